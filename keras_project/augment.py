@@ -1,0 +1,81 @@
+"""Pixels: what `shared.augment` drew, applied to a batch with TensorFlow, inside `tf.data`."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from shared.config import AugmentConfig
+
+Batch = dict[str, tf.Tensor]
+
+
+class Augment:
+    """A batch of `shared.batches.Batches` as tensors to normalised images, (n, S, S, C) of `dtype`."""
+
+    def __init__(self, settings: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], dtype: tf.DType):
+        self.dtype = dtype
+        self.mean, self.std = mean, std
+        self.policy = build_policy(settings)
+
+    def __call__(self, batch: Batch) -> tf.Tensor:
+        images = tf.cast(batch["image"], self.dtype)  # (n, H, W, C), 0 to 255
+        if "rows" in batch:
+            images = resize(images, tf.cast(batch["rows"], self.dtype), tf.cast(batch["columns"], self.dtype))
+        if "flip" in batch:
+            images = tf.where(batch["flip"][:, None, None, None], tf.reverse(images, axis=[2]), images)
+            if self.policy:  # only augmented batches have flips
+                images = self.policy(images, batch["target"])
+        images = (images / 255 - tf.constant(self.mean, self.dtype)) / tf.constant(self.std, self.dtype)
+        if "partner" in batch:
+            images = mix(images, batch["partner"], batch["box"], tf.cast(batch["opacity"], self.dtype))
+        return images
+
+
+def resize(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Multiply images (n, H, W, C) with rows (n or 1, S, H) and columns (n or 1, S, W) to (n, S, S, C)."""
+    n = tf.shape(images)[0]
+    rows = tf.broadcast_to(rows, [n, *rows.shape[1:]])
+    columns = tf.broadcast_to(columns, [n, *columns.shape[1:]])
+    images = tf.einsum("nsh,nhwc->nswc", rows, images)
+    return tf.einsum("ntw,nswc->nstc", columns, images)
+
+
+def mix(images: tf.Tensor, partner: tf.Tensor, box: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
+    """Blend images (n, S, S, C) with their partners: not at all inside `box`, with `opacity` (n,) outside it."""
+    place = tf.range(images.shape[1])
+    top, left, bottom, right = tf.unstack(box[:, :, None], axis=1)  # (n, 1) each
+    inside = ((place >= top) & (place < bottom))[:, :, None] & ((place >= left) & (place < right))[:, None, :]
+    weight = tf.where(inside, tf.zeros([], images.dtype), opacity[:, None, None])[..., None]  # (n, S, S, 1)
+    return weight * images + (1 - weight) * tf.gather(images, partner)
+
+
+def build_policy(settings: AugmentConfig) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
+    """keras-cv's policy that the config names, for images (n, S, S, C), 0 to 255.
+
+    keras-cv 0.9.0 is its last release; KerasHub succeeds it. It is used nowhere but here.
+    """
+    if settings.policy == "none":
+        return None
+    import keras
+    from keras_cv import layers
+
+    trained_in = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # pixels are not a matter of mixed precision
+    if settings.policy == "randaugment":
+        layer = layers.RandAugment((0, 255), augmentations_per_image=2, magnitude=settings.policy_magnitude)
+    elif settings.policy == "augmix":
+        layer = layers.AugMix((0, 255), severity=settings.policy_magnitude)
+    else:  # at even odds a rectangle whose sides are up to the root of the largest area
+        side = max(0.02, settings.policy_magnitude) ** 0.5
+        layer = layers.RandomApply(layers.RandomCutout((0.1, side), (0.1, side)), rate=0.5)
+    keras.config.set_dtype_policy(trained_in)
+
+    def apply(images: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        # The layers take float32 images and float labels, in a dictionary, a batch at a time.
+        images = tf.clip_by_value(tf.round(tf.cast(images, tf.float32)), 0, 255)
+        colour = tf.image.grayscale_to_rgb(images) if images.shape[-1] == 1 else images
+        done = tf.cast(layer({"images": colour, "labels": target}, training=True)["images"], images.dtype)
+        done = tf.ensure_shape(done[..., :images.shape[-1]], images.shape)
+        return done
+
+    return apply

@@ -1,0 +1,61 @@
+"""Measures for `shared.bench`: python -m keras_project.bench CONFIG OUT ROUNDS"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from shared.config import Config, load
+
+
+def bare_images_per_second(config: Config, steps: int) -> float:
+    """Training steps on one batch in memory, without `fit`, data or callbacks."""
+    import keras
+    import tensorflow as tf
+
+    from keras_project.data import train_dataset
+    from keras_project.models import build_model
+    from keras_project.optim import build_optimizer
+    from keras_project.runtime import build_runtime
+    from shared import datasets
+
+    runtime = build_runtime(config)
+    data = datasets.load(config)
+    images, target = next(iter(train_dataset(config, data, runtime)))
+    model = build_model(config, data)
+    optimizer = build_optimizer(config, steps)
+    optimizer.build(model.trainable_variables)
+    loss_of = keras.losses.CategoricalCrossentropy(from_logits=True)
+    scaled = runtime.facts["precision"] == "fp16"
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+
+    @tf.function(jit_compile=config.hardware.compile)
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = loss_of(target, model(images, training=True))
+            objective = optimizer.scale_loss(loss) if scaled else loss
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(objective, [variable.value for variable in variables]), variables)
+        return loss
+
+    step().numpy()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step().numpy()
+    return steps * len(images) / (time.perf_counter() - started)
+
+
+def main(config: Config, out: Path, rounds: int) -> None:
+    from keras_project.train import train
+
+    measured = []
+    for _ in range(rounds):
+        result = train(config)
+        steps = round(result["perf/epoch_seconds"] * result["perf/images_per_second"] / config.train.batch_size)
+        measured.append({"train": result["perf/images_per_second"], "bare": bare_images_per_second(config, steps)})
+    out.write_text(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,206 @@
+"""What happens around training: records, checkpoints, early stopping, progress."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.callbacks import Callback, EarlyStopping
+from tqdm import tqdm
+
+from keras_project.models import neutral_weights
+from shared.best import DIRECTIONS, Best
+from shared.config import Config
+from shared.recorder import Recorder
+from shared.weights import read, read_metadata, refuse_misfit, save, write_tensors
+
+# Keras' names of the metrics and ours. Validation's loss has smoothed targets, its cross-entropy has not.
+EPOCH_METRICS = {"train/loss": "loss", "train/accuracy": "accuracy", "val/loss": "val_cross_entropy",
+                 "val/accuracy": "val_accuracy"}
+
+
+class Record(Callback):
+    """Hands every step's loss and every epoch's metrics to the recorder."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.step = int(self.model.optimizer.iterations)
+        if self.step:
+            self.recorder.rewind(self.step)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.recorder.epoch_begins()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.step += 1
+        self.recorder.step_ends(self.step, float(logs["last_loss"]))
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.recorder.training_ends()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.recorder.epoch_ends(self.step, {ours: float(logs[name]) for ours, name in EPOCH_METRICS.items()})
+
+
+class SaveBest(Callback):
+    """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
+
+    def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...]):
+        super().__init__()
+        self.config, self.recorder, self.classes = config, recorder, classes
+        self.best = Best(config.train.monitor)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.best.update(float(logs[EPOCH_METRICS[self.best.monitor]]), epoch + 1):
+            save(self.recorder.run.best_weights, neutral_weights(self.model), self.config, self.classes)
+        self.recorder.best_epoch = self.best.epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.best.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best.restore(state_dict)
+
+
+class ResumableEarlyStopping(EarlyStopping):
+    """Early stopping that goes on counting where a resumed run left off."""
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        kept = getattr(self, "kept", None)
+        super().on_train_begin(logs)
+        if kept:
+            self.wait, self.best = kept["wait"], kept["best"]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if self.best is not None and math.isnan(self.best):  # Keras takes whatever comes first for an improvement
+            self.best = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"wait": self.wait, "best": None if self.best is None else float(self.best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.kept = state_dict
+
+
+class SaveLast(Callback):
+    """Writes checkpoints/last.safetensors after each epoch: all variables of model and optimizer, and counters.
+
+    Keras' own formats either leave the optimizer out or hold Python code; this one holds nothing but tensors and JSON.
+    """
+
+    def __init__(self, folder: Path, keepers: list[Callback]):
+        super().__init__()
+        self.file, self.keepers = folder / "last.safetensors", keepers
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        state = {"epoch": epoch + 1, "keepers": [keeper.state_dict() for keeper in self.keepers]}
+        tensors = {name: np.asarray(variable) for name, variable in variables_of(self.model).items()}
+        write_tensors(self.file, tensors, {"state": json.dumps(state)})
+
+
+def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
+    """All variables of model and optimizer by path."""
+    return {variable.path: variable for variable in [*model.variables, *model.optimizer.variables]}
+
+
+def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
+    """Load `checkpoint`, if any, into a compiled model and its callbacks; return the number of finished epochs.
+
+    Raises:
+        UserError: where the checkpoint is damaged or of another model.
+    """
+    if checkpoint is None:
+        return 0
+    model.optimizer.build(model.trainable_variables)
+    variables = variables_of(model)
+    tensors = read(checkpoint)
+    refuse_misfit(tensors, {name: tuple(variable.shape) for name, variable in variables.items()}, checkpoint)
+    for name, variable in variables.items():
+        variable.assign(tensors[name])
+    state = json.loads(read_metadata(checkpoint)["state"])
+    keepers = next(callback for callback in callbacks if isinstance(callback, SaveLast)).keepers
+    for keeper, kept in zip(keepers, state["keepers"], strict=True):
+        keeper.load_state_dict(kept)
+    return state["epoch"]
+
+
+class Progress(Callback):
+    """A bar for each pass over the data, gone when the pass is over."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps, self.bar = steps, None
+
+    def start(self, name: str, total: int | None) -> None:
+        self.bar = tqdm(total=total, desc=name, unit="batch", leave=False)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.start(f"epoch {epoch + 1}", self.steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.bar.set_postfix(loss=f"{float(logs['loss']):.4f}", refresh=False)
+        self.bar.update()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.bar.close()
+        self.start("validation", None)
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.bar.update()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self.bar.close()
+
+    def on_predict_begin(self, logs: dict | None = None) -> None:
+        self.start("predict", None)
+
+    def on_predict_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.bar.update()
+
+    def on_predict_end(self, logs: dict | None = None) -> None:
+        self.bar.close()
+
+
+def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
+    """All callbacks of a training, in the order in which they run."""
+    train, debug = config.train, config.debug
+    best = SaveBest(config, recorder, classes)
+    callbacks, keepers = [Record(recorder), best], [best]
+    if train.early_stopping_patience:
+        stopping = ResumableEarlyStopping(EPOCH_METRICS[train.monitor], mode=DIRECTIONS[train.monitor], min_delta=0.0,
+                                          patience=train.early_stopping_patience)
+        callbacks.append(stopping)
+        keepers.append(stopping)
+    if sys.stderr.isatty():
+        callbacks.insert(0, Progress(recorder.steps))
+    if debug.profile:
+        callbacks.append(Profile(recorder))
+    # The last one, so that what the others count is in the checkpoint.
+    callbacks.append(SaveLast(recorder.run.checkpoints, keepers))
+    return callbacks
+
+
+class Profile(Callback):
+    """Profiles the second epoch, or the first where there is only one, into a trace for TensorBoard."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder, self.running = recorder, False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        if epoch == min(1, self.params["epochs"] - 1):
+            tf.profiler.experimental.start(str(self.recorder.run.folder / "profile"))
+            self.running = True
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        if self.running:
+            tf.profiler.experimental.stop()
+            self.running = False

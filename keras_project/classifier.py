@@ -1,0 +1,34 @@
+"""Loss, metrics and optimizer of a classifier, compiled into the model."""
+
+import keras
+import tensorflow as tf
+
+from keras_project.optim import build_optimizer
+from shared.config import Config
+
+
+class LastLoss(keras.metrics.Metric):
+    """The loss of the last batch alone, which `fit` reports only as a running mean."""
+
+    def __init__(self, loss: keras.losses.Loss, name: str = "last_loss", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.loss = loss
+        self.value = self.add_variable((), "zeros", name="value")
+
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+        self.value.assign(tf.cast(self.loss(y_true, y_pred), self.value.dtype))
+
+    def result(self) -> tf.Tensor:
+        return self.value + 0.0  # a copy: the next batch overwrites the variable
+
+
+def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
+    """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1."""
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
+        keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True),
+        LastLoss(loss)]
+    model.compile(optimizer=build_optimizer(config, steps), loss=loss, metrics=metrics,
+                  jit_compile=config.hardware.compile)

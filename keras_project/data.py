@@ -1,0 +1,46 @@
+"""Batches of the experiment as `tf.data` pipelines."""
+
+import tensorflow as tf
+
+from keras_project.augment import Augment
+from keras_project.runtime import Runtime
+from shared.batches import Batches, EvalBatches, TrainBatches
+from shared.config import Config
+from shared.datasets import Data, Images
+
+
+def train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
+    """All training batches of all epochs from `first_step` on, as (images, targets)."""
+    return build_dataset(config, data, TrainBatches(config, data), runtime, first_step)
+
+
+def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) -> tf.data.Dataset:
+    """One pass over a split as (images, targets), the last partial batch included."""
+    return build_dataset(config, data, EvalBatches(config, data, split), runtime)
+
+
+def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime,
+                  first_step: int = 0) -> tf.data.Dataset:
+    """`batches` from `first_step` on, read in parallel, in order, and augmented: (n, S, S, C), (n, K)."""
+    augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
+
+    def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment(batch), tf.cast(batch["target"], runtime.dtype)
+
+    return read_dataset(batches, runtime, first_step).map(finish).prefetch(2)
+
+
+def read_dataset(batches: Batches, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
+    """`batches` from `first_step` on as dictionaries of tensors, before augmentation."""
+    spec = batches.spec()
+
+    def read(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        def batch_of(number: int) -> list:
+            batch = batches[int(number)]
+            return [batch[name] for name in spec]
+        arrays = tf.numpy_function(batch_of, [step], [dtype for dtype, _ in spec.values()], stateful=False)
+        return {name: tf.ensure_shape(array, shape)
+                for (name, (_, shape)), array in zip(spec.items(), arrays, strict=True)}
+
+    workers = runtime.workers(from_files=batches.split.files is not None) or 1
+    return tf.data.Dataset.range(first_step, len(batches)).map(read, num_parallel_calls=workers)

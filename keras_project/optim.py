@@ -1,0 +1,144 @@
+"""Optimizer and learning rate. Keras' own SGD and AdamW are other algorithms than PyTorch's of the same name (SGD
+folds the learning rate into the velocity, weight decay is decoupled in all); these follow PyTorch's formulas.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from shared.config import Config
+from shared.schedule import learning_rates
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The shared table of learning rates, looked up by step."""
+
+    def __init__(self, table: list[float] | np.ndarray):
+        self.table = np.asarray(table, np.float64)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.constant(self.table), tf.minimum(tf.cast(step, tf.int64), len(self.table) - 1))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"table": self.table.tolist()}
+
+
+class TorchOptimizer(keras.optimizers.Optimizer):
+    """What the rules below share: which variables decay, and PyTorch's clipping of the global norm.
+
+    Clipping multiplies all gradients by min(1, max_norm / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_` does.
+    Variables of more than one dimension decay, the others with `decay_norm_and_bias`.
+    """
+
+    def __init__(self, learning_rate: Any, decay: float, decay_norm_and_bias: bool, max_norm: float, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.decay, self.decay_norm_and_bias, self.max_norm = decay, decay_norm_and_bias, max_norm
+
+    def apply(self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None) -> None:
+        if self.max_norm:
+            norm = tf.linalg.global_norm(grads)
+            factor = tf.minimum(tf.ones([], norm.dtype), self.max_norm / (norm + 1e-6))
+            grads = [gradient * factor for gradient in grads]
+        super().apply(grads, trainable_variables)
+
+    def decay_of(self, variable: keras.Variable) -> float:
+        return self.decay if self.decay_norm_and_bias or len(variable.shape) > 1 else 0.0
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("weight_decay")  # Keras' own, never used here
+        return {**config, "decay": self.decay, "decay_norm_and_bias": self.decay_norm_and_bias,
+                "max_norm": self.max_norm}
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class SGD(TorchOptimizer):
+    """g += decay w; v = momentum v + g; w -= lr (g + momentum v with Nesterov, else v).
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html, without dampening.
+    """
+
+    def __init__(self, learning_rate: Any, momentum: float = 0.0, nesterov: bool = False, decay: float = 0.0,
+                 decay_norm_and_bias: bool = False, max_norm: float = 0.0, **kwargs):
+        super().__init__(learning_rate, decay, decay_norm_and_bias, max_norm, **kwargs)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if not self.built:
+            super().build(variables)
+            self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        rate = tf.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
+        if decay := self.decay_of(variable):
+            gradient = gradient + decay * variable
+        if self.momentum:
+            velocity = self.velocities[self._get_variable_index(variable)]
+            self.assign(velocity, self.momentum * velocity + gradient)
+            gradient = gradient + self.momentum * velocity if self.nesterov else velocity
+        self.assign_sub(variable, rate * gradient)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class Adam(TorchOptimizer):
+    """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w -= lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps).
+
+    Decoupled, w -= lr decay w comes first (AdamW); otherwise g += decay w. Keras adds eps before it corrects the bias.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html and ...AdamW.html.
+    """
+
+    def __init__(self, learning_rate: Any, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+                 decoupled: bool = False, decay: float = 0.0, decay_norm_and_bias: bool = False,
+                 max_norm: float = 0.0, **kwargs):
+        super().__init__(learning_rate, decay, decay_norm_and_bias, max_norm, **kwargs)
+        self.beta1, self.beta2, self.eps, self.decoupled = beta1, beta2, eps, decoupled
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        if not self.built:
+            super().build(variables)
+            self.means = self.add_optimizer_variables(variables, "mean")
+            self.squares = self.add_optimizer_variables(variables, "square")
+
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+        rate = tf.cast(learning_rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
+        index = self._get_variable_index(variable)
+        mean, square = self.means[index], self.squares[index]
+        if decay := self.decay_of(variable):
+            if self.decoupled:
+                self.assign(variable, variable * (1 - rate * decay))
+            else:
+                gradient = gradient + decay * variable
+        self.assign(mean, self.beta1 * mean + (1 - self.beta1) * gradient)
+        self.assign(square, self.beta2 * square + (1 - self.beta2) * gradient * gradient)
+        # PyTorch computes the corrections in float64 on the host, whatever the weights are.
+        t = tf.cast(self.iterations + 1, tf.float64)
+        correction1 = tf.cast(1 - tf.pow(tf.constant(self.beta1, tf.float64), t), variable.dtype)
+        correction2 = tf.cast(tf.sqrt(1 - tf.pow(tf.constant(self.beta2, tf.float64), t)), variable.dtype)
+        denominator = ops.sqrt(square) / correction2 + self.eps
+        self.assign_sub(variable, rate / correction1 * (mean / denominator))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps,
+                "decoupled": self.decoupled}
+
+
+def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer with the shared learning rate of each step."""
+    settings = config.optimizer
+    # The name leads the paths of its variables in a checkpoint; Keras' own default counts the optimizers made so far.
+    common = {"name": "optimizer", "learning_rate": TableSchedule(learning_rates(config, steps)),
+              "decay": settings.weight_decay, "decay_norm_and_bias": settings.decay_norm_and_bias,
+              "max_norm": config.train.grad_clip}
+    if settings.name == "sgd":
+        return SGD(momentum=settings.momentum, nesterov=settings.nesterov, **common)
+    return Adam(beta1=settings.beta1, beta2=settings.beta2, eps=settings.eps, decoupled=settings.name == "adamw",
+                **common)

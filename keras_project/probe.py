@@ -1,0 +1,111 @@
+"""What `python -m shared.parity` compares of this sibling, recorded through its own data, models and `train`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.callbacks import Callback
+
+from keras_project.classifier import compile_classifier
+from keras_project.data import eval_dataset, read_dataset, train_dataset
+from keras_project.models import build_model, load_weights, neutral_shapes, neutral_state, neutral_weights, to_neutral
+from keras_project.optim import build_optimizer
+from keras_project.runtime import build_runtime
+from keras_project.train import train
+from shared.batches import TrainBatches
+from shared.config import Config
+from shared.datasets import load
+from shared.parity.request import MARKS, Arrays, answer, digests, splits, uneven
+from shared.schedule import steps_per_epoch
+from shared.weights import starting_weights
+
+
+def record_raw(config: Config) -> Arrays:
+    """See `shared.parity.request.KINDS`, here and below."""
+    data = load(config)
+    dataset = read_dataset(TrainBatches(config, data), build_runtime(config))
+    batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"])}
+               for batch in dataset.as_numpy_iterator()]
+    return splits(data) | {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def record_pixels(config: Config) -> Arrays:
+    runtime, data = build_runtime(config), load(config)
+    steps = steps_per_epoch(config, len(data.train))
+    dataset = train_dataset(config, data, runtime)
+    found = {}
+
+    def keep(name: str, batches: tf.data.Dataset) -> None:
+        images, targets = zip(*batches.as_numpy_iterator(), strict=True)
+        found[f"{name} images"], found[f"{name} targets"] = np.concatenate(images), np.concatenate(targets)
+
+    for epoch in range(config.train.epochs):
+        keep(f"train epoch {epoch + 1}", dataset.skip(epoch * steps).take(steps))
+    keep("val", eval_dataset(config, data, data.val, runtime))
+    keep("test", eval_dataset(config, data, data.test, runtime))
+    return found
+
+
+def record_start(config: Config) -> Arrays:
+    build_runtime(config)
+    model = build_model(config, load(config))
+    drawn, _ = starting_weights(config, neutral_shapes(model))
+    load_weights(model, drawn)
+    return {f"drawn {name}": tensor for name, tensor in drawn.items()} \
+        | {f"held {name}": tensor for name, tensor in neutral_weights(model).items()}
+
+
+def record_forward(config: Config) -> Arrays:
+    runtime, data = build_runtime(config), load(config)
+    model = build_model(config, data)
+    load_weights(model, uneven(starting_weights(config, neutral_shapes(model))[0]))
+    images, target = next(iter(train_dataset(config, data, runtime)))
+    compile_classifier(config, model, steps=1)
+    evaluation = model(images, training=False)
+    with tf.GradientTape() as tape:
+        training = model(images, training=True)
+        loss = model.compute_loss(images, target, training)
+    names = [name for name, variable in neutral_state(model).items() if variable.trainable]
+    gradients = tape.gradient(loss, [neutral_state(model)[name].value for name in names])
+    return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
+        | {f"gradient {name}": to_neutral(gradient.numpy()) for name, gradient in zip(names, gradients, strict=True)}
+
+
+def record_rates(config: Config) -> Arrays:
+    build_runtime(config)
+    data = load(config)
+    steps = steps_per_epoch(config, len(data.train))
+    optimizer = build_optimizer(config, steps)
+    rates = []
+    for step in range(config.train.epochs * steps):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    return {"rates": np.array(rates)}
+
+
+class Snapshots(Callback):
+    """Keeps the weights after the steps in MARKS, and the test logits after the last."""
+
+    def __init__(self, test: tf.data.Dataset):
+        super().__init__()
+        self.test, self.arrays = test, {}
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = int(self.model.optimizer.iterations)
+        if step in MARKS:
+            self.arrays |= {f"step {step} {name}": tensor for name, tensor in neutral_weights(self.model).items()}
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.arrays["test logits"] = self.model.predict(self.test, verbose=0)
+
+
+def record_fit(config: Config) -> Arrays:
+    data = load(config)
+    snapshots = Snapshots(eval_dataset(config, data, data.test, build_runtime(config)))
+    train(config, [snapshots])
+    keras.backend.clear_session()  # else each fit's graph stays in memory
+    return snapshots.arrays
+
+
+if __name__ == "__main__":
+    answer({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
+            "rates": record_rates, "fit": record_fit})

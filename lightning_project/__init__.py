@@ -1,0 +1,1 @@
+"""The experiment in PyTorch Lightning. Nothing in this package imports TensorFlow or Keras."""

@@ -1,0 +1,69 @@
+"""Pixels: what `shared.augment` drew, applied to a batch with PyTorch, on whatever device the batch is."""
+
+import torch
+
+from shared.config import AugmentConfig
+
+Batch = dict[str, torch.Tensor]
+
+
+class Augment:
+    """A batch of `shared.batches.Batches` as tensors to normalised images, (n, C, S, S) of `dtype`.
+
+    The result is contiguous as (n, S, S, C), which is what PyTorch calls channels_last.
+    """
+
+    def __init__(self, settings: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype):
+        self.dtype = dtype
+        self.mean = torch.tensor(mean, dtype=dtype)
+        self.std = torch.tensor(std, dtype=dtype)
+        self.policy = build_policy(settings)
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        images = batch["image"].to(self.dtype)  # (n, H, W, C), 0 to 255
+        if "rows" in batch:
+            images = resize(images, batch["rows"].to(self.dtype), batch["columns"].to(self.dtype))
+        if "flip" in batch:
+            images = torch.where(batch["flip"][:, None, None, None], images.flip(2), images)
+            if self.policy:  # only augmented batches have flips
+                images = apply_policy(self.policy, images)
+        images = (images / 255 - self.mean.to(images.device)) / self.std.to(images.device)
+        if "partner" in batch:
+            images = mix(images, batch["partner"], batch["box"], batch["opacity"].to(self.dtype))
+        return images.permute(0, 3, 1, 2)
+
+
+def resize(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Multiply images (n, H, W, C) with rows (n or 1, S, H) and columns (n or 1, S, W) to (n, S, S, C)."""
+    n = len(images)
+    images = torch.einsum("nsh,nhwc->nswc", rows.expand(n, -1, -1), images)
+    return torch.einsum("ntw,nswc->nstc", columns.expand(n, -1, -1), images)
+
+
+def mix(images: torch.Tensor, partner: torch.Tensor, box: torch.Tensor, opacity: torch.Tensor) -> torch.Tensor:
+    """Blend images (n, S, S, C) with their partners: not at all inside `box`, with `opacity` (n,) outside it."""
+    size = images.shape[1]
+    place = torch.arange(size, device=images.device)
+    top, left, bottom, right = box[:, :, None].unbind(1)  # (n, 1) each
+    inside = ((place >= top) & (place < bottom))[:, :, None] & ((place >= left) & (place < right))[:, None, :]
+    weight = torch.where(inside, 0, opacity[:, None, None])[..., None]  # (n, S, S, 1)
+    return weight * images + (1 - weight) * images[partner.long()]
+
+
+def build_policy(settings: AugmentConfig) -> torch.nn.Module | None:
+    """The library's policy that the config names, for one image (C, S, S) uint8."""
+    if settings.policy == "none":
+        return None
+    from torchvision.transforms import v2
+
+    if settings.policy == "randaugment":  # magnitudes are counted in 31 bins
+        return v2.RandAugment(num_ops=2, magnitude=round(settings.policy_magnitude * 30))
+    if settings.policy == "augmix":  # severity is counted from 1 to 10
+        return v2.AugMix(severity=max(1, round(settings.policy_magnitude * 10)))
+    return v2.RandomErasing(p=0.5, scale=(0.02, max(0.02, settings.policy_magnitude)), ratio=(0.3, 3.3))
+
+
+def apply_policy(policy: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Apply `policy` to each of images (n, S, S, C), 0 to 255: torchvision draws once a call, not once an image."""
+    eight_bit = images.round().clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 2)
+    return torch.stack([policy(image) for image in eight_bit]).permute(0, 2, 3, 1).to(images.dtype)

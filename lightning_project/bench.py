@@ -1,0 +1,59 @@
+"""Measures for `shared.bench`: python -m lightning_project.bench CONFIG OUT ROUNDS"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from shared.config import Config, load
+
+
+def bare_images_per_second(config: Config, steps: int) -> float:
+    """Training steps on one batch in memory, without Lightning, data or callbacks."""
+    import torch
+    from torch.nn import functional as F
+
+    from lightning_project.data import DataModule
+    from lightning_project.models import build_model
+    from lightning_project.optim import build_optimizer
+    from lightning_project.runtime import build_runtime
+    from shared import datasets
+
+    runtime = build_runtime(config)
+    data = datasets.load(config)
+    loaders = DataModule(config, data, runtime)
+    batch = loaders.on_after_batch_transfer(next(iter(loaders.train_dataloader())), 0)
+    device = "cuda" if runtime.accelerator == "gpu" else "cpu"
+    images, target = batch["image"].to(device), batch["target"].to(device)
+    model = build_model(config, data).to(device)
+    optimizer = build_optimizer(config, model)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
+
+    def step() -> None:
+        with torch.autocast(device, half, enabled=half is not None):
+            loss = F.cross_entropy(model(images), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    step()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return steps * len(images) / (time.perf_counter() - started)
+
+
+def main(config: Config, out: Path, rounds: int) -> None:
+    from lightning_project.train import train
+
+    measured = []
+    for _ in range(rounds):
+        result = train(config)
+        steps = round(result["perf/epoch_seconds"] * result["perf/images_per_second"] / config.train.batch_size)
+        measured.append({"train": result["perf/images_per_second"], "bare": bare_images_per_second(config, steps)})
+    out.write_text(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]))

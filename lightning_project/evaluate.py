@@ -1,0 +1,38 @@
+"""Score weights on the test images with PyTorch Lightning, also weights that Keras trained."""
+
+from typing import Any
+
+import numpy as np
+
+from shared.command import run_on
+from shared.config import Config
+
+
+def predict(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
+    """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
+    return [{name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
+            for batches in trainer.predict(classifier, loaders)]
+
+
+def evaluate(config: Config, source: str) -> dict[str, Any]:
+    """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
+    import lightning as L
+
+    from lightning_project.classifier import Classifier
+    from lightning_project.data import DataModule
+    from lightning_project.models import build_model, load_weights, neutral_shapes
+    from lightning_project.runtime import build_runtime
+    from shared.datasets import load
+    from shared.experiment import report, weights_of
+
+    runtime = build_runtime(config)
+    data = load(config)
+    model = build_model(config, data)
+    load_weights(model, weights_of(source, neutral_shapes(model), data.classes))
+    trainer = L.Trainer(**runtime.trainer, enable_checkpointing=False)
+    classifier = Classifier(config, model, len(data.classes), steps=1)
+    return report("lightning", source, *predict(trainer, classifier, DataModule(config, data, runtime)))
+
+
+if __name__ == "__main__":
+    run_on(evaluate, "python lightning_project/evaluate.py", __doc__)

@@ -1,0 +1,27 @@
+"""Optimizer and learning rate. The formulas are PyTorch's own; keras_project follows them."""
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from shared.config import Config
+from shared.schedule import learning_rate_factors
+
+
+def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
+    """The optimizer with two groups of parameters, those that decay and those that do not."""
+    settings = config.optimizer
+    groups = [{"params": [], "weight_decay": settings.weight_decay}, {"params": [], "weight_decay": 0.0}]
+    for parameter in model.parameters():
+        decays = settings.decay_norm_and_bias or parameter.ndim > 1
+        groups[0 if decays else 1]["params"].append(parameter)
+    if settings.name == "sgd":
+        return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
+    rule = {"adam": Adam, "adamw": AdamW}[settings.name]
+    return rule(groups, settings.lr, (settings.beta1, settings.beta2), settings.eps)
+
+
+def build_schedule(config: Config, optimizer: Optimizer, steps: int) -> LambdaLR:
+    """The shared table of learning rates; PyTorch asks for one step beyond the last, which nothing uses."""
+    factors = learning_rate_factors(config, steps)
+    return LambdaLR(optimizer, lambda step: float(factors[min(step, len(factors) - 1)]))

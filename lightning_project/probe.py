@@ -1,0 +1,123 @@
+"""What `python -m shared.parity` compares of this sibling, recorded through its own data, models and `train`."""
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from lightning_project.classifier import Classifier
+from lightning_project.data import DataModule
+from lightning_project.models import build_model, load_weights, neutral_shapes, neutral_weights
+from lightning_project.optim import build_optimizer, build_schedule
+from lightning_project.runtime import build_runtime
+from lightning_project.train import train
+from shared.config import Config
+from shared.datasets import load
+from shared.parity.request import MARKS, Arrays, answer, digests, splits, uneven
+from shared.schedule import steps_per_epoch
+from shared.weights import starting_weights
+
+
+def record_raw(config: Config) -> Arrays:
+    """See `shared.parity.request.KINDS`, here and below."""
+    data = load(config)
+    loader = DataModule(config, data, build_runtime(config)).train_dataloader()
+    batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"].numpy())}
+               for batch in loader]
+    return splits(data) | {name: joined([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def record_pixels(config: Config) -> Arrays:
+    module = DataModule(config, load(config), build_runtime(config))
+    loader = module.train_dataloader()
+    found = {}
+
+    def keep(name: str, batches: DataLoader) -> None:
+        done = [module.on_after_batch_transfer(batch, 0) for batch in batches]
+        found[f"{name} images"] = joined([batch["image"].permute(0, 2, 3, 1) for batch in done])
+        found[f"{name} targets"] = joined([batch["target"] for batch in done])
+
+    for epoch in range(config.train.epochs):
+        loader.sampler.current_step = lambda epoch=epoch: epoch * len(loader)  # what a Trainer would say
+        keep(f"train epoch {epoch + 1}", loader)
+    keep("val", module.val_dataloader())
+    keep("test", module.test_dataloader())
+    return found
+
+
+def record_start(config: Config) -> Arrays:
+    build_runtime(config)
+    model = build_model(config, load(config))
+    drawn, _ = starting_weights(config, neutral_shapes(model))
+    load_weights(model, drawn)
+    return {f"drawn {name}": tensor for name, tensor in drawn.items()} \
+        | {f"held {name}": tensor for name, tensor in neutral_weights(model).items()}
+
+
+def record_forward(config: Config) -> Arrays:
+    runtime, data = build_runtime(config), load(config)
+    model = build_model(config, data)
+    load_weights(model, uneven(starting_weights(config, neutral_shapes(model))[0]))
+    module = DataModule(config, data, runtime)
+    batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
+    classifier = Classifier(config, model, len(data.classes), steps=1)
+    with L.Trainer(**runtime.trainer, enable_checkpointing=False).precision_plugin.forward_context():
+        evaluation = classifier.eval()(batch["image"])
+        training = classifier.train()(batch["image"])
+        loss = classifier.training_step(batch, 0)
+    loss.backward()
+    return {"evaluation logits": joined([evaluation]), "training logits": joined([training]),
+            "loss": loss.detach().numpy()} \
+        | {f"gradient {name}": parameter.grad.numpy() for name, parameter in model.named_parameters()}
+
+
+def record_rates(config: Config) -> Arrays:
+    build_runtime(config)
+    data = load(config)
+    steps = steps_per_epoch(config, len(data.train))
+    optimizer = build_optimizer(config, build_model(config, data))
+    schedule = build_schedule(config, optimizer, steps)
+    rates = []
+    for _ in range(config.train.epochs * steps):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert all(len(set(groups)) == 1 for groups in rates)
+    return {"rates": torch.tensor(rates, dtype=torch.float64)[:, 0].numpy()}
+
+
+class Snapshots(Callback):
+    """Keeps the weights after the steps in MARKS, and the test logits after the last."""
+
+    def __init__(self):
+        self.arrays: Arrays = {}
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_) -> None:
+        if trainer.global_step in MARKS:
+            self.arrays |= {f"step {trainer.global_step} {name}": tensor
+                            for name, tensor in neutral_weights(pl_module.model).items()}
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        module = trainer.datamodule
+        pl_module.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            self.arrays["test logits"] = joined([pl_module(module.on_after_batch_transfer(batch, 0)["image"])
+                                                 for batch in module.test_dataloader()])
+
+
+def record_fit(config: Config) -> Arrays:
+    snapshots = Snapshots()
+    train(config, [snapshots])
+    return snapshots.arrays
+
+
+def joined(batches: list) -> np.ndarray:
+    """Tensors or arrays (n, ...) as one array (N, ...)."""
+    tensor = torch.cat([torch.as_tensor(batch).detach() for batch in batches])
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
+
+
+if __name__ == "__main__":
+    answer({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
+            "rates": record_rates, "fit": record_fit})

@@ -1,0 +1,52 @@
+"""Train an image classifier with PyTorch Lightning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from shared.command import run
+from shared.config import Config
+
+
+def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    """Train, test the best epoch's weights and return what result.json holds."""
+    # Imported here, so that a wrong config is told before PyTorch loads.
+    import lightning as L
+
+    from lightning_project.callbacks import build_callbacks, checked
+    from lightning_project.classifier import Classifier
+    from lightning_project.data import DataModule
+    from lightning_project.evaluate import predict
+    from lightning_project.models import build_model, load_weights, neutral_shapes, parameter_count
+    from lightning_project.runtime import build_runtime, peak_memory_gib
+    from shared.datasets import load
+    from shared.experiment import describe, starting_point
+    from shared.recorder import Recorder
+    from shared.runs import Run
+    from shared.schedule import learning_rates, steps_per_epoch
+    from shared.weights import read
+
+    runtime = build_runtime(config)
+    data = load(config)
+    model = build_model(config, data)
+    weights = starting_point(config, neutral_shapes(model))
+    load_weights(model, weights)
+    if config.hardware.compile:
+        model.compile()
+
+    run = Run.start(config, "lightning")
+    facts = describe(run, data, weights, parameters=parameter_count(model), **runtime.facts)
+    steps = steps_per_epoch(config, len(data.train))
+    with Recorder(run, steps, learning_rates(config, steps), peak_memory_gib) as recorder:
+        classifier = Classifier(config, model, len(data.classes), steps)
+        loaders = DataModule(config, data, runtime)
+        callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
+        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, **runtime.trainer)
+        trainer.fit(classifier, loaders, ckpt_path=checked(run.last_checkpoint()), weights_only=True)
+
+        load_weights(model, read(run.best_weights))
+        val, test = predict(trainer, classifier, loaders)
+        return recorder.finish(facts["parameters"], val, test)
+
+
+if __name__ == "__main__":
+    run(train, "python lightning_project/train.py", __doc__)

@@ -1,0 +1,121 @@
+"""Every batch of an experiment, as a pure function of its number. Both siblings read nothing else."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from shared import augment, images
+from shared.config import Config
+from shared.datasets import Data, Images
+from shared.sampling import epoch_order
+from shared.schedule import steps_per_epoch
+
+# At module level, so that batches can be pickled for spawned readers; two epochs, since readers run ahead.
+order_of = lru_cache(maxsize=2)(epoch_order)
+
+
+class Batches:
+    """A sequence of batches: `batches[i]` is a dictionary of NumPy arrays, n images of C channels in K classes.
+
+    Always: image (n, H, W, C) uint8, before augmentation for images in memory, after cropping for files;
+    target (n, K) float32, one-hot or mixed; index (n,) int64 into the split.
+    In augmented batches: flip (n,) bool. Where the config asks for it: rows (n or 1, S, H) and columns (n or 1, S, W)
+    float32, see `augment.geometry`; partner, box, opacity, see `augment.mixing`.
+    """
+
+    def __init__(self, config: Config, data: Data, split: Images):
+        self.config, self.data, self.split = config, data, split
+
+    def read(self, indices: np.ndarray, draws: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The images at `indices`, augmented as `draws` says, or not where it is None."""
+        settings, size = self.config.augment, self.data.image_size
+        target = np.eye(len(self.data.classes), dtype=np.float32)[self.split.labels[indices]]
+        batch = {"target": target, "index": np.array(indices, np.int64)}
+        if self.split.pixels is not None:
+            batch["image"] = self.split.pixels[indices]
+            matrices = augment.geometry(settings, draws, *batch["image"].shape[1:3], size)
+            if matrices is not None:
+                batch["rows"], batch["columns"] = matrices
+        else:
+            batch["image"] = np.stack([self.read_file(index, None if draws is None else draws[[i]])
+                                       for i, index in enumerate(indices)])
+        if draws is not None:
+            batch["flip"] = augment.flips(settings, draws)
+        if draws is not None and augment.mixes(settings):
+            mix = augment.mixing(settings, draws, size)
+            share = mix.pop("share")[:, None]
+            batch |= mix
+            batch["target"] = share * target + (1 - share) * target[mix["partner"]]
+        return batch
+
+    def read_file(self, index: int, draws: np.ndarray | None) -> np.ndarray:
+        """One image file, cropped and resized, (S, S, 3) uint8."""
+        settings, size = self.config.augment, self.data.image_size
+        box = images.center_square(self.config.dataset.center_crop)
+        if draws is not None and settings.crop == "resized":
+            box = lambda height, width: augment.resized_box(settings, draws, height, width)[0]  # noqa: E731
+        image = images.read(self.split.files[index], size, box)
+        if draws is not None and settings.crop == "pad" and settings.crop_padding:
+            pad = settings.crop_padding
+            top, left = augment.pad_offsets(settings, draws)[0] + pad
+            image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))[top:top + size, left:left + size]
+        return image
+
+    def spec(self) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
+        """Dtype and shape of each array without reading an image; None stands for the batch size."""
+        return {name: (array.dtype, (None, *array.shape[1:])) for name, array in self.blank().items()}
+
+    def blank(self) -> dict[str, np.ndarray]:
+        """A batch of one black image, with the arrays that a real one has."""
+        size, channels = self.data.image_size, self.data.channels
+        pixels = self.split.pixels
+        shape = (1, size, size, channels) if pixels is None else (1, *pixels.shape[1:])
+        black = Images(labels=np.zeros(1, np.int64), pixels=np.zeros(shape, np.uint8), files=None)
+        draws = np.zeros((1, 10)) if self.augmented else None
+        blank = Batches(self.config, self.data, black).read(np.zeros(1, np.int64), draws)
+        if pixels is None:  # a file is cropped and resized while it is read
+            blank = {name: array for name, array in blank.items() if name not in ("rows", "columns")}
+        return blank
+
+    @property
+    def augmented(self) -> bool:
+        return False
+
+
+class TrainBatches(Batches):
+    """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run."""
+
+    def __init__(self, config: Config, data: Data):
+        super().__init__(config, data, data.train)
+        self.steps = steps_per_epoch(config, len(data.train))
+
+    def __len__(self) -> int:
+        return self.steps * self.config.train.epochs
+
+    @property
+    def augmented(self) -> bool:
+        return not self.config.debug.overfit_batches
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        epoch, position = divmod(step, self.steps)
+        if self.config.debug.overfit_batches:
+            epoch = 0
+        first = position * self.config.train.batch_size
+        indices = order_of(len(self.split), self.config.seed, epoch)[first:first + self.config.train.batch_size]
+        draws = None
+        if self.augmented:
+            draws = augment.epoch_draws(len(self.split), self.config.seed, epoch)[indices]
+        return self.read(indices, draws)
+
+
+class EvalBatches(Batches):
+    """One pass over a split in its own order, the last partial batch included."""
+
+    def __len__(self) -> int:
+        batches = -(-len(self.split) // self.config.train.eval_batch_size)
+        limit = self.config.debug.limit_batches
+        return min(batches, limit) if limit else batches
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        size = self.config.train.eval_batch_size
+        return self.read(np.arange(step * size, min((step + 1) * size, len(self.split))), None)

@@ -1,0 +1,45 @@
+"""What every command of the repository does alike: read the config first, then work, then fail in one line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.config import Config, parse
+from shared.errors import UserError, user_message
+
+
+def run(work: Callable[[Config], object], command: str, purpose: str) -> None:
+    """Parse the command line, call `work`, and turn an error of the user's into one line and exit status 2."""
+    report_errors(lambda: work(parse(sys.argv[1:], command, purpose)))
+
+
+def run_on(work: Callable[[Config, str], object], command: str, purpose: str) -> None:
+    """The same for a command whose first word is a run folder, whose config it takes, or a weight file."""
+    def start() -> None:
+        words = sys.argv[1:]
+        if not words or words[0].startswith("-") or "=" in words[0]:
+            parse(["--help"] if words[:1] in (["--help"], ["-h"]) else [], f"{command} RUN", purpose)
+            raise UserError(f"name a run folder or a .safetensors file first: {command} runs/quickstart/...")
+        source, rest = words[0], words[1:]
+        kept = Path(source).expanduser() / "config.yaml"
+        if kept.is_file() and not any("=" not in word and not word.startswith("-") for word in rest):
+            rest = [str(kept), *rest]
+        work(parse(rest, command, purpose), source)
+    report_errors(start)
+
+
+def report_errors(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning answers Ctrl-C itself and leaves with status 1.
+        if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)):
+            raise
+        print("\nstopped; resume=auto goes on from the last finished epoch", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        line = user_message(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,115 @@
+"""Image folders: which files there are and what they show, without opening any, unless unreadable ones are to go."""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from shared.errors import UserError
+from shared.images import decode
+
+Listing = tuple[np.ndarray, np.ndarray]  # absolute paths (n,) str, labels (n,) int64
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+SPLITS = ("train", "val", "test")
+
+
+def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """Class names in sorted order, and the image files of each split that the folder has.
+
+    `root` holds train/<class>/... and maybe val/<class>/... and test/<class>/..., or else <class>/... directly, which
+    is returned as train. Files of any depth below a class count, hidden ones and those that are no images do not.
+    Files are ordered by class, then by path, the same on every file system.
+
+    Raises:
+        UserError: a folder is missing or unreadable, a class has no images, or the splits have different classes.
+    """
+    try:
+        present = {name: root / name for name in SPLITS if (root / name).is_dir()}
+        if present and "train" not in present:
+            raise UserError(f"{root} has {' and '.join(present)} but no train folder; expected {root / 'train'}")
+        places = present or {"train": root}
+        classes = {name: subfolders(place) for name, place in places.items()}
+        for name, found in classes.items():
+            check_classes(places[name], found, places["train"], classes["train"])
+        with tqdm(desc=f"looking through {root}", unit="class", total=sum(map(len, classes.values())), disable=None,
+                  leave=False) as bar:
+            listings = {name: list_images(place, classes[name], bar) for name, place in places.items()}
+    except OSError as error:
+        raise UserError(f"{error.filename or root}: {error.strerror or error}; dataset.root has to name a folder that "
+                        "can be read") from error
+    return tuple(classes["train"]), listings
+
+
+def subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def check_classes(place: Path, found: list[str], train: Path, expected: list[str]) -> None:
+    if not expected:
+        raise UserError(f"{train} holds no class folders; expected train/<class>/*.jpg or <class>/*.jpg in "
+                        "dataset.root")
+    if lost := sorted(set(expected) - set(found)):
+        raise UserError(f"{place} has no folder for class '{lost[0]}' that {train} has; splits need the same classes")
+    if extra := sorted(set(found) - set(expected)):
+        raise UserError(f"{place} has a class '{extra[0]}' that {train} lacks; splits need the same classes")
+
+
+def list_images(place: Path, classes: list[str], bar: tqdm) -> Listing:
+    files, labels = [], []
+    for label, name in enumerate(classes):
+        found = sorted(images_below(str(place / name)))
+        if not found:
+            raise UserError(f"{place / name} holds no images ({' '.join(EXTENSIONS)}); fill the class or remove it")
+        files += found
+        labels += [label] * len(found)
+        bar.update()
+    return np.array(files), np.array(labels, np.int64)
+
+
+def images_below(folder: str) -> list[str]:
+    files, seen = [], set()
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=stop):
+        place = os.stat(here)
+        if (place.st_dev, place.st_ino) in seen:  # a link back to a folder above would never end
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [os.path.join(here, name) for name in names
+                  if name.lower().endswith(EXTENSIONS) and not name.startswith(".")]
+    return files
+
+
+def stop(error: OSError) -> None:
+    raise error  # os.walk would pass over what it cannot read
+
+
+def unreadable(files: np.ndarray) -> np.ndarray:
+    """Which of the files do not decode, (n,) bool. Every file is read, so this takes about as long as an epoch."""
+    block = 64  # a task for each file of a large data set would itself fill the memory
+    starts = range(0, len(files), block)
+    with (tqdm(desc="checking images", total=len(files), unit="image", disable=None, leave=False) as bar,
+          ThreadPoolExecutor(os.cpu_count()) as pool):
+        bad = []
+        for part in pool.map(lambda start: [is_bad(file) for file in files[start: start + block]], starts):
+            bad += part
+            bar.update(len(part))
+    return np.array(bad, bool)
+
+
+def is_bad(file: str) -> bool:
+    try:
+        decode(file)
+    except UserError:
+        return True
+    return False
+
+
+def report(skipped: list[str]) -> None:
+    if skipped:
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        print(f"{len(skipped)} unreadable image files left out: {', '.join(skipped[:5])}{more}", file=sys.stderr)

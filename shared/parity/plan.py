@@ -1,0 +1,129 @@
+"""Which tasks each rung of the ladder needs, as variants of the user's config."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+from shared.config import Config, DatasetConfig, DebugConfig, check, schema
+from shared.datasets import Data
+from shared.errors import UserError
+from shared.parity.pictures import write_pictures
+from shared.parity.request import MARKS, Task
+
+RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients", 6: "learning rate", 7: "steps",
+         8: "epoch metrics", 9: "scores"}
+OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05)}  # learning rate, weight decay
+
+# Float64 convolutions take TensorFlow about 40 ms a training image of 8x8 pixels on two cores, 16 times that at 32x32.
+FIT_SIZE, FORWARD_SIZE = 16, 32  # pixels; larger images are scaled down to this on rungs 4 to 9
+BATCH = 8  # images, on rungs 4 to 9
+PIXELS_BYTES = 2**25  # of augmented images that rung 2 compares of each case, spread over two epochs
+
+
+def changed(config: Config, **values: Any) -> Config:
+    """A copy in which `section__key`, or a key outside the sections, has another value."""
+    config = copy.deepcopy(config)
+    for name, value in values.items():
+        section, _, key = name.partition("__")
+        setattr(getattr(config, section), key, value) if key else setattr(config, section, value)
+    return config
+
+
+def precision_of(config: Config) -> str:
+    """What rungs are computed in: fp64 unless the user asks for another."""
+    return "fp64" if config.hardware.precision == "auto" else config.hardware.precision
+
+
+def base_of(config: Config) -> Config:
+    """The user's config without what cannot be compared or takes part in no rung.
+
+    Raises:
+        UserError: for a GPU, whose arithmetic differs by more than what is looked for.
+    """
+    if config.hardware.accelerator == "gpu":
+        raise UserError("parity compares on the CPU, where float64 is at hand; leave hardware.accelerator out")
+    base = changed(config, resume="none", debug=DebugConfig(), augment__policy="none", hardware__accelerator="cpu",
+                   hardware__precision=precision_of(config), tracking__mode="disabled", tracking__tensorboard=False,
+                   tracking__log_every_steps=1, train__early_stopping_patience=0)
+    check(base)
+    return base
+
+
+def plan(config: Config, data: Data, folder: Path, rungs: set[int], optimizers: tuple[str, ...] = tuple(OPTIMIZERS),
+         steps: int = MARKS[-1]) -> list[Task]:
+    """The tasks of `rungs`, from 1 to 9, for `config` as `base_of` returns it and its data.
+
+    `folder` takes the image files of rung 2. Fits run for `steps` steps, or a few more to end with an epoch.
+    """
+    tasks = []
+    if 1 in rungs:
+        tasks.append(Task("raw", "raw", one_epoch(config)))
+    if 2 in rungs:
+        tasks += pixel_tasks(config, data, folder)
+    if 3 in rungs:
+        tasks.append(Task("start", "start", config))
+    if rungs & {4, 5}:
+        tasks += forward_tasks(config, data)
+    if 6 in rungs:
+        for name in schema()["schedule.name"].metadata["choices"]:
+            tasks.append(Task(f"rates-{name}", "rates", changed(config, schedule__name=name)))
+    if rungs & {7, 8, 9}:
+        tasks += [fit_task(config, data, name, steps) for name in optimizers]
+    return tasks
+
+
+def one_epoch(config: Config, epochs: int = 1) -> Config:
+    return changed(config, train__epochs=epochs, schedule__warmup_epochs=0.0)
+
+
+def pixel_tasks(config: Config, data: Data, folder: Path) -> list[Task]:
+    """Two epochs of the user's own augmentation, of every kind of ours, and of decoded files."""
+    image = data.image_size**2 * data.channels * 8
+    batches = max(1, PIXELS_BYTES // (2 * image * max(config.train.batch_size, config.train.eval_batch_size)))
+    own = changed(one_epoch(config, 2), debug__limit_batches=batches)
+    pad = {"augment__crop": "pad", "augment__crop_padding": 2, "augment__flip": True, "augment__mixup_alpha": 0.0,
+           "augment__cutmix_alpha": 0.0}
+    resized = {"augment__crop": "resized", "augment__flip": True, "augment__mixup_alpha": 0.4,
+               "augment__cutmix_alpha": 1.0}
+    pictures = DatasetConfig("image_folder", str(write_pictures(folder / "pictures")), image_size=24, val_fraction=0.25,
+                             test_fraction=0.25)
+    files = changed(own, dataset=pictures, train__batch_size=4, train__eval_batch_size=3, debug__limit_batches=0)
+    return [Task("pixels-as-configured", "pixels", own),
+            Task("pixels-padded", "pixels", changed(own, **pad)),
+            Task("pixels-resized-mixed", "pixels", changed(own, **resized, dataset__image_size=data.image_size + 3)),
+            Task("files-padded", "pixels", changed(files, **pad)),
+            Task("files-resized-mixed", "pixels", changed(files, **resized))]
+
+
+def small(config: Config, data: Data, size: int) -> Config:
+    """`config` with images of at most `size` pixels and a stem that stays what it was."""
+    stem = config.model.stem if config.model.stem != "auto" else "small" if data.image_size <= 64 else "large"
+    return changed(config, dataset__image_size=min(data.image_size, size), model__stem=stem,
+                   train__batch_size=min(BATCH, len(data.train)), train__label_smoothing=0.1)
+
+
+def forward_tasks(config: Config, data: Data) -> list[Task]:
+    tasks = []
+    for name in schema()["model.name"].metadata["choices"]:
+        for stem in ("small", "large") if name.startswith("resnet") else ("auto",):
+            variant = changed(small(one_epoch(config), data, FORWARD_SIZE), model__name=name, model__stem=stem,
+                              init_from="")
+            tasks.append(Task(f"forward-{name}-{stem}", "forward", variant))
+    return tasks
+
+
+def fit_task(config: Config, data: Data, optimizer: str, steps: int) -> Task:
+    """A short run of two epochs or more in which everything moves that can: the learning rate rises and falls."""
+    batch = min(BATCH, len(data.train))
+    per_epoch = min(-(-steps // 2), len(data.train) // batch)
+    epochs = -(-steps // per_epoch)
+    # A few images more than the steps need, so that none of the classes is left without any.
+    wanted = math.ceil((per_epoch * batch) * (1 + len(data.val) / len(data.train))) + 2 * len(data.classes)
+    limit = min(wanted, config.dataset.limit_train or wanted)
+    rate, decay = OPTIMIZERS[optimizer]
+    fit = changed(small(config, data, FIT_SIZE), dataset__limit_train=limit, dataset__limit_test=4 * batch + 3,
+                  train__epochs=epochs, train__eval_batch_size=batch + 2, train__grad_clip=1.0,
+                  debug__limit_batches=per_epoch, optimizer__name=optimizer, optimizer__lr=rate,
+                  optimizer__weight_decay=decay, schedule__name="cosine", schedule__warmup_epochs=0.5)
+    return Task(f"fit-{optimizer}", "fit", fit)

@@ -1,0 +1,134 @@
+"""What both siblings' callbacks report while a run goes on: the same rows, the same lines, the same clock."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from shared import hardware
+from shared.best import Best
+from shared.config import Config
+from shared.errors import UserError
+from shared.metrics import split_scores
+from shared.runs import Run, to_json, write_whole
+from shared.tracking import Tracker
+
+
+class Recorder:
+    """Keeps time and rows of a run. A sibling's callback calls it; it knows no framework.
+
+    `steps` is the number of steps in an epoch, `rates` the learning rate of every step, `peak_memory` returns GiB.
+    """
+
+    def __init__(self, run: Run, steps: int, rates: np.ndarray,
+                 peak_memory: Callable[[], float] = hardware.peak_memory_gib):
+        self.run, self.steps, self.rates, self.peak_memory = run, steps, rates, peak_memory
+        self.config: Config = run.config
+        self.train_seconds = 0.0  # of training alone: validation and checkpoints do not count
+        self.best_epoch = 0
+        self.rows: list[dict[str, float]] = []
+        if run.resumed:
+            self.rewind(math.inf)  # where nothing is left to train, nobody else will
+        self.tracker = Tracker(run)
+
+    def rewind(self, step: float) -> None:
+        """Forget rows after `step`, from where a resumed run goes on."""
+        rows = [json.loads(line) for line in self.run.metrics_file.read_text().splitlines() if line.endswith("}")] \
+            if self.run.metrics_file.exists() else []
+        self.rows = [row for row in rows if row["samples"] <= step * self.config.train.batch_size]
+        write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
+            to_json(row) + "\n" for row in self.rows)))
+        self.train_seconds = max((row["time/train_s"] for row in self.rows), default=0.0)
+        best = Best(self.config.train.monitor)
+        for row in self.epochs():
+            value = row[best.monitor]
+            best.update(math.nan if value is None else value, round(row["epoch"]))
+        self.best_epoch = best.epoch
+
+    def epoch_begins(self) -> None:
+        self.epoch_started = time.perf_counter()
+
+    def step_ends(self, step: int, loss: float) -> None:
+        """After training step `step`, counted from 1 over the run, whose loss was `loss`.
+
+        Raises:
+            UserError: where the loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise UserError(f"the loss is {loss} at step {step} (epoch {(step - 1) // self.steps + 1}, learning rate "
+                            f"{self.rates[step - 1]:g}); lower optimizer.lr, set train.grad_clip or look with "
+                            f"debug.detect_anomaly=true; the checkpoint of the last whole epoch is in "
+                            f"{self.run.checkpoints}")
+        if step % self.config.tracking.log_every_steps == 0 or step == 1:
+            self.write(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
+
+    def training_ends(self) -> None:
+        """After the last training step of an epoch, before its validation."""
+        self.epoch_seconds = time.perf_counter() - self.epoch_started
+        self.train_seconds += self.epoch_seconds
+
+    def epoch_ends(self, step: int, metrics: dict[str, float]) -> None:
+        """After validation. `metrics` has train/loss, train/accuracy, val/loss and val/accuracy."""
+        images = self.steps * self.config.train.batch_size
+        self.write(step, {**{name: float(value) for name, value in metrics.items()}, "lr": self.rates[step - 1],
+                          "perf/images_per_second": images / self.epoch_seconds,
+                          "perf/epoch_seconds": self.epoch_seconds,
+                          "perf/peak_memory_gib": self.peak_memory()})
+        words = [f"epoch {step // self.steps:>{len(str(self.config.train.epochs))}}/{self.config.train.epochs}"]
+        words += [f"{name} {value:.4f}" for name, value in metrics.items()]
+        words += [f"{images / self.epoch_seconds:,.0f} images/s"]
+        print("  ".join(words), flush=True)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Add a row to metrics.jsonl and the trackers."""
+        now = self.train_seconds
+        if "perf/epoch_seconds" not in metrics:
+            now += time.perf_counter() - self.epoch_started
+        row = {"samples": step * self.config.train.batch_size, "epoch": step / self.steps, "time/train_s": now,
+               **metrics}
+        self.rows.append(row)
+        with self.run.metrics_file.open("a") as file:
+            file.write(to_json(row) + "\n")
+        self.tracker.log(row)
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The rows of whole epochs."""
+        return [row for row in self.rows if "perf/epoch_seconds" in row]
+
+    def finish(self, parameters: int, val: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Write predictions and result.json, close the trackers, and return the result.
+
+        `val` and `test` hold the best weights' logits (n, K), index and label (n,) of all images of the split.
+        """
+        epochs = self.epochs()
+        # The first epoch holds compilation and warm-up; where there is no other, it has to do.
+        steady = epochs[1:] or epochs
+        result = {
+            "framework": self.run.framework, "group": self.config.group, "seed": self.config.seed,
+            **split_scores(val, test),
+            "best_epoch": self.best_epoch, "epochs": len(epochs), "parameters": parameters,
+            "perf/images_per_second": float(np.median([row["perf/images_per_second"] for row in steady])),
+            "perf/epoch_seconds": float(np.median([row["perf/epoch_seconds"] for row in steady])),
+            "perf/first_epoch_seconds": epochs[0]["perf/epoch_seconds"],
+            "perf/peak_memory_gib": self.peak_memory(), "time/train_s": self.train_seconds}
+        self.run.finish(**test, result=result)
+        self.tracker.finish({name: value for name, value in result.items() if "/" in name or name == "parameters"},
+                            status=0)
+        print(f"test/accuracy {result['test/accuracy']:.4f}  test/loss {result['test/loss']:.4f}  (best epoch "
+              f"{self.best_epoch}, {len(test['label']):,} images)\nrun folder: {self.run.folder}", flush=True)
+        return result
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.tracker.finish(None, status=1)
+
+
+def say(*words: object) -> None:
+    print(*words, file=sys.stderr, flush=True)

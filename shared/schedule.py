@@ -1,0 +1,39 @@
+"""The learning rate at every step, as one table that both siblings look up."""
+
+import numpy as np
+
+from shared.config import Config
+
+
+def steps_per_epoch(config: Config, train_images: int) -> int:
+    """Whole batches in an epoch; the remainder is left out, other images each epoch."""
+    steps = train_images // config.train.batch_size
+    for limit in (config.debug.limit_batches, config.debug.overfit_batches):
+        steps = min(steps, limit) if limit else steps
+    return steps
+
+
+def learning_rate_factors(config: Config, steps: int) -> np.ndarray:
+    """What multiplies `optimizer.lr` at each of `train.epochs` x `steps` training steps, (total,) float64.
+
+    Warm-up rises linearly and reaches 1 with its last step (arXiv:1706.02677, section 2.2). Cosine then falls from 1
+    towards `final_factor` over the steps that remain, without restarts (arXiv:1608.03983, equation 5). Step drops at
+    whole epochs counted from the start of training, warm-up included.
+    """
+    settings = config.schedule
+    total = config.train.epochs * steps
+    warmup = round(settings.warmup_epochs * steps)
+    step = np.arange(total)
+    if settings.name == "constant":
+        factors = np.ones(total)
+    elif settings.name == "step":
+        factors = settings.step_factor ** (step // steps // settings.step_epochs).astype(np.float64)
+    else:
+        progress = (step - warmup) / max(total - warmup, 1)
+        factors = settings.final_factor + (1 - settings.final_factor) * 0.5 * (1 + np.cos(np.pi * progress))
+    return np.where(step < warmup, np.minimum((step + 1) / max(warmup, 1), 1.0), factors)
+
+
+def learning_rates(config: Config, steps: int) -> np.ndarray:
+    """The learning rate of each training step, (total,) float64."""
+    return config.optimizer.lr * learning_rate_factors(config, steps)

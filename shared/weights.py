@@ -1,0 +1,131 @@
+"""Initial weights, and the neutral weight file in which weights travel between the siblings.
+
+Neutral means: the names of a PyTorch `state_dict` (those of timm's and torchvision's models), PyTorch's layout
+(convolution: out, in, height, width; dense: out, in), safetensors. BatchNorm's `num_batches_tracked` is left out: it
+only matters with `momentum=None`, which nobody here uses.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialise
+from scipy.special import ndtri
+
+from shared.config import Config, to_yaml
+from shared.errors import UserError
+from shared.runs import write_whole
+from shared.sampling import WEIGHTS, fingerprint, uniforms
+
+Shapes = dict[str, tuple[int, ...]]
+Weights = dict[str, np.ndarray]
+
+# The tensors that depend on the number of classes, by the first part of the model's name.
+HEADS = {"resnet": ("fc.weight", "fc.bias")}
+FORMAT = "lightning-keras-template/1"
+
+
+def head_of(model: str) -> tuple[str, ...]:
+    return next(names for family, names in HEADS.items() if model.startswith(family))
+
+
+def initial_weights(shapes: Shapes, seed: int) -> Weights:
+    """Float32 weights to start from; each depends on the seed, its own name and its shape, and on nothing else.
+
+    Convolutions: normal, variance 2 / (out x height x width), as He et al. (arXiv:1502.01852, equation 14, the
+    backward form, which torchvision's ResNet uses). Dense: uniform in +-1/sqrt(in), PyTorch's default. BatchNorm: 1 and
+    0, running mean 0 and variance 1. Biases: 0.
+    """
+    return {name: initial_tensor(name, tuple(shape), seed) for name, shape in shapes.items()}
+
+
+def initial_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    if len(shape) == 1:
+        return np.full(shape, float(name.endswith((".weight", ".running_var"))), np.float32)
+    draws = uniforms(int(np.prod(shape)), seed, WEIGHTS, zlib.crc32(name.encode())).reshape(shape)
+    if len(shape) == 2:
+        return ((2 * draws - 1) / np.sqrt(shape[1])).astype(np.float32)
+    assert len(shape) == 4, f"{name} has shape {shape}: no rule for it"
+    # Half a step up, since the quantile of 0 is minus infinity.
+    return (ndtri(draws + 2.0**-54) * np.sqrt(2 / (shape[0] * shape[2] * shape[3]))).astype(np.float32)
+
+
+def starting_weights(config: Config, shapes: Shapes) -> tuple[Weights, str]:
+    """The weights that a new run starts from, and a line that says which they are.
+
+    Raises:
+        UserError: where `init_from` does not fit the model.
+    """
+    weights = initial_weights(shapes, config.seed)
+    if not config.init_from:
+        return weights, f"initial weights drawn with seed {config.seed}"
+    path = weight_file(config.init_from)
+    given, head = read(path), head_of(config.model.name)
+    if left_out := [name for name in head if name in given and given[name].shape != shapes[name]]:
+        given |= {name: weights[name] for name in left_out}
+    refuse_misfit(given, shapes, path)
+    kept = f"; {', '.join(left_out)} drawn anew for {shapes[head[0]][0]} classes" if left_out else ""
+    return given, f"weights from {path}{kept}"
+
+
+def weight_file(given: str) -> Path:
+    """The neutral weight file that a run folder or a path names. Raises `UserError`."""
+    path = Path(given).expanduser()
+    if path.is_dir():
+        path = path / "best.safetensors"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; name a run folder that has finished an epoch, or a .safetensors file")
+    return path
+
+
+def read(path: Path) -> Weights:
+    """All tensors of a weight file. Raises `UserError` where it is damaged or of another format."""
+    try:
+        with safe_open(path, "np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator of its own
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({str(error).splitlines()[0]}); use another, or "
+                        "train anew") from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What `save` wrote beside the tensors; empty for a file from elsewhere."""
+    try:
+        with safe_open(path, "np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); use another, or train anew") from None
+
+
+def refuse_misfit(weights: Weights, shapes: Shapes, source: object) -> None:
+    """Raise `UserError` naming the tensors where `weights` are not exactly those of the model."""
+    missing = [name for name in shapes if name not in weights]
+    extra = [name for name in weights if name not in shapes]
+    wrong = [f"{name} is {tuple(weights[name].shape)}, expected {tuple(shape)}" for name, shape in shapes.items()
+             if name in weights and tuple(weights[name].shape) != tuple(shape)]
+    problems = ([f"missing {', '.join(missing[:3])}{' ...' if missing[3:] else ''}"] if missing else []) \
+        + ([f"unexpected {', '.join(extra[:3])}{' ...' if extra[3:] else ''}"] if extra else []) + wrong[:3]
+    if problems:
+        raise UserError(f"{source} does not fit this model: {'; '.join(problems)}; check model.name, dataset.name and "
+                        "model.stem")
+
+
+def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that a kill or a full disk leaves the previous one whole."""
+    # Through bytes, because safetensors' own writing makes files that only their owner can read.
+    content = serialise({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata)
+    write_whole(path, lambda file: file.write_bytes(content))
+
+
+def save(path: Path, weights: Weights, config: Config, classes: tuple[str, ...]) -> None:
+    """Write a neutral weight file, with the config and the classes it belongs to."""
+    write_tensors(path, weights, {"format": FORMAT, "model": config.model.name, "classes": json.dumps(classes),
+                                  "config": to_yaml(config)})
+
+
+def weights_fingerprint(weights: Weights) -> str:
+    """A hash of all tensors, by name."""
+    names = sorted(weights)
+    return fingerprint(np.array(names), *(weights[name] for name in names))

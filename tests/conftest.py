@@ -1,0 +1,83 @@
+"""What tests need of the machine: which siblings are installed, and a process for each.
+
+PyTorch and TensorFlow in one process can abort it, so pytest's own process imports neither: a test hands a function to
+the sibling's process, which is started once and imports its framework once.
+"""
+
+import contextlib
+import importlib.util
+import io
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FRAMEWORKS = {"lightning": "torch", "keras": "tensorflow"}
+
+
+def installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+class Sibling:
+    """A sibling's name and its process."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+    def call(self, function: Callable, *arguments: Any) -> Any:
+        """`function(sibling name, *arguments)`, run in the sibling's process; what it raises is raised here."""
+        return self.pool.submit(function, self.name, *arguments).result()
+
+
+@pytest.fixture(scope="session", params=FRAMEWORKS)
+def sibling(request: pytest.FixtureRequest) -> Iterator[Sibling]:
+    name = request.param
+    if not installed(FRAMEWORKS[name]):
+        pytest.skip(f"{FRAMEWORKS[name]} is not installed")
+    here = Sibling(name)
+    yield here
+    here.pool.shutdown()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("TEMPLATE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder.name}; name their folder in TEMPLATE_TEST_DATA")
+    return folder
+
+
+def train(sibling: str, folder: str, *words: str) -> dict[str, Any]:
+    """Train in this process with small defaults; result, what was printed, and the error instead of raising it.
+
+    Few images, one thread of it all, so that a run takes a second or two.
+    """
+    from shared.config import parse
+    from shared.errors import user_message
+
+    config = parse([
+        f"output_dir={folder}", "tracking.mode=disabled", "tracking.log_every_steps=1", "hardware.precision=fp32",
+        "hardware.threads=1", "dataset.limit_train=220", "dataset.limit_test=60", "train.epochs=2",
+        "train.batch_size=32", "train.monitor=val/accuracy", "train.label_smoothing=0", "optimizer.lr=0.01", *words,
+    ], "train.py", "")
+    module = importlib.import_module(f"{sibling}_project.train")
+    out, err = io.StringIO(), io.StringIO()
+    result, error, kind = None, None, None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            result = module.train(config)
+        except (Exception, KeyboardInterrupt, SystemExit) as raised:
+            error, kind = user_message(raised) or repr(raised), type(raised).__name__
+    runs = sorted(Path(folder).glob(f"*/{sibling}_*"), key=lambda path: path.stat().st_mtime)
+    return {"result": result, "error": error, "kind": kind, "out": out.getvalue(), "err": err.getvalue(),
+            "run": runs[-1] if runs else None}

@@ -1,0 +1,181 @@
+"""The ladder passes as the siblings are, and names the right rung when one of them is broken on purpose.
+
+The frameworks only ever run in the probes' processes: together in one process they can abort.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.config import REPOSITORY
+from shared.datasets import load
+from shared.parity import __main__ as command
+from shared.parity.ladder import Finding, against_itself, difference, whole
+from shared.parity.pictures import write_pictures
+from shared.parity.plan import RUNGS, base_of, plan
+
+ABSENT = [name for name in ("torch", "lightning", "tensorflow", "keras") if importlib.util.find_spec(name) is None]
+needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"parity needs both siblings; not installed: {', '.join(ABSENT)}")
+
+# A sabotaged sibling, the first rung that must fail, and words of its report.
+SABOTAGE = {
+    "swapped_split": ("Keras", 1, "train samples"),
+    "initialiser": ("Keras", 3, "weights drawn"),
+    "padding": ("Keras", 4, "evaluation logits"),
+    "shifted_schedule": ("Keras", 6, "step 1"),
+    "batch_norm_momentum": ("Keras", 7, "running_"),
+    "decoupled_decay": ("Keras", 7, "weight"),
+    "macro_accuracy": ("Lightning", 8, "accuracy"),
+}
+STEPS = 10
+
+
+def tasks_of(words, folder, rungs, steps=STEPS):
+    base = base_of(command.configured(words))
+    base.hardware.threads = 1
+    return plan(base, load(base), folder, rungs, optimizers=("sgd",), steps=steps)
+
+
+def write_cifar(root):
+    """CIFAR-10's binary format: a byte of label, then red, green and blue planes of 32x32."""
+    root.mkdir()
+    random = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"):
+        rows = random.integers(0, 256, (100, 3073), np.uint8)
+        rows[:, 0] = np.arange(100) % 10
+        (root / name).write_bytes(rows.tobytes() * 100)  # the reader asks for 10,000
+    return root
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """The answers of both siblings as they are, for three data sets, and of each sabotaged one for the first."""
+    place = tmp_path_factory.mktemp("parity")
+    everything = set(RUNGS)
+    tasks = {
+        "digits": tasks_of([], place / "digits", everything),
+        "cifar": tasks_of(["dataset.name=cifar10", f"dataset.root={write_cifar(place / 'binary')}", "augment.flip=true",
+                           "train.batch_size=16", "dataset.limit_train=400", "dataset.limit_test=80"],
+                          place / "cifar", everything, steps=4),
+        "folder": tasks_of(["dataset.name=image_folder", f"dataset.root={write_pictures(place / 'pictures')}",
+                            "dataset.image_size=24", "dataset.val_fraction=0.25", "train.batch_size=4",
+                            "augment.crop=resized", "model.stem=large"], place / "folder", everything, steps=4)}
+    renamed = [replace(task, name=f"{task.name}-{data}") for data, group in tasks.items() for task in group]
+    command.record({"Lightning": renamed, "Keras": renamed}, place)
+
+    def sabotage(name):
+        label, rung, _ = SABOTAGE[name]
+        broken = tasks_of([], place / f"broken-{name}", {1, 3, 4, 6} | ({7} if rung >= 7 else set()))
+        broken = [replace(task, name=f"{task.name}-digits") for task in broken if "large" not in task.name]
+        folder = place / name
+        command.start(label, broken, folder, Path(__file__).parent / "sabotage" / f"{name}.py").wait()
+        answers = {"Lightning": place / "Lightning", "Keras": place / "Keras"} | {label: folder}
+        return command.judge(broken, *answers.values())
+
+    with ThreadPoolExecutor(2) as pool:
+        broken = dict(zip(SABOTAGE, pool.map(sabotage, SABOTAGE), strict=True))
+    whole_ones = {data: command.judge([task for task in renamed if task.name.endswith(data)], place / "Lightning",
+                                      place / "Keras") for data in tasks}
+    yield whole_ones | broken
+    shutil.rmtree(place)  # 3 GB, which pytest would keep for three sessions
+
+
+@needs_both
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("data", ["digits", "cifar", "folder"])
+def test_ladder_passes(recorded, data):
+    findings = recorded[data]
+    assert {finding.rung for finding in findings} == set(RUNGS)
+    assert [finding for finding in findings if not finding.passes] == []
+
+
+@needs_both
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_ladder_names_the_rung_of_a_broken_sibling(recorded, name):
+    _, rung, words = SABOTAGE[name]
+    failure = command.first_failure(recorded[name])
+    assert failure is not None
+    assert failure.rung == rung
+    assert words in failure.what + failure.where
+
+
+def finding(rung, figure, tolerance=1e-9, where=""):
+    return Finding(rung, "something", figure, tolerance, where)
+
+
+@pytest.mark.parametrize(("figure", "status"), [(1e-10, 0), (1e-8, 1), (float("nan"), 1), (float("inf"), 1)])
+def test_command_reports_and_exits(monkeypatch, tmp_path, capsys, figure, status):
+    findings = [finding(1, 0.0, 0.0), finding(7, figure, where="step 3 conv1.weight[0, 0]: 1 here, 2 there")]
+    monkeypatch.setattr(command, "climb", lambda config: findings)
+    assert command.main([f"output_dir={tmp_path}"]) is (status == 0)
+    printed = capsys.readouterr().out
+    report = (tmp_path / "quickstart" / "parity.md").read_text()
+    for text in (printed, report):
+        assert ("First failure: rung 7 steps" in text) == bool(status)
+    assert "step 3 conv1.weight[0, 0]" in report
+    assert str(tmp_path / "quickstart" / "parity.md") in printed
+
+
+def run_command(*words, **environment):
+    return subprocess.run([sys.executable, "-m", "shared.parity", *words], capture_output=True, text=True,
+                          cwd=REPOSITORY, env=os.environ | environment, timeout=120)
+
+
+@pytest.mark.parametrize(("words", "environment", "says"), [
+    (["model.nmae=resnet18"], {}, "did you mean 'model.name'?"),
+    (["hardware.accelerator=gpu"], {}, "parity compares on the CPU"),
+    ([], {"TEMPLATE_LIGHTNING_PYTHON": "/nowhere/python"}, "TEMPLATE_LIGHTNING_PYTHON=/nowhere/python cannot be run"),
+])
+def test_user_errors_are_one_line(tmp_path, words, environment, says):
+    done = run_command(*words, f"output_dir={tmp_path}", **environment)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_interpreter_without_the_framework_is_named(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n")
+    bare.chmod(0o755)
+    done = run_command(f"output_dir={tmp_path}", TEMPLATE_LIGHTNING_PYTHON=str(bare), TEMPLATE_KERAS_PYTHON=str(bare))
+    assert done.returncode == 2
+    assert "No module named 'torch'" in done.stderr
+    assert "TEMPLATE_LIGHTNING_PYTHON" in done.stderr
+    assert not list(tmp_path.glob("quickstart/parity-*"))
+
+
+def test_difference_names_place_and_values():
+    a, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 4.5]])
+    assert difference("w", a, b, "A", "B") == (0.5, "w[1, 1]: 4 in A, 4.5 in B")
+    assert difference("w", a, b, "A", "B", relative=True)[0] == 0.125
+    assert difference("w", a, b[:1], "A", "B") == (np.inf, "w is (2, 2) in A, (1, 2) in B")
+    assert difference("w", a, a * np.nan, "A", "B")[0] == np.inf
+
+
+def test_accuracy_that_is_no_count_stays_visible():
+    np.testing.assert_array_equal(whole(np.array([7.0000004, 7.4])), [7.0, 7.4])
+
+
+def test_yardstick_is_the_largest_of_its_kind_and_spares_exact_rungs():
+    def findings(*figures):
+        whats = ((3, "weights"), (4, "logits, small"), (5, "loss, small"), (5, "gradients, small"),
+                 (7, "loss up to step 1, sgd"), (7, "loss up to step 1, adam"), (7, "loss up to step 50, sgd"))
+        return [Finding(rung, what, figure, 0.0) for (rung, what), figure in zip(whats, figures, strict=True)]
+
+    found = findings(0, 5e-5, 1e-6, 1e-5, 3e-3, 4e-3, 1.0)
+    threads = findings(0, 0, 0, 1e-6, 4e-3, 1e-3, 0.5)
+    rounding = findings(1e-7, 1e-6, 1e-7, 2e-6, 1e-3, 1e-3, 0.7)
+    expected = [0.0, 1e-4, 2e-5, 2e-5, 4e-2, 4e-2, 2.8]
+    assert [item.tolerance for item in against_itself(found, threads, rounding, "fp32")] == pytest.approx(expected)
+    expected[1] = 1e-5
+    assert [item.tolerance for item in against_itself(found, threads, rounding, "bf16")] == pytest.approx(expected)

@@ -1,0 +1,304 @@
+"""The schema, how files and command line fill it, and what it refuses."""
+
+import ast
+import dataclasses
+
+import pytest
+
+from shared import config as schema_module
+from shared.config import REPOSITORY, Config, flat, load, parse, schema, to_dict, to_yaml, value_at
+from shared.errors import UserError, user_message
+
+QUICKSTART = ["configs/quickstart.yaml"]
+
+
+def parsed(*words):
+    return parse(list(words), "python train.py", "Train.")
+
+
+def refused(*words):
+    """The line that the user sees."""
+    with pytest.raises(UserError) as caught:
+        parsed(*words)
+    line = user_message(caught.value)
+    assert len(line.splitlines()) == 1
+    return line
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text, name="given.yaml"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+    return write
+
+
+# Help and printing
+
+def test_help_lists_every_key_with_type_default_unit_range_and_meaning(capsys):
+    with pytest.raises(SystemExit) as left:
+        parsed("train.epochs=3", "--help", "nonsense")
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage: python train.py [file.yaml ...] [key=value ...]" in text
+    lines = text.splitlines()
+    for dotted, item in schema().items():
+        head = next(i for i, line in enumerate(lines) if line.startswith(f"  {dotted}="))
+        assert lines[head + 1] == f"      {item.metadata['meaning']}"
+        assert item.metadata["unit"] in lines[head]
+        assert all(choice in lines[head] for choice in item.metadata["choices"])
+    for line in ("  train.batch_size=64  (int, images, at least 1)",
+                 "  schedule.warmup_epochs=1.0  (float, epochs, at least 0)",
+                 "  augment.flip=false  (bool)", "  tracking.tags=[]  (list of str)", "  init_from=''  (str)",
+                 "  seed=0  (int, at least 0, at most 2147483647)",
+                 "  augment.crop=pad  (str, none | pad | resized)"):
+        assert line in lines
+
+
+def test_every_field_states_a_meaning_and_a_default_within_its_range():
+    for dotted, item in schema().items():
+        assert len(item.metadata["meaning"]) > 10, dotted
+    schema_module.check(Config())
+
+
+def test_printed_config_parses_back_to_the_same_config(capsys, written):
+    words = ["seed=7", "optimizer.lr=1e-3", "tracking.tags=[a, 'b: c', '3']", "augment.flip=true", "experiment='007'",
+             "schedule.warmup_epochs=0.5", "dataset.variant=full"]
+    with pytest.raises(SystemExit) as left:
+        parsed(*words, "--print-config")
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert parsed(written(text)) == parsed(*words)
+
+
+@pytest.mark.parametrize("name", ["off", "no", "null", "~", "1e3", "0x10", "1:30", "2024-01-01", "a: b", "# x", "é",
+                                  " "])
+def test_a_string_that_looks_like_something_else_survives_printing(written, name):
+    config = Config(experiment=name)
+    assert load(written(to_yaml(config))) == config
+
+
+def test_config_as_dictionary_has_every_key_and_plain_values():
+    found = flat(to_dict(Config()))
+    assert list(found) == list(schema())
+    assert {type(value) for value in found.values()} == {str, int, float, bool, list}
+
+
+# Merging
+
+def test_files_merge_from_left_to_right_and_then_the_overrides(written):
+    first = written("train: {epochs: 5, batch_size: 32}\nseed: 1\n", "first.yaml")
+    second = written("train:\n  epochs: 6\noptimizer: {name: adam}\n", "second.yaml")
+    config = parsed("seed=3", first, second, "optimizer.lr=0.5", "seed=4")
+    assert (config.train.epochs, config.train.batch_size, config.optimizer.name, config.optimizer.lr, config.seed) == (
+        6, 32, "adam", 0.5, 4)
+    assert parsed(second, first).train.epochs == 5
+    assert config.experiment == ""  # quickstart.yaml is only read where no file is named
+
+
+def test_without_a_file_quickstart_runs():
+    assert parsed().experiment == "quickstart"
+    assert parsed() == parsed(*QUICKSTART)
+
+
+def test_the_form_of_a_sweep_is_words_of_their_own():
+    config = parsed("train.epochs=2", "optimizer.lr=0.01", "augment.flip=True", "optimizer.name=adamw")
+    assert (config.train.epochs, config.optimizer.lr, config.augment.flip, config.optimizer.name) == (
+        2, 0.01, True, "adamw")
+
+
+def test_types_are_converted_where_nothing_is_lost():
+    config = parsed("optimizer.lr=1", "schedule.warmup_epochs=0", "experiment=12", "dataset.variant=320",
+                    "tracking.tags=[1]")
+    assert config.optimizer.lr == 1.0
+    assert type(config.optimizer.lr) is float
+    assert (config.experiment, config.dataset.variant, config.tracking.tags) == ("12", "320", ["1"])
+
+
+def test_a_preset_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert parsed("configs/cifar10_resnet18.yaml").dataset.name == "cifar10"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "cifar10_resnet18.yaml").write_text("seed: 5\n")
+    assert parsed("configs/cifar10_resnet18.yaml").seed == 5  # the working folder comes first
+
+
+def test_two_configs_share_no_list():
+    Config().tracking.tags.append("mine")
+    assert Config().tracking.tags == []
+
+
+# Wrong keys, values, options
+
+@pytest.mark.parametrize(("word", "hint"), [
+    ("train.epoch=3", "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+    ("optimiser.lr=3", "unknown key 'optimiser.lr'; did you mean 'optimizer.lr'?"),
+    ("epochs=3", "unknown key 'epochs'; did you mean 'train.epochs'?"),
+    ("optimizer.epochs=3", "unknown key 'optimizer.epochs'; did you mean 'train.epochs'?"),
+    ("train.lr=3", "did you mean 'optimizer.lr'?"), ("optimiser.name=sgd", "did you mean 'optimizer.name'?"),
+    ("zzz=3", "unknown key 'zzz'; see --help"), ("=3", "unknown key ''; see --help"),
+    ("seed.deeper=3", "unknown key 'seed.deeper'; did you mean 'seed'?"),
+    ("train=3", "'train' is a section, not a value; set one of its keys, such as 'train.epochs'"),
+    ("model.name=resnet81", "model.name='resnet81' is not one of resnet18; did you mean 'resnet18'?"),
+    ("dataset.name=cifar11", "did you mean 'cifar10'?"), ("tracking.mode=offlin", "did you mean 'offline'?"),
+    ("--epochs=3", "unknown option '--epochs=3'; options are --help and --print-config, keys are key=value"),
+    ("configs/quikstart.yaml", "does not exist; did you mean 'configs/quickstart.yaml'?"),
+    ("configs/debug/overfitt.yaml", "did you mean 'configs/debug/overfit.yaml'?"),
+    ("x" * 300, "cannot be read: File name too long"),
+])
+def test_a_wrong_name_is_told_with_the_nearest_right_one(word, hint):
+    assert hint in refused(word)
+
+
+@pytest.mark.parametrize(("text", "hint"), [
+    ("train:\n  epoch: 3\n", "given.yaml: unknown key 'train.epoch'; did you mean 'train.epochs'?"),
+    ("trian:\n  epochs: 3\n", "unknown key 'trian.epochs'; did you mean 'train.epochs'?"),
+    ("train: 3\n", "'train' is a section, not a value"), ("train:\n", "'train' is a section, not a value"),
+    ("1: 2\n", "unknown key '1'"),
+])
+def test_a_wrong_name_in_a_file_is_told_with_the_file(written, text, hint):
+    assert hint in refused(written(text))
+
+
+@pytest.mark.parametrize(("word", "hint"), [
+    ("train.epochs=abc", "train.epochs='abc' is not of type int"), ("train.epochs=2.5", "is not of type int"),
+    ("train.epochs=true", "train.epochs=True is not of type int"), ("train.epochs=[1]", "is not of type int"),
+    ("optimizer.lr=fast", "optimizer.lr='fast' is not of type float"),
+    ("optimizer.name=[sgd]", "optimizer.name=['sgd'] is not of type str"),
+    ("augment.flip=maybe", "augment.flip='maybe' is not of type bool"),
+    ("tracking.tags=a", "tracking.tags='a' is not of type list"),
+    ("train.epochs=", "'train.epochs' has no value"), ("train.epochs=null", "'train.epochs' has no value"),
+    ("train.epochs=???", "'train.epochs' has no value"), ("experiment=[", "cannot be read as key=value"),
+    ("experiment=${", "cannot be read as key=value"), ("experiment=${nowhere}", "'nowhere' not found"),
+])
+def test_a_value_of_the_wrong_type_is_refused(word, hint):
+    line = refused(word)
+    assert line.startswith("command line: ")
+    assert hint in line
+
+
+@pytest.mark.parametrize("dotted", [d for d, item in schema().items() if item.type in (int, float)])
+def test_every_number_has_bounds_and_what_lies_outside_is_refused(dotted):
+    item = schema()[dotted]
+    low, high, above = (item.metadata[name] for name in ("low", "high", "above"))
+    assert (low is None) != (above is None)
+    one = 1 if item.type is int else 0.001
+    outside = [low - one] if low is not None else [above]
+    outside += [] if high is None else [high + one]
+    for value in outside:
+        assert f"{dotted}={value} is out of range" in refused(f"{dotted}={value}")
+    if item.type is float:
+        for value in (".nan", ".inf", "-.inf"):
+            assert refused(f"{dotted}={value}").startswith(f"{dotted}=")
+
+
+def test_bounds_are_printed_in_full():
+    assert refused("seed=-1").endswith("at least 0, at most 2147483647")
+
+
+@pytest.mark.parametrize("dotted", [d for d, item in schema().items() if item.metadata["choices"]])
+def test_every_choice_is_checked_and_the_default_is_one(dotted):
+    item = schema()[dotted]
+    assert value_at(Config(), dotted) in item.metadata["choices"]
+    assert f"{dotted}='sauerkraut' is not one of " in refused(f"{dotted}=sauerkraut")
+
+
+# Files
+
+@pytest.mark.parametrize(("text", "hint"), [
+    ("train: {epochs: 2\nfoo", "not valid YAML in line "), ("train:\n\tepochs: 2\n", "not valid YAML in line 2"),
+    ("seed: 1\nseed: 2\n", "not valid YAML in line 2: found duplicate key seed"),
+    ("seed: 1\n---\nseed: 2\n", "not valid YAML in line 2"),
+    ("- 1\n- 2\n", "holds a list or a single value"), ("3\n", "cannot be read: Invalid loaded object type: int"),
+    (b"\xff\xfe\x00\x80", "cannot be read: 'utf-8' codec"), ("experiment: ${\n", "cannot be read: "),
+    ("? \n: 3\n", "cannot be read: Incompatible key type"), ("train:\n  epochs:\n", "'train.epochs' has no value"),
+    ("seed: ???\n", "'seed' has no value"), ("seed: ${train.epochs}\n", "Interpolation key 'train.epochs' not found"),
+    ('seed: !!python/object/apply:os.getpid []\n', "not valid YAML in line 1: could not determine a constructor"),
+])
+def test_a_broken_file_is_told_in_one_line_that_names_it(written, text, hint):
+    line = refused(written(text))
+    assert "given.yaml: " in line
+    assert hint in line
+
+
+def test_an_empty_file_changes_nothing(written):
+    assert parsed(written("")) == Config()
+
+
+def test_an_unreadable_file_is_told(written, monkeypatch):
+    from omegaconf import OmegaConf
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+    monkeypatch.setattr(OmegaConf, "load", denied)  # root may read every file
+    assert refused(written("seed: 1\n")).endswith("given.yaml: cannot be read: Permission denied")
+
+
+def test_a_folder_is_no_config_file(tmp_path):
+    assert f"config file '{tmp_path}' does not exist" in refused(str(tmp_path))
+
+
+# Contradictions
+
+@pytest.mark.parametrize(("words", "hint"), [
+    (["schedule.warmup_epochs=3", "train.epochs=2"], "schedule.warmup_epochs=3 is longer than train.epochs=2"),
+    (["schedule.warmup_epochs=.inf"], "schedule.warmup_epochs=inf is longer than train.epochs="),
+    (["optimizer.momentum=0"], "optimizer.nesterov=true needs optimizer.momentum above 0"),
+    (["dataset.name=image_folder"], "dataset.name=image_folder needs dataset.root"),
+    (["dataset.name=imagenet_mini"], "dataset.name=imagenet_mini needs dataset.root"),
+    (["dataset.root=/no/such/folder"], "dataset.root='/no/such/folder' is not a folder"),
+    (["dataset.root=~nobody_at_all/x"], "dataset.root='~nobody_at_all/x' is in the home of nobody known here"),
+    (["output_dir=~nobody_at_all/x"], "output_dir='~nobody_at_all/x' is in the home of nobody known here"),
+    (["output_dir=README.md"], "output_dir='README.md' is a file; name a folder"),
+    (["resume=no/such/run"], "resume='no/such/run' is not a folder; name a run folder, or use none or auto"),
+    (["dataset.val_fraction=0"], "dataset.val_fraction=0 leaves no images to choose the best epoch by"),
+    (["hardware.precision=fp16", "hardware.accelerator=cpu"], "hardware.precision=fp16 needs a GPU"),
+    (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
+    (["resume=auto", "init_from=x.safetensors"], "so drop init_from"),
+    (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),
+])
+def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").touch()
+    assert hint in refused(*words)
+
+
+@pytest.mark.parametrize("words", [
+    ["schedule.warmup_epochs=2", "train.epochs=2"], ["optimizer.momentum=0", "optimizer.nesterov=false"],
+    ["optimizer.momentum=0", "optimizer.name=adam"], ["hardware.precision=fp16", "hardware.accelerator=gpu"],
+    ["hardware.precision=fp16"], ["hardware.precision=fp64"], ["dataset.name=imagenette", "dataset.val_fraction=0"],
+    ["dataset.val_fraction=0.9"], ["resume=auto"], ["init_from=x.safetensors"], ["resume=."], ["output_dir=new/one"],
+    ["dataset.root=."], ["dataset.name=image_folder", "dataset.root=.", "dataset.test_fraction=0.5",
+                         "dataset.val_fraction=0.5"],
+])
+def test_what_looks_like_a_contradiction_but_is_none_passes(words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    parsed(*words)
+
+
+def test_group_is_the_experiment_or_data_set_and_model():
+    assert Config().group == "digits_resnet18"
+    assert Config(experiment="mine").group == "mine"
+
+
+# The schema and the repository
+
+def test_keys_that_scripts_rely_on_keep_their_names():
+    relied_on = """seed output_dir resume init_from dataset.name dataset.root dataset.val_fraction dataset.limit_train
+        dataset.limit_test dataset.on_bad_image model.name optimizer.name optimizer.lr optimizer.weight_decay
+        optimizer.momentum schedule.name schedule.warmup_epochs train.epochs train.batch_size train.label_smoothing
+        train.grad_clip hardware.accelerator hardware.devices hardware.precision tracking.mode tracking.tensorboard"""
+    assert set(relied_on.split()) <= set(schema())
+
+
+def test_every_key_is_read_somewhere():
+    trees = [ast.parse(path.read_text()) for folder in ("shared", "lightning_project", "keras_project")
+             for path in (REPOSITORY / folder).rglob("*.py")]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert [dotted for dotted in schema() if dotted.rpartition(".")[2] not in read] == []
+
+
+def test_sections_are_dataclasses_with_defaults():
+    assert all(item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+               for item in schema().values())

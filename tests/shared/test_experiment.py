@@ -1,0 +1,80 @@
+"""What both entry points say of a run, and how weights are evaluated."""
+
+import json
+
+import numpy as np
+import pytest
+
+from shared.config import Config
+from shared.datasets import Data, Images
+from shared.errors import UserError
+from shared.experiment import describe, report, starting_point, weights_of
+from shared.runs import Run
+from shared.sampling import epoch_order, fingerprint
+from shared.weights import initial_weights, save, weights_fingerprint
+
+SHAPES = {"conv1.weight": (2, 1, 3, 3), "bn1.weight": (2,), "bn1.bias": (2,), "bn1.running_mean": (2,),
+          "bn1.running_var": (2,), "fc.weight": (3, 2), "fc.bias": (3,)}
+CLASSES = ("a", "b", "c")
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = Config(output_dir=str(tmp_path / "runs"), experiment="made", seed=2)
+    config.train.batch_size = 4
+    return config
+
+
+def data_of(*counts):
+    splits = [Images(np.arange(count) % 3, np.zeros((count, 4, 4, 1), np.uint8), None) for count in counts]
+    return Data("made", CLASSES, *splits, 4, 1, (0.5,), (0.5,), skipped=("x.png",))
+
+
+@pytest.mark.parametrize(("everything", "decayed"), [(False, "24"), (True, "31")])
+def test_a_run_is_described(config, capsys, everything, decayed):
+    """Of 18 + 4 + 4 + 9 numbers 18 and 6 are matrices' weights, 7 more parameters are not, 4 are statistics."""
+    config.optimizer.decay_norm_and_bias = everything
+    run, weights = Run.start(config, "keras"), initial_weights(SHAPES, 2)
+    describe(run, data_of(10, 5, 6), weights, parameters=31, device="a device")
+    record = json.loads((run.folder / "run.json").read_text())
+    assert {name: record[name] for name in ("parameters", "steps_per_epoch", "sizes", "classes", "skipped_images",
+                                            "device")} == {
+        "parameters": 31, "steps_per_epoch": 2, "sizes": {"train": 10, "val": 5, "test": 6}, "classes": list(CLASSES),
+        "skipped_images": 1, "device": "a device"}
+    assert record["fingerprints"].keys() == {"data", "split", "test", "order", "initial_weights"}
+    assert record["fingerprints"]["order"] == fingerprint(epoch_order(10, 2, 0))
+    assert record["fingerprints"]["initial_weights"] == weights_fingerprint(weights)
+    told = capsys.readouterr().err
+    assert "10 training, 5 validation and 6 test images of 4x4x1 in 3 classes; 2 steps of 4 in each of" in told
+    assert f"31 parameters, {decayed} of them decay" in told
+    assert f"run folder: {run.folder}\n" in told
+
+
+def test_the_starting_point_is_told(config, capsys, tmp_path):
+    starting_point(config, SHAPES)
+    assert capsys.readouterr().err == "starting from initial weights drawn with seed 2\n"
+    save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
+    config.init_from = str(tmp_path)
+    assert weights_fingerprint(starting_point(config, SHAPES)) == weights_fingerprint(initial_weights(SHAPES, 7))
+    assert f"starting from weights from {tmp_path}" in capsys.readouterr().err
+
+
+def test_weights_are_evaluated_on_their_own_classes_only(config, tmp_path):
+    path = tmp_path / "best.safetensors"
+    save(path, initial_weights(SHAPES, 7), config, CLASSES)
+    assert set(weights_of(str(path), SHAPES, CLASSES)) == set(SHAPES)
+    with pytest.raises(UserError, match=r"was trained on the classes a, b, c \.\.\., the data set has a, b, d"):
+        weights_of(str(path), SHAPES, ("a", "b", "d"))
+    with pytest.raises(UserError, match="does not fit this model: missing other"):
+        weights_of(str(path), {**SHAPES, "other": (1,)}, CLASSES)
+
+
+def test_a_report_has_scores_and_leaves_predictions_beside_the_weights(config, tmp_path, capsys):
+    save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
+    test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.array([0, 1, 0])}
+    found = report("keras", str(tmp_path), {**test, "label": np.arange(3)}, test)
+    assert (found["framework"], found["val/accuracy"]) == ("keras", 1.0)
+    assert found["test/accuracy"] == pytest.approx(2 / 3)
+    assert "test/accuracy 0.6667" in capsys.readouterr().out
+    with np.load(tmp_path / "predictions_keras.npz") as kept:
+        assert kept["label"].tolist() == [0, 1, 0]

@@ -1,0 +1,72 @@
+"""Scores against scikit-learn, and which epoch is the best."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss
+
+from shared.best import Best
+from shared.metrics import scores, split_scores
+
+
+@pytest.fixture
+def predictions():
+    draws = np.random.default_rng(0)
+    return {"logits": draws.normal(scale=5, size=(200, 7)).astype(np.float32), "label": draws.integers(0, 7, 200),
+            "index": np.arange(200)}
+
+
+def test_scores_are_scikit_learns(predictions):
+    logits, label = predictions["logits"], predictions["label"]
+    powers = np.exp(logits.astype(np.float64))
+    found = scores(logits, label)
+    assert found["accuracy"] == accuracy_score(label, logits.argmax(1))
+    assert found["loss"] == pytest.approx(log_loss(label, powers / powers.sum(1, keepdims=True), labels=range(7)), 1e-9)
+
+
+def test_scores_by_hand():
+    found = scores(np.array([[0, 0], [math.log(3), 0], [0, math.log(3)]], np.float32), np.array([0, 0, 0]))
+    assert found["accuracy"] == pytest.approx(2 / 3)  # of two equal logits the first counts
+    assert found["loss"] == pytest.approx((math.log(2) + math.log(4 / 3) + math.log(4)) / 3)
+
+
+def test_large_logits_overflow_nothing():
+    assert scores(np.array([[1000.0, 0.0]], np.float32), np.array([1])) == {"accuracy": 0.0, "loss": 1000.0}
+
+
+def test_half_precision_is_summed_in_double(predictions):
+    logits = np.zeros((100_000, 2), np.float16)
+    assert scores(logits, np.zeros(100_000, np.int64))["loss"] == pytest.approx(math.log(2), rel=1e-12)
+
+
+def test_both_splits_by_their_names(predictions):
+    wrong = {**predictions, "label": (predictions["logits"].argmax(1) + 1) % 7}
+    found = split_scores(wrong, predictions)
+    assert list(found) == ["val/accuracy", "val/loss", "test/accuracy", "test/loss"]
+    assert found["val/accuracy"] == 0
+    assert found["test/accuracy"] == scores(predictions["logits"], predictions["label"])["accuracy"]
+
+
+@pytest.mark.parametrize(("monitor", "values", "better", "best"), [
+    ("val/accuracy", [0.5, 0.7, 0.7, 0.6, 0.8], [True, True, False, False, True], 5),
+    ("val/accuracy", [0.0, 0.0], [True, False], 1),
+    ("val/loss", [2.0, 3.0, 2.0, 1.0], [True, False, False, True], 4),
+    ("val/loss", [math.nan, math.nan, 3.0, math.nan, 2.0], [True, False, True, False, True], 5),
+    ("val/accuracy", [math.nan, 0.1, math.nan], [True, True, False], 2),
+    ("val/loss", [math.inf, 5.0], [True, True], 2),
+])
+def test_the_best_epoch(monitor, values, better, best):
+    judge = Best(monitor)
+    assert [judge.update(value, epoch) for epoch, value in enumerate(values, 1)] == better
+    assert judge.epoch == best
+
+
+def test_the_best_goes_on_from_its_state():
+    judge = Best("val/loss")
+    judge.update(2.0, 3)
+    other = Best("val/loss")
+    other.restore(judge.state())
+    assert (other.value, other.epoch) == (2.0, 3)
+    assert not other.update(2.5, 4)
+    assert other.update(1.5, 5)

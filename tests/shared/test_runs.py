@@ -1,0 +1,232 @@
+"""The run folder: made once, found again, written whole."""
+
+import datetime
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared import hardware, runs
+from shared.config import Config, load
+from shared.errors import UserError
+from shared.runs import Run, last_checkpoint, to_json, write_json, write_whole
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(output_dir=str(tmp_path / "runs"), experiment="made")
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """All runs start in the same second."""
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=zone)
+    monkeypatch.setattr(runs.datetime, "datetime", Clock)
+
+
+def trained(config, framework="keras", stamp=None):
+    """A run with a checkpoint."""
+    run = Run.start(Config(output_dir=config.output_dir, experiment="made", seed=config.seed), framework)
+    (run.checkpoints / "last.safetensors").touch()
+    run.describe()
+    if stamp:
+        run.folder = run.folder.rename(run.folder.with_name(f"{framework}_seed{config.seed}_{stamp}"))
+    return run
+
+
+# Writing
+
+def test_writing_whole_leaves_the_old_file_where_the_writer_raises(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"a": 1})
+
+    def cut_off(file):
+        file.write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, cut_off)
+    assert json.loads(path.read_text()) == {"a": 1}
+    write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_json_has_no_nan_and_no_infinity():
+    text = to_json({"a": math.nan, "b": [math.inf, 1.5], "c": {"d": -math.inf, "e": "NaN"}, "f": np.float64(0.1)})
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": None, "b": [None, 1.5], "c": {"d": None, "e": "NaN"},
+                                                            "f": 0.1}
+
+
+# A new run
+
+def test_a_new_run_has_its_config_and_a_place_for_checkpoints(config, frozen):
+    run = Run.start(config, "lightning")
+    assert run.folder == Path(config.output_dir) / "made" / "lightning_seed0_20260102-030405"
+    assert run.name == run.folder.name
+    assert run.checkpoints.is_dir()
+    assert load(run.folder / "config.yaml") == config
+    assert not run.resumed
+    assert run.last_checkpoint() is None
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(config, frozen):
+    names = [Run.start(config, "keras").name for _ in range(3)]
+    stamp = "keras_seed0_20260102-030405"
+    assert names == [stamp, f"{stamp}-1", f"{stamp}-2"]
+    assert Run.start(config, "lightning").name == "lightning_seed0_20260102-030405"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_folder_that_is_a_file_is_told(config, tmp_path, place):
+    (tmp_path / "file").touch()
+    config.output_dir = str(tmp_path / place)
+    with pytest.raises(UserError, match=r"^output_dir: .* cannot be made \(Not a directory\); choose another"):
+        Run.start(config, "keras")
+
+
+def test_a_group_that_is_a_dangling_link_is_told(config, tmp_path):
+    Path(config.output_dir).mkdir()
+    (Path(config.output_dir) / "made").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="cannot be made, a file is in the way; choose another"):
+        Run.start(config, "keras")
+
+
+def test_run_json_says_what_the_run_was(config):
+    run = Run.start(config, "keras")
+    run.describe(parameters=5, fingerprints={"order": "abc"})
+    record = json.loads((run.folder / "run.json").read_text())
+    assert {name: record[name] for name in ("framework", "group", "name", "seed", "parameters", "epochs")} == {
+        "framework": "keras", "group": "made", "name": run.name, "seed": 0, "parameters": 5,
+        "epochs": config.train.epochs}
+    assert record["git"].keys() == {"revision", "dirty"}
+    assert record["versions"]["numpy"] == np.__version__
+    assert datetime.datetime.fromisoformat(record["started"]).tzinfo is not None
+
+
+def test_outside_a_git_checkout_there_is_no_revision(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert runs.git_state() == {"revision": None, "dirty": None}
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
+    assert runs.git_state() == {"revision": None, "dirty": None}
+
+
+def test_finishing_writes_predictions_and_then_the_result(config):
+    run = Run.start(config, "keras")
+    logits = np.arange(6, dtype=np.float32).reshape(3, 2)
+    run.finish(logits, np.arange(3), np.array([0, 1, 0]), {"test/accuracy": 0.5, "test/loss": math.nan})
+    with np.load(run.folder / "predictions.npz", allow_pickle=False) as kept:
+        assert set(kept) == {"logits", "index", "label"}
+        assert np.array_equal(kept["logits"], logits)
+    assert json.loads((run.folder / "result.json").read_text()) == {"test/accuracy": 0.5, "test/loss": None}
+    assert not list(run.folder.glob("*.unfinished*"))
+
+
+# Resuming
+
+def test_auto_goes_on_with_the_newest_unfinished_run_of_this_sibling_and_seed(config):
+    trained(config, "keras", "20260101-000000")
+    newest = trained(config, "keras", "20260103-000000")
+    (trained(config, "keras", "20260104-000000").folder / "result.json").touch()    # finished
+    (trained(config, "keras", "20260105-000000").folder / "checkpoints" / "last.safetensors").unlink()
+    trained(config, "lightning", "20260106-000000")
+    trained(Config(output_dir=config.output_dir, seed=11), "keras", "20260107-000000")
+    config.resume = "auto"
+    run = Run.start(config, "keras")
+    assert run.folder == newest.folder
+    assert run.resumed
+    assert run.last_checkpoint() == newest.folder / "checkpoints" / "last.safetensors"
+
+
+def test_auto_without_an_unfinished_run_makes_a_new_one(config):
+    config.resume = "auto"
+    assert not Run.start(config, "keras").resumed
+
+
+def test_a_checkpoint_whose_writing_was_cut_off_is_none(config):
+    run = Run.start(config, "keras")
+    (run.checkpoints / "last.safetensors.unfinished").touch()
+    assert last_checkpoint(run.folder) is None
+    config.resume = "auto"
+    assert not Run.start(config, "keras").resumed
+    (run.checkpoints / "last.safetensors").touch()
+    assert last_checkpoint(run.folder) == run.checkpoints / "last.safetensors"
+
+
+def test_a_named_run_goes_on_under_its_name(config, monkeypatch):
+    old = trained(config)
+    config.resume = str(old.folder)
+    assert Run.start(config, "keras").name == old.name
+    monkeypatch.chdir(old.folder)
+    config.resume = "."
+    assert Run.start(config, "keras").name == old.name  # and so its W&B id
+
+
+def test_a_resumed_run_keeps_when_and_from_what_it_started(config):
+    old = trained(config)
+    old.describe(fingerprints={"order": "first"}, device="one")
+    config.resume = str(old.folder)
+    Run.start(config, "keras").describe(fingerprints={"order": "second"}, device="two")
+    before, after = old.folder / "run.json", json.loads((old.folder / "run.json").read_text())
+    assert after["fingerprints"] == {"order": "first"}
+    assert after["device"] == "two"
+    assert before.is_file()
+
+
+@pytest.mark.parametrize(("damage", "framework", "hint"), [
+    (lambda run: (run.checkpoints / "last.safetensors").unlink(), "keras", "no checkpoint in its checkpoints folder"),
+    (lambda run: None, "lightning", "is a run of the other sibling; start from its weights with init_from="),
+    (lambda run: (run.folder / "run.json").write_text("{"), "keras", "its run.json is missing or damaged"),
+    (lambda run: (run.folder / "run.json").unlink(), "keras", "its run.json is missing or damaged"),
+])
+def test_what_cannot_be_resumed_is_told(config, damage, framework, hint):
+    old = trained(config)
+    damage(old)
+    config.resume = str(old.folder)
+    with pytest.raises(UserError, match=hint):
+        Run.start(config, framework)
+
+
+# The machine
+
+@pytest.mark.parametrize(("wanted", "gpus", "expected"), [
+    ("auto", 0, "cpu"), ("auto", 1, "gpu"), ("cpu", 1, "cpu"), ("gpu", 1, "gpu")])
+def test_the_accelerator(wanted, gpus, expected):
+    assert hardware.choose_accelerator(wanted, gpus) == expected
+
+
+def test_a_missing_gpu_is_told():
+    with pytest.raises(UserError, match="finds no GPU"):
+        hardware.choose_accelerator("gpu", 0)
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        hardware.choose_precision("fp16", "cpu", gpu_has_bf16=True)
+
+
+@pytest.mark.parametrize(("wanted", "accelerator", "gpu", "cpu", "expected"), [
+    ("auto", "gpu", True, False, "bf16"), ("auto", "gpu", False, True, "fp32"), ("auto", "cpu", True, False, "fp32"),
+    ("auto", "cpu", False, True, "bf16"), ("fp32", "gpu", True, True, "fp32"), ("fp16", "gpu", True, True, "fp16"),
+    ("bf16", "cpu", False, False, "bf16"), ("fp64", "cpu", False, True, "fp64")])
+def test_the_precision(monkeypatch, wanted, accelerator, gpu, cpu, expected):
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: cpu)
+    assert hardware.choose_precision(wanted, accelerator, gpu) == expected
+
+
+@pytest.mark.parametrize(("wanted", "from_files", "accelerator", "expected"), [
+    (3, False, "cpu", 3), (0, True, "gpu", 0), (-1, False, "cpu", 0), (-1, False, "gpu", 2)])
+def test_the_number_of_readers(wanted, from_files, accelerator, expected):
+    assert hardware.reader_count(wanted, from_files, accelerator) == expected
+
+
+def test_files_are_read_by_at_most_eight():
+    assert 1 <= hardware.reader_count(-1, True, "cpu") <= 8
+
+
+def test_the_machine_is_described():
+    assert "threads" in hardware.cpu_name()
+    assert 0.01 < hardware.peak_memory_gib() < 1000
+    assert hardware.versions()["python"].startswith("3.")

@@ -1,0 +1,275 @@
+"""Weights & Biases and TensorBoard: really written, never asking, never stopping a training."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from shared.config import REPOSITORY, Config
+from shared.runs import Run
+from shared.tracking import Tracker, api_key_configured
+
+ROW = {"samples": 64, "epoch": 0.5, "time/train_s": 1.25, "train/loss": 2.0, "lr": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch, tmp_path):
+    """No key, no W&B settings, a home of its own."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    return home
+
+
+@pytest.fixture
+def run(tmp_path):
+    def make(**settings):
+        config = Config(output_dir=str(tmp_path / "runs"), experiment="made")
+        for name, value in settings.items():
+            setattr(config.tracking, name, value)
+        return Run.start(config, "keras")
+    return make
+
+
+class FakeRun:
+    """Remembers what W&B is told, and raises at the calls that `failing` names."""
+
+    def __init__(self, failing=()):
+        self.failing, self.rows, self.axes, self.status, self.summary = failing, [], [], None, {}
+
+    def check(self, name):
+        if name in self.failing:
+            raise RuntimeError(f"{name} is broken\nand a second line")
+
+    def define_metric(self, *names, **settings):
+        self.check("define_metric")
+        self.axes.append((names, settings))
+
+    def log(self, row):
+        self.check("log")
+        self.rows.append(row)
+
+    def finish(self, exit_code):
+        self.check("finish")
+        self.status = exit_code
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    def install(*failing):
+        made = FakeRun(failing)
+
+        import wandb  # not above: a folder wandb/ of runs would make ruff sort it with ours
+
+        def init(**words):
+            made.words = words
+            made.check("init")
+            return made
+        monkeypatch.setattr(wandb, "init", init)
+        return made
+    return install
+
+
+# What W&B is told
+
+def test_both_siblings_are_one_group_with_the_same_axes(run, fake):
+    made = fake()
+    here = run(mode="offline", tags=["mine"], project="other")
+    tracker = Tracker(here)
+    words = made.words
+    assert (words["project"], words["group"], words["name"], words["id"]) == ("other", "made", here.name, here.name)
+    assert words["tags"] == ["keras", "mine"]
+    assert words["config"]["framework"] == "keras"
+    assert words["config"]["train"]["epochs"] == here.config.train.epochs
+    assert [names for names, _ in made.axes] == [("samples",), ("epoch",), ("time/train_s",), ("*",)]
+    assert made.axes[-1][1] == {"step_metric": "samples"}
+    tracker.log(ROW)
+    tracker.finish({"test/accuracy": 0.5}, status=0)
+    assert (made.rows, made.summary, made.status) == ([ROW], {"test/accuracy": 0.5}, 0)
+
+
+@pytest.mark.parametrize(("setting", "variable", "key", "expected"), [
+    ("auto", None, False, "offline"), ("auto", None, True, "online"), ("auto", "offline", True, "offline"),
+    ("auto", "disabled", True, None), ("auto", "", False, "offline"), ("auto", "online", True, "online"),
+    ("offline", "disabled", True, "offline"), ("disabled", "online", True, None), ("online", "offline", True, "online"),
+])
+def test_the_mode(run, fake, monkeypatch, setting, variable, key, expected):
+    made = fake()
+    made.words = {"mode": None}
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    Tracker(run(mode=setting))
+    assert made.words["mode"] == expected
+    assert made.words.get("resume") == ("allow" if expected == "online" else None)
+
+
+@pytest.mark.parametrize("variable", [None, "online"])
+def test_online_without_a_key_is_told_and_never_asked_for(run, fake, capsys, monkeypatch, variable):
+    made = fake()
+    made.words = None
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    tracker = Tracker(run(mode="auto" if variable else "online"))
+    assert made.words is None
+    assert tracker.wandb_run is None
+    assert "no API key is configured; run `wandb login`" in capsys.readouterr().err
+
+
+# Where a key may be
+
+@pytest.mark.parametrize(("content", "address", "expected"), [
+    ("machine api.wandb.ai login user password {key}", None, True),
+    ("machine api.wandb.ai login user password \"\"", None, False),
+    ("machine elsewhere.org login user password {key}", None, False),
+    ("machine localhost:8080 login user password {key}", "http://localhost:8080", True),
+    ("machine localhost login user password {key}", "http://localhost:8080", False),  # W&B asks for the port too
+    ("machine api.wandb.ai login user password {key}", "", True),
+    ("nonsense {key}", None, False),
+])
+@pytest.mark.parametrize("place", [".netrc", "_netrc", "named"])
+def test_a_key_in_a_netrc_file(nobody, monkeypatch, content, address, expected, place):
+    (nobody / place).write_text(content.format(key="x" * 40) + "\n")
+    if place == "named":
+        monkeypatch.setenv("NETRC", str(nobody / place))
+    if address is not None:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+    assert api_key_configured() is expected
+
+
+def test_a_netrc_file_that_others_may_read_counts_as_it_does_for_wandb(nobody):
+    (nobody / ".netrc").write_text(f"machine api.wandb.ai login user password {'x' * 40}\n")
+    (nobody / ".netrc").chmod(0o644)
+    assert api_key_configured()
+
+
+def test_a_key_in_the_environment(monkeypatch):
+    assert not api_key_configured()
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    assert not api_key_configured()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert api_key_configured()
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", "token")
+    assert api_key_configured()
+
+
+# Failures
+
+@pytest.mark.parametrize("failing", ["init", "define_metric", "log", "finish"])
+def test_a_failing_wandb_stops_nothing_and_is_told_once(run, fake, capsys, failing):
+    made = fake(failing)
+    tracker = Tracker(run(mode="offline"))
+    tracker.log(ROW)
+    tracker.log(ROW)
+    tracker.finish({"test/accuracy": 0.5}, status=0)
+    tracker.finish(None, status=1)
+    assert capsys.readouterr().err == (f"Weights & Biases failed and is left out from here on: {failing} is broken; "
+                                       "metrics.jsonl has everything\n")
+    assert len(made.rows) == (2 if failing == "finish" else 0)
+
+
+@pytest.mark.parametrize("failing", ["Writer", "add_scalar", "close"])
+def test_a_failing_tensorboard_stops_nothing_and_is_told_once(run, fake, capsys, monkeypatch, failing):
+    made = fake()
+
+    class Writer:
+        def __init__(self, folder):
+            self.check("Writer")
+
+        def check(self, name):
+            if name == failing:
+                raise OSError(28, "No space left on device")
+
+        def add_scalar(self, name, value, step):
+            self.check("add_scalar")
+
+        def flush(self):
+            pass
+
+        def close(self):
+            self.check("close")
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", types.SimpleNamespace(Writer=Writer))
+    tracker = Tracker(run(mode="offline", tensorboard=True))
+    tracker.log(ROW)
+    tracker.log(ROW)
+    tracker.finish({}, status=0)
+    told = capsys.readouterr().err
+    assert told.startswith("TensorBoard failed and is left out from here on: [Errno 28] No space left on device")
+    assert len(told.splitlines()) == 1
+    assert made.rows == [ROW, ROW]  # the other one goes on
+
+
+def test_a_run_that_has_finished_is_not_marked_as_failed_later(run, fake):
+    made = fake()
+    tracker = Tracker(run(mode="offline"))
+    tracker.finish({}, status=0)
+    tracker.finish(None, status=1)
+    assert made.status == 0
+
+
+# For real
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from shared.config import parse
+from shared.runs import Run
+from shared.tracking import Tracker
+
+run = Run.start(parse(sys.argv[1:], "", ""), "lightning")
+tracker = Tracker(run)
+for step in (1, 2):
+    tracker.log({"samples": 10 * step, "epoch": step / 2, "time/train_s": 0.5 * step, "train/loss": 1 / step,
+                 "val/accuracy": 0.25 * step})
+tracker.finish({"test/accuracy": 0.75}, status=0)
+print(run.folder)
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "torch", "keras", "wandb"}))
+"""
+
+
+def process(*words, **options):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "WANDB_ERROR_REPORTING": "false"}
+    return subprocess.run([sys.executable, "-c", SCRIPT, "output_dir=runs", *words], capture_output=True, text=True,
+                          timeout=120, env=environment, **options)
+
+
+def test_without_a_key_an_offline_run_is_written_and_nobody_is_asked(tmp_path):
+    reading, writing = os.pipe()
+    os.close(writing)  # whoever asks finds the end of the file
+    try:
+        done = process("experiment=made", stdin=reading)
+    finally:
+        os.close(reading)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder, imported = done.stdout.splitlines()
+    assert imported == "['wandb']"
+    kept = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert [path.stem for path in kept] == [f"run-{Path(folder).name}"]
+    content = kept[0].read_bytes()
+    for word in ("train/loss", "val/accuracy", "samples", "test/accuracy", "lightning", "made", "label_smoothing"):
+        assert word.encode() in content, word
+
+
+def test_tensorboard_reads_back_what_was_written_and_tensorflow_stays_out(tmp_path):
+    done = process("tracking.mode=disabled", "tracking.tensorboard=true")
+    assert done.returncode == 0, done.stderr
+    folder, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert not (tmp_path / "wandb").exists()
+
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    events = [event for path in (tmp_path / folder / "tensorboard").iterdir()
+              for event in EventFileLoader(str(path)).Load()]
+    found = {(value.tag, event.step): value.tensor.float_val[0] for event in events for value in event.summary.value}
+    assert found == {("train/loss", 10): 1.0, ("train/loss", 20): 0.5, ("val/accuracy", 10): 0.25,
+                     ("val/accuracy", 20): 0.5}

@@ -1,0 +1,205 @@
+"""Initial weights, and the file in which weights travel."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from shared import weights as module
+from shared.config import Config
+from shared.errors import UserError
+from shared.weights import (
+    head_of,
+    initial_weights,
+    read,
+    read_metadata,
+    refuse_misfit,
+    save,
+    starting_weights,
+    weight_file,
+    weights_fingerprint,
+)
+
+# The kinds of tensors that a ResNet-18 has.
+SHAPES = {"conv1.weight": (64, 3, 7, 7), "bn1.weight": (64,), "bn1.bias": (64,), "bn1.running_mean": (64,),
+          "bn1.running_var": (64,), "layer1.0.conv1.weight": (64, 64, 3, 3),
+          "layer2.0.downsample.0.weight": (128, 64, 1, 1), "layer2.0.downsample.1.weight": (128,),
+          "fc.weight": (1000, 512), "fc.bias": (1000,)}
+
+
+def test_initial_weights_have_not_moved():
+    """Frozen: other weights would be another experiment. Few of the normal ones and those with a tolerance, since
+    SciPy's quantile may differ in a last bit from version to version."""
+    small = initial_weights({"conv1.weight": (2, 1, 1, 2), "fc.weight": (2, 3)}, seed=0)
+    assert small["conv1.weight"].ravel().tolist() == pytest.approx(
+        [1.0744706, -0.10189475, 0.74016601, 0.64588106], rel=1e-6)
+    assert small["fc.weight"].ravel().tolist() == pytest.approx(
+        [0.34656051, -0.089144409, -0.44712785, -0.45989349, 0.46823472, 0.29960757], rel=1e-6)
+    dense = initial_weights({"fc.weight": (1000, 512), "bn1.weight": (64,)}, seed=3)
+    assert weights_fingerprint(dense) == "4d0f45d8df36a9b2"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_kind_of_tensor_has_its_distribution(seed):
+    drawn = initial_weights(SHAPES, seed)
+    assert {name: tensor.shape for name, tensor in drawn.items()} == SHAPES
+    assert {tensor.dtype for tensor in drawn.values()} == {np.dtype(np.float32)}
+    for name, deviation in (("conv1.weight", (2 / (64 * 49)) ** 0.5), ("layer1.0.conv1.weight", (2 / (64 * 9)) ** 0.5),
+                            ("layer2.0.downsample.0.weight", (2 / 128) ** 0.5)):
+        tensor = drawn[name].astype(np.float64)
+        count = tensor.size
+        assert abs(tensor.mean()) < 4 * deviation / count**0.5, name
+        assert tensor.std() == pytest.approx(deviation, rel=4 / (2 * count) ** 0.5), name
+        assert np.mean(np.abs(tensor) < deviation) == pytest.approx(0.6827, abs=0.02), name  # normal, not uniform
+        assert np.isfinite(tensor).all()
+    dense, bound = drawn["fc.weight"].astype(np.float64), 512**-0.5
+    assert np.abs(dense).max() <= bound * (1 + 1e-7)
+    assert np.abs(dense).max() > 0.999 * bound
+    assert abs(dense.mean()) < 4 * bound / (3 * dense.size) ** 0.5
+    assert dense.std() == pytest.approx(bound / 3**0.5, rel=0.01)
+    for name, value in (("bn1.weight", 1), ("bn1.bias", 0), ("bn1.running_mean", 0), ("bn1.running_var", 1),
+                        ("layer2.0.downsample.1.weight", 1), ("fc.bias", 0)):
+        assert (drawn[name] == value).all(), name
+
+
+def test_a_tensor_depends_on_seed_name_and_shape_and_on_nothing_else():
+    drawn = initial_weights(SHAPES, 0)
+    backwards = initial_weights(dict(reversed(SHAPES.items())), 0)
+    alone = initial_weights({"layer1.0.conv1.weight": (64, 64, 3, 3)}, 0)["layer1.0.conv1.weight"]
+    assert all(np.array_equal(drawn[name], backwards[name]) for name in SHAPES)
+    assert np.array_equal(drawn["layer1.0.conv1.weight"], alone)
+    assert weights_fingerprint(drawn) == weights_fingerprint(backwards)
+    assert not np.array_equal(initial_weights(SHAPES, 1)["fc.weight"], drawn["fc.weight"])
+    twins = initial_weights({"a.weight": (4, 4), "b.weight": (4, 4)}, 0)
+    assert not np.array_equal(twins["a.weight"], twins["b.weight"])
+
+
+def test_the_smallest_draw_gives_a_finite_weight(monkeypatch):
+    monkeypatch.setattr(module, "uniforms", lambda count, *key: np.zeros(count))
+    assert np.isfinite(initial_weights({"conv1.weight": (2, 1, 1, 1)}, 0)["conv1.weight"]).all()
+
+
+def test_a_shape_without_a_rule_is_a_mistake_of_ours():
+    with pytest.raises(AssertionError, match="no rule"):
+        initial_weights({"x.weight": (2, 2, 2)}, 0)
+
+
+def test_a_fingerprint_sees_names_and_values():
+    base = {"a": np.zeros(2, np.float32), "b": np.ones(2, np.float32)}
+    assert weights_fingerprint(base) == weights_fingerprint(dict(reversed(base.items())))
+    assert weights_fingerprint(base) != weights_fingerprint({"a": base["b"], "b": base["a"]})
+    assert weights_fingerprint(base) != weights_fingerprint({"a": base["a"], "c": base["b"]})
+
+
+# The file
+
+@pytest.fixture
+def model():
+    """Weights of a tiny classifier of three classes."""
+    shapes = {"conv1.weight": (2, 1, 3, 3), "fc.weight": (3, 2), "fc.bias": (3,)}
+    return shapes, initial_weights(shapes, 5)
+
+
+def test_a_weight_file_returns_what_went_in(tmp_path, model):
+    config = Config(seed=5)
+    save(tmp_path / "best.safetensors", {**model[1], "turned": np.arange(6).reshape(2, 3).T}, config, ("a", "b", "c"))
+    found = read(tmp_path / "best.safetensors")
+    assert all(np.array_equal(found[name], tensor) for name, tensor in model[1].items())
+    assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    metadata = read_metadata(tmp_path / "best.safetensors")
+    assert json.loads(metadata["classes"]) == ["a", "b", "c"]
+    assert metadata["model"] == "resnet18"
+    assert metadata["format"] == "lightning-keras-template/1"
+    assert "seed: 5" in metadata["config"]
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+def test_an_interrupted_writing_leaves_the_old_file(tmp_path, model, monkeypatch):
+    path = tmp_path / "best.safetensors"
+    save(path, model[1], Config(), ("a", "b", "c"))
+    before = path.read_bytes()
+
+    def cut_off(unfinished, content):
+        with unfinished.open("wb") as file:
+            file.write(content[:4])
+        raise OSError("disk full")
+    monkeypatch.setattr(Path, "write_bytes", cut_off)
+    with pytest.raises(OSError, match="disk full"):
+        save(path, {}, Config(), ())
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"\xff" * 100, b"\x02\x00\x00\x00\x00\x00\x00\x00{}rest"])
+def test_a_damaged_file_is_told_in_one_line(tmp_path, content):
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(content)
+    for reader in (read, read_metadata):
+        with pytest.raises(UserError, match=r"best\.safetensors is not a readable safetensors file"):
+            reader(path)
+
+
+def test_a_truncated_file_is_told(tmp_path, model):
+    path = tmp_path / "best.safetensors"
+    save(path, model[1], Config(), ("a", "b", "c"))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(UserError, match="not a readable"):
+        read(path)
+
+
+def test_a_file_from_elsewhere_has_no_metadata(tmp_path, model):
+    save_file(model[1], tmp_path / "x.safetensors")
+    assert read_metadata(tmp_path / "x.safetensors") == {}
+
+
+def test_a_weight_file_is_named_by_itself_or_by_its_run(tmp_path, model):
+    path = tmp_path / "best.safetensors"
+    save(path, model[1], Config(), ())
+    assert weight_file(str(tmp_path)) == weight_file(str(path)) == path
+    with pytest.raises(UserError, match="does not exist; name a run folder"):
+        weight_file(str(tmp_path / "other"))
+
+
+# Starting points
+
+def test_without_init_from_weights_are_drawn(model):
+    drawn, source = starting_weights(Config(seed=5), model[0])
+    assert weights_fingerprint(drawn) == weights_fingerprint(model[1])
+    assert source == "initial weights drawn with seed 5"
+
+
+def test_init_from_takes_the_file_and_draws_another_head_where_classes_differ(tmp_path, model):
+    shapes, given = model
+    save(tmp_path / "best.safetensors", given, Config(), ())
+    same, source = starting_weights(Config(seed=9, init_from=str(tmp_path)), shapes)
+    assert weights_fingerprint(same) == weights_fingerprint(given)
+    assert source == f"weights from {tmp_path / 'best.safetensors'}"
+
+    other = {**shapes, "fc.weight": (7, 2), "fc.bias": (7,)}
+    mixed, source = starting_weights(Config(seed=9, init_from=str(tmp_path)), other)
+    assert np.array_equal(mixed["conv1.weight"], given["conv1.weight"])
+    assert np.array_equal(mixed["fc.weight"], initial_weights(other, 9)["fc.weight"])
+    assert source.endswith("; fc.weight, fc.bias drawn anew for 7 classes")
+
+
+@pytest.mark.parametrize(("change", "hint"), [
+    ({"conv1.weight": None}, "missing conv1.weight"), ({"extra": (1,)}, "unexpected extra"),
+    ({"conv1.weight": (2, 1, 5, 5)}, r"conv1.weight is \(2, 1, 5, 5\), expected \(2, 1, 3, 3\)"),
+    ({f"e{i}": (1,) for i in range(5)}, r"unexpected e0, e1, e2 \.\.\.; check model.name"),
+])
+def test_weights_of_another_model_are_refused(model, change, hint):
+    shapes, given = model
+    for name, shape in change.items():
+        given = {other: tensor for other, tensor in given.items() if other != name}
+        if shape:
+            given[name] = np.zeros(shape, np.float32)
+    with pytest.raises(UserError, match=f"^the file does not fit this model: {hint}"):
+        refuse_misfit(given, shapes, "the file")
+
+
+def test_every_model_of_the_schema_has_a_head():
+    from shared.config import schema
+
+    for name in schema()["model.name"].metadata["choices"]:
+        assert head_of(name)

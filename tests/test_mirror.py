@@ -1,0 +1,277 @@
+"""The siblings mirror each other, and each stands without the other: read from the source, no framework is imported."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from shared.config import REPOSITORY, Config, build, flat, read_yaml, schema, value_at
+
+SIBLINGS = ("lightning_project", "keras_project")
+PYTORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "timm"}
+TENSORFLOW = {"tensorflow", "keras", "keras_cv", "tf_keras"}
+FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project": PYTORCH | {"lightning_project"},
+             "shared": PYTORCH | TENSORFLOW | set(SIBLINGS)}
+
+# Where a framework's own way needs another function or other arguments than the sibling's. Every entry is used, or the
+# tests fail.
+ONE_SIBLING_ONLY = {
+    # The training step and the optimizer are hooks of a LightningModule ...
+    "lightning_project/classifier.py": {"Classifier"},
+    # ... and arguments of compile(); the loss of a single step is a metric, since Keras reports running means.
+    "keras_project/classifier.py": {"compile_classifier", "LastLoss"},
+    # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
+    "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
+    "keras_project/data.py": {"train_dataset", "eval_dataset", "build_dataset", "read_dataset"},
+    # Lightning restores its callbacks, keeps its checkpoints and shows its progress itself, and checks none of them.
+    "lightning_project/callbacks.py": {"checked"},
+    "keras_project/callbacks.py": {"ResumableEarlyStopping", "SaveLast", "Progress", "variables_of", "resume"},
+    # torchvision's policies take one image, keras-cv's a batch.
+    "lightning_project/augment.py": {"apply_policy"},
+    # PyTorch's optimizers are the formula; LambdaLR stands beside the optimizer, a Keras schedule goes into it.
+    "lightning_project/optim.py": {"build_schedule"},
+    "keras_project/optim.py": {"TableSchedule", "TorchOptimizer", "SGD", "Adam"},
+    # Keras' data sets and predictions come out as arrays.
+    "lightning_project/probe.py": {"joined"},
+    # Keras' layout differs from the neutral one.
+    "keras_project/models/__init__.py": {"to_neutral", "from_neutral"},
+    # Modules in one, a functional model in the other.
+    "lightning_project/models/resnet.py": {"BasicBlock", "ResNet"},
+    "keras_project/models/resnet.py": {"convolution", "basic_block", "resnet"},
+}
+OTHER_ARGUMENTS = {
+    "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",
+    "optim.py:build_optimizer": "a Keras schedule is an argument of the optimizer, and it finds the variables itself",
+    "models/resnet.py:resnet18": "a functional Keras model needs its input's size",
+    "probe.py:Snapshots.__init__": "a Trainer brings the test images along",
+}
+# Methods that a framework calls: their names and arguments are the framework's.
+HOOKS = re.compile(r"on_\w+|call|update_state|result|get_config|__call__|__len__|__getitem__|__iter__")
+
+
+def modules(folder: str) -> dict[str, Path]:
+    root = REPOSITORY / folder
+    return {str(path.relative_to(root)): path for path in sorted(root.rglob("*.py"))}
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def public(tree: ast.Module) -> dict[str, ast.AST]:
+    """Functions and classes at a module's top level."""
+    return {node.name: node for node in tree.body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")}
+
+
+def arguments(function: ast.FunctionDef) -> list[str]:
+    given = function.args
+    return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The top packages that a module imports, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield node.module.partition(".")[0]
+        elif (isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in
+              ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant)):
+            yield node.args[0].value.partition(".")[0]
+
+
+@dataclass
+class Pair:
+    """A module that both siblings have."""
+    name: str
+    lightning: dict[str, ast.AST]
+    keras: dict[str, ast.AST]
+
+
+def pairs() -> list[Pair]:
+    lightning, keras = (modules(folder) for folder in SIBLINGS)
+    return [Pair(name, public(tree_of(lightning[name])), public(tree_of(keras[name])))
+            for name in lightning if name in keras]
+
+
+PAIRS = {pair.name: pair for pair in pairs()}
+
+
+# The same files, functions and arguments
+
+def test_both_siblings_have_the_same_files():
+    lightning, keras = (modules(folder) for folder in SIBLINGS)
+    assert {"train.py", "evaluate.py", "data.py", "augment.py", "optim.py", "callbacks.py", "runtime.py",
+            "models/__init__.py", "models/resnet.py"} <= set(lightning) & set(keras)
+    for mine, other, word in ((lightning, keras, "PyTorch"), (keras, lightning, "Keras")):
+        for name in set(mine) - set(other):
+            documentation = ast.get_docstring(tree_of(mine[name])) or ""
+            assert word in documentation, f"{mine[name]} has no twin, and its docstring does not say why"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_both_have_the_same_functions_and_classes(name):
+    pair = PAIRS[name]
+    only = {f"lightning_project/{name}": set(pair.lightning) - set(pair.keras),
+            f"keras_project/{name}": set(pair.keras) - set(pair.lightning)}
+    assert only == {path: ONE_SIBLING_ONLY.get(path, set()) for path in only}
+    for shared_name in set(pair.lightning) & set(pair.keras):
+        assert type(pair.lightning[shared_name]) is type(pair.keras[shared_name])
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_functions_of_the_same_name_take_the_same_arguments(name):
+    pair, differing = PAIRS[name], set()
+    for title in set(pair.lightning) & set(pair.keras):
+        mine, other = pair.lightning[title], pair.keras[title]
+        if isinstance(mine, ast.FunctionDef):
+            functions = {title: (mine, other)}
+        else:
+            methods, others = ({node.name: node for node in found.body if isinstance(node, ast.FunctionDef)}
+                               for found in (mine, other))
+            own = {name for name in set(methods) ^ set(others) if not HOOKS.fullmatch(name)}
+            assert not own, f"only one sibling's {title} has {own}"
+            functions = {f"{title}.{name}": (methods[name], others[name]) for name in set(methods) & set(others)
+                         if not HOOKS.fullmatch(name) or name == "__call__"}
+        differing |= {f"{name}:{key}" for key, (one, two) in functions.items() if arguments(one) != arguments(two)}
+    assert differing == {key for key in OTHER_ARGUMENTS if key.partition(":")[0] == name}
+
+
+def test_every_exception_above_names_a_module():
+    assert {path for path in ONE_SIBLING_ONLY if not (REPOSITORY / path).is_file()} == set()
+    assert {key for key in OTHER_ARGUMENTS if key.partition(":")[0] not in PAIRS} == set()
+
+
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py"])
+def test_entry_points_do_nothing_on_import_and_start_alike(name):
+    bodies = []
+    for folder in SIBLINGS:
+        tree = tree_of(REPOSITORY / folder / name)
+        assert not {package for node in tree.body for package in imports(node)
+                    if isinstance(node, ast.Import | ast.ImportFrom)} & (PYTORCH | TENSORFLOW)
+        last = tree.body[-1]
+        assert ast.unparse(last.test) == "__name__ == '__main__'"
+        bodies.append(ast.unparse(last).replace(folder, "PROJECT"))
+    assert bodies[0] == bodies[1]
+
+
+# Who imports whom
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_a_package_imports_no_other_framework(folder):
+    found = {f"{folder}/{name}": sorted(set(imports(tree_of(path))) & FORBIDDEN[folder])
+             for name, path in modules(folder).items()}
+    assert len(found) > 5
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("folder", ["tests/shared", "tests/test_mirror.py"])
+def test_tests_of_the_shared_part_import_no_framework(folder):
+    place = REPOSITORY / folder
+    for path in [place] if place.is_file() else place.rglob("*.py"):
+        assert not set(imports(tree_of(path))) & (PYTORCH | TENSORFLOW | set(SIBLINGS)), path
+
+
+def test_imports_are_found_wherever_they_hide():
+    source = "import a.b\ndef f():\n    from c.d import e\n    importlib.import_module('g.h')\n    __import__('i')\n"
+    assert list(imports(ast.parse(source))) == ["a", "c", "g", "i"]
+
+
+# Names and places
+
+def sources() -> list[Path]:
+    folders = ("shared", *SIBLINGS, "tests", "configs", ".github", ".ci")
+    found = [path for folder in folders for path in (REPOSITORY / folder).rglob("*") if path.is_file()]
+    found += [path for path in REPOSITORY.iterdir() if path.is_file()]
+    return [path for path in found if "__pycache__" not in path.parts and path.suffix not in (".png", ".npz")]
+
+
+def test_nothing_is_called_a_drawer():
+    names = [path.stem.lower() for path in sources()] + [
+        path.name for folder in ("shared", *SIBLINGS) for path in (REPOSITORY / folder).rglob("*") if path.is_dir()]
+    assert not {"utils", "util", "helpers", "helper", "common", "misc"} & set(names)
+
+
+def test_no_file_names_a_place_on_a_developers_machine():
+    place = re.compile(rb"/(?:home|Users)/[a-z]\w*/|/work/|/root/|[A-Z]:\\Users")
+    mine = Path(__file__).resolve()
+    found = {str(path.relative_to(REPOSITORY)): match.group().decode() for path in sources()
+             if path.resolve() != mine and (match := place.search(path.read_bytes()))}
+    assert found == {}
+
+
+# Configs
+
+CONFIGS = sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml"))
+# What a config of one's own images is given on the command line.
+NEEDED = {"image_folder": {"dataset": {"root": "."}}, "imagenet_mini": {"dataset": {"root": "."}}}
+
+
+def given(name: str) -> dict:
+    from omegaconf import OmegaConf
+
+    return flat(OmegaConf.to_container(read_yaml(REPOSITORY / name)))
+
+
+def header(name: str) -> str:
+    lines = (REPOSITORY / name).read_text().splitlines()
+    return "\n".join(lines[:next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+
+def test_there_are_configs():
+    assert {"configs/quickstart.yaml", "configs/cifar10_resnet18.yaml", "configs/fashion_mnist_resnet18.yaml",
+            "configs/image_folder.yaml"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_parses_and_does_what_it_says(name, monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(tmp_path)
+    keys = given(name)
+    needed = NEEDED.get(keys.get("dataset.name"), {})
+    config = build([("needed", OmegaConf.create(needed)), (name, read_yaml(REPOSITORY / name))])
+    assert {dotted: value_at(config, dotted) for dotted in keys} == keys
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
+def test_a_preset_states_only_what_differs_from_the_defaults(name):
+    same = {dotted for dotted, value in given(name).items() if value == value_at(Config(), dotted)}
+    assert same == set()
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
+def test_a_preset_opens_with_its_claim(name):
+    claim = header(name)
+    arguments = "" if name == "configs/quickstart.yaml" else f" {name}"
+    for folder in SIBLINGS:
+        assert f"python {folder}/train.py{arguments}" in claim
+    for word in ("hardware", "minutes", "accuracy", "source"):
+        assert re.search(rf"^# {word} +\S", claim, re.MULTILINE), word
+    minutes, accuracy = (re.search(rf"^# {word} +(.*)$", claim, re.MULTILINE).group(1)
+                         for word in ("minutes", "accuracy"))
+    for told in (minutes, accuracy):
+        assert "not measured" in told or re.search(r"\d", told), told
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "/debug/" in name])
+def test_a_debug_config_gives_a_reason_and_can_follow_any_preset(name, monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    assert len(header(name)) > 30
+    values = [line for line in (REPOSITORY / name).read_text().splitlines() if re.match(r" +\w+: *\S", line)]
+    assert any("#" in line for line in values)
+    monkeypatch.chdir(tmp_path)
+    for preset in (preset for preset in CONFIGS if preset.count("/") == 1):
+        needed = NEEDED.get(given(preset).get("dataset.name"), {})
+        build([("needed", OmegaConf.create(needed)), (preset, read_yaml(REPOSITORY / preset)),
+               (name, read_yaml(REPOSITORY / name))])
+
+
+def test_a_config_key_that_is_not_in_the_schema_would_be_found():
+    assert set().union(*map(given, CONFIGS)) <= set(schema())
