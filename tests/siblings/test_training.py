@@ -179,13 +179,13 @@ def test_every_switch_trains(sibling, tmp_path, words):
 
 
 def policed(sibling: str, policy: str, channels: int) -> np.ndarray:
-    """A batch of grey ramps under a library's policy, (8, 16, 16, C), back in 0 to 255."""
+    """A batch of grey ramps under a library's policy, (32, 16, 16, C), back in 0 to 255."""
     import importlib
 
     from shared.config import AugmentConfig
     module = importlib.import_module(f"{sibling}_project.augment")
-    ramp = np.broadcast_to(np.arange(16, dtype=np.uint8)[:, None, None] * 16, (8, 16, 16, channels)).copy()
-    batch = {"image": ramp, "flip": np.zeros(8, bool), "target": np.eye(8, 10, dtype=np.float32)}
+    ramp = np.broadcast_to(np.arange(16, dtype=np.uint8)[:, None, None] * 16, (32, 16, 16, channels)).copy()
+    batch = {"image": ramp, "flip": np.zeros(32, bool), "target": np.eye(32, 10, dtype=np.float32)}
     settings = AugmentConfig(policy=policy)
     zeros, ones = (0.0,) * channels, (1.0,) * channels
     if sibling == "lightning":
@@ -206,10 +206,11 @@ def policed(sibling: str, policy: str, channels: int) -> np.ndarray:
 @pytest.mark.parametrize("policy", ["randaugment", "augmix", "random_erasing"])
 def test_library_policies_change_each_image_in_its_own_way(sibling, policy, channels):
     images = sibling.call(policed, policy, channels)
-    assert images.shape == (8, 16, 16, channels)
+    assert images.shape == (32, 16, 16, channels)
     assert images.min() >= -0.5
     assert images.max() <= 255.5
-    assert len(np.unique(images.reshape(8, -1).round(2), axis=0)) > 2
+    # Half of the images may stay as they are (random erasing); of 32, fewer than 3 changed is one case in 8 million.
+    assert len(np.unique(images.reshape(32, -1).round(2), axis=0)) > 3
 
 
 def test_overfit_ends_near_certainty(sibling, tmp_path):
