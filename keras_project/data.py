@@ -27,7 +27,10 @@ def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime
     def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return augment(batch), tf.cast(batch["target"], runtime.dtype)
 
-    return read_dataset(batches, runtime, first_step).map(finish).prefetch(2)
+    # There is nothing to tune, and an iterator that ends waits for the tuner to wake: half a minute after the last epoch.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return read_dataset(batches, runtime, first_step).map(finish).prefetch(2).with_options(options)
 
 
 def read_dataset(batches: Batches, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
