@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ from tqdm import tqdm
 from keras_project.models import neutral_weights
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
+from shared.errors import UserError
 from shared.recorder import Recorder
+from shared.runs import refuse_checkpoint, write_checkpoint
 from shared.weights import read, read_metadata, refuse_misfit, save, write_tensors
 
 # Keras' names of the metrics and ours. Validation's loss has smoothed targets, its cross-entropy has not.
 EPOCH_METRICS = {"train/loss": "loss", "train/accuracy": "accuracy", "val/loss": "val_cross_entropy",
                  "val/accuracy": "val_accuracy"}
+
+
+METRIC = "metric "  # leads the names of the metrics' variables in a checkpoint
 
 
 class Record(Callback):
@@ -32,15 +38,13 @@ class Record(Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.step = int(self.model.optimizer.iterations)
-        if self.step:
-            self.recorder.rewind(self.step)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.recorder.epoch_begins()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.step += 1
-        self.recorder.step_ends(self.step, float(logs["last_loss"]))
+        self.recorder.step_ends(self.step, float(logs["last_loss"]), float(self.model.optimizer.gradient_norm))
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self.recorder.training_ends()
@@ -78,6 +82,10 @@ class ResumableEarlyStopping(EarlyStopping):
         if kept:
             self.wait, self.best = kept["wait"], kept["best"]
 
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        self.kept = self.state_dict()  # for the second `fit` of a run resumed within an epoch
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         if self.best is not None and math.isnan(self.best):  # Keras takes whatever comes first for an improvement
@@ -91,19 +99,39 @@ class ResumableEarlyStopping(EarlyStopping):
 
 
 class SaveLast(Callback):
-    """Writes checkpoints/last.safetensors after each epoch: all variables of model and optimizer, and counters.
+    """Writes checkpoints/last.safetensors after each epoch, every `train.checkpoint_every_steps` and before a stop: all
+    variables of model, optimizer and metrics, and counters.
 
     Keras' own formats either leave the optimizer out or hold Python code; this one holds nothing but tensors and JSON.
     """
 
-    def __init__(self, folder: Path, keepers: list[Callback]):
+    def __init__(self, recorder: Recorder, keepers: list[Callback]):
         super().__init__()
-        self.file, self.keepers = folder / "last.safetensors", keepers
+        self.recorder, self.keepers = recorder, keepers
+        self.file = recorder.run.checkpoints / "last.safetensors"
+        self.counts: list[np.ndarray] = []  # of the metrics of the epoch that a checkpoint interrupted
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        if self.counts:  # `fit` has just reset them
+            for variable, count in zip(self.model.metrics_variables, self.counts, strict=True):
+                variable.assign(count)
+        self.counts = []
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self.recorder.checkpoint_due(step := int(self.model.optimizer.iterations)):
+            self.save(step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        state = {"epoch": epoch + 1, "keepers": [keeper.state_dict() for keeper in self.keepers]}
-        tensors = {name: np.asarray(variable) for name, variable in variables_of(self.model).items()}
-        write_tensors(self.file, tensors, {"state": json.dumps(state)})
+        self.save(int(self.model.optimizer.iterations))
+
+    def save(self, step: int) -> None:
+        state = {"step": step, "clock": self.recorder.state(),
+                 "keepers": [keeper.state_dict() for keeper in self.keepers]}
+        counted = {f"{METRIC}{i}": variable for i, variable in enumerate(self.model.metrics_variables)}
+        tensors = {name: np.asarray(variable) for name, variable in (variables_of(self.model) | counted).items()}
+        write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
+        if self.recorder.stop.signal is not None:
+            raise self.recorder.stopped(step, self.recorder.stop.signal)
 
 
 def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
@@ -112,24 +140,48 @@ def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
 
 
 def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
-    """Load `checkpoint`, if any, into a compiled model and its callbacks; return the number of finished epochs.
+    """Load `checkpoint`, if any, into a compiled model and its callbacks; return the number of finished steps.
 
     Raises:
         UserError: where the checkpoint is damaged or of another model.
     """
+    last = next(callback for callback in callbacks if isinstance(callback, SaveLast))
     if checkpoint is None:
+        if last.recorder.run.resumed:
+            last.recorder.rewind(0)
         return 0
     model.optimizer.build(model.trainable_variables)
     variables = variables_of(model)
-    tensors = read(checkpoint)
-    refuse_misfit(tensors, {name: tuple(variable.shape) for name, variable in variables.items()}, checkpoint)
+    try:
+        tensors, state = read(checkpoint), json.loads(read_metadata(checkpoint).get("state", "null"))
+        # Metrics have no variables before the first batch, and no paths of their own; they are kept by place.
+        counted = {name: tensors.pop(name) for name in list(tensors) if name.startswith(METRIC)}
+        refuse_misfit(tensors, {name: tuple(variable.shape) for name, variable in variables.items()}, checkpoint)
+        step, clock, kept = state["step"], state["clock"], state["keepers"]
+    except (UserError, ValueError, TypeError, KeyError) as error:
+        raise refuse_checkpoint(checkpoint, str(error)) from None
     for name, variable in variables.items():
         variable.assign(tensors[name])
-    state = json.loads(read_metadata(checkpoint)["state"])
-    keepers = next(callback for callback in callbacks if isinstance(callback, SaveLast)).keepers
-    for keeper, kept in zip(keepers, state["keepers"], strict=True):
-        keeper.load_state_dict(kept)
-    return state["epoch"]
+    for keeper, counts in zip(last.keepers, kept, strict=True):
+        keeper.load_state_dict(counts)
+    last.recorder.rewind(step, clock)
+    if step % last.recorder.steps:
+        last.counts = [counted[f"{METRIC}{i}"] for i in range(len(counted))]
+    return step
+
+
+def fit(model: keras.Model, batches_from: Callable[[int], tf.data.Dataset], first_step: int, steps: int, epochs: int,
+        **arguments: Any) -> None:
+    """`model.fit` from `first_step` on. The epoch it lies in is fitted by itself, since it has fewer steps left."""
+    epoch, done = divmod(first_step, steps)
+    if done:
+        model.test_on_batch(*next(iter(batches_from(first_step))))  # metrics have no variables to restore before
+        model.fit(batches_from(first_step), initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=steps - done,
+                  shuffle=False, verbose=0, **arguments)
+        epoch += 1
+    if epoch < epochs and not model.stop_training:
+        model.fit(batches_from(epoch * steps), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps,
+                  shuffle=False, verbose=0, **arguments)
 
 
 class Progress(Callback):
@@ -184,7 +236,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if debug.profile:
         callbacks.append(Profile(recorder))
     # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(SaveLast(recorder.run.checkpoints, keepers))
+    callbacks.append(SaveLast(recorder, keepers))
     return callbacks
 
 

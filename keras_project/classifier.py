@@ -25,10 +25,11 @@ class LastLoss(keras.metrics.Metric):
 def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
-    metrics = [
+    # Weights leave out what only fills up a batch of evaluation; training has none.
+    weighted = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
-        keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True),
-        LastLoss(loss)]
-    model.compile(optimizer=build_optimizer(config, steps), loss=loss, metrics=metrics,
-                  jit_compile=config.hardware.compile)
+        keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True)]
+    model.compile(optimizer=build_optimizer(config, steps), loss=loss, metrics=[LastLoss(loss)],
+                  weighted_metrics=weighted, jit_compile=config.hardware.compile,
+                  steps_per_execution=config.hardware.steps_per_execution)

@@ -10,26 +10,32 @@ from shared.datasets import Data, Images
 
 
 def train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
-    """All training batches of all epochs from `first_step` on, as (images, targets)."""
+    """All training batches of all epochs from `first_step` on, as (images, targets); the strategy shares them out."""
     return build_dataset(config, data, TrainBatches(config, data), runtime, first_step)
 
 
 def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) -> tf.data.Dataset:
-    """One pass over a split as (images, targets), the last partial batch included."""
-    return build_dataset(config, data, EvalBatches(config, data, split), runtime)
+    """One pass over a split as (images, targets, weights), the last partial batch included. See `EvalBatches`."""
+    # A TPU is compiled for one size of batch.
+    multiple = config.train.eval_batch_size if runtime.accelerator == "tpu" else runtime.replicas
+    return build_dataset(config, data, EvalBatches(config, data, split, multiple_of=multiple), runtime)
 
 
 def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime,
                   first_step: int = 0) -> tf.data.Dataset:
-    """`batches` from `first_step` on, read in parallel, in order, and augmented: (n, S, S, C), (n, K)."""
+    """`batches` from `first_step` on, read in parallel, in order, and augmented: (n, S, S, C), (n, K) and weight (n,),
+    where there is one."""
     augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
 
-    def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment(batch), tf.cast(batch["target"], runtime.dtype)
+    def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        weights = [tf.cast(batch["weight"], runtime.dtype)] if "weight" in batch else []
+        return augment(batch), tf.cast(batch["target"], runtime.dtype), *weights
 
-    # There is nothing to tune, and an iterator that ends waits for the tuner to wake: half a minute after the last epoch.
+    # Nothing to tune, and an iterator that ends waits for the tuner to wake: half a minute after the last epoch.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Each worker reads whole batches, in the same order, and keeps its share.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return read_dataset(batches, runtime, first_step).map(finish).prefetch(2).with_options(options)
 
 

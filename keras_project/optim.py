@@ -38,12 +38,21 @@ class TorchOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.decay, self.decay_norm_and_bias, self.max_norm = decay, decay_norm_and_bias, max_norm
 
-    def apply(self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None) -> None:
+    def build(self, variables: list[keras.Variable]) -> None:
+        super().build(variables)
+        # Of the last step, before clipping; not finite where any gradient is not.
+        self.gradient_norm = self.add_variable((), name="gradient_norm", aggregation="only_first_replica")
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
+        # Keras has no public place between the sum over replicas and the update. Its own clipping comes before the sum,
+        # so that it depends on the number of devices (keras/src/optimizers/base_optimizer.py, `apply`).
+        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+        norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
+        self.gradient_norm.assign(tf.cast(norm, self.gradient_norm.dtype))
         if self.max_norm:
-            norm = tf.linalg.global_norm(grads)
             factor = tf.minimum(tf.ones([], norm.dtype), self.max_norm / (norm + 1e-6))
-            grads = [gradient * factor for gradient in grads]
-        super().apply(grads, trainable_variables)
+            pairs = [(None if gradient is None else gradient * factor, variable) for gradient, variable in pairs]
+        return pairs
 
     def decay_of(self, variable: keras.Variable) -> float:
         return self.decay if self.decay_norm_and_bias or len(variable.shape) > 1 else 0.0

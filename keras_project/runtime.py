@@ -1,13 +1,17 @@
 """Accelerator, precision, threads: what the config asks for, in Keras' and TensorFlow's terms."""
 
+import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_project.multi_worker import agree_on, mend_fit
 from shared import hardware
-from shared.config import Config
+from shared.config import Config, HardwareConfig
+from shared.errors import UserError
 from shared.recorder import say
 
 POLICY = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16", "fp64": "float64"}
@@ -15,12 +19,28 @@ POLICY = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16", 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What was chosen: `accelerator` cpu or gpu, `dtype` of the images, facts for run.json."""
+    """What was chosen: `accelerator` cpu, gpu or tpu, `dtype` of the images, `rank` of this process among `processes`,
+    the strategy in whose scope models are built, facts for run.json."""
 
     config: Config
     accelerator: str
     dtype: tf.DType
+    rank: int
+    processes: int
+    strategy: tf.distribute.Strategy
     facts: dict[str, Any]
+
+    @property
+    def leader(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
+
+    def agree(self, text: str) -> str:
+        """The leader's `text`, in every process."""
+        return agree_on(self.strategy, text if self.leader else "") if self.processes > 1 else text
 
     def workers(self, from_files: bool) -> int:
         return hardware.reader_count(self.config.hardware.workers, from_files, self.accelerator)
@@ -36,9 +56,14 @@ def build_runtime(config: Config) -> Runtime:
     if settings.threads:
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     gpus = tf.config.list_physical_devices("GPU")
-    accelerator = hardware.choose_accelerator(settings.accelerator, len(gpus))
+    tpu = hardware.tpu_is_there() and (settings.accelerator == "tpu" or has_tpu_support())
+    accelerator = hardware.choose_accelerator(settings.accelerator, len(gpus), tpu)
     on_gpu = accelerator == "gpu"
-    tf.config.set_visible_devices(gpus[:settings.devices] if on_gpu else [], "GPU")
+    devices = hardware.choose_devices(settings.devices, accelerator, len(gpus) if on_gpu else settings.devices)
+    tf.config.set_visible_devices(gpus[:devices] if on_gpu else [], "GPU")
+    # Before anything else, because the multi-worker strategy wants to be the first to touch TensorFlow.
+    rank, processes, strategy = build_strategy(settings, accelerator, devices)
+    hardware.share_evenly(config, strategy.num_replicas_in_sync)
     details = tf.config.experimental.get_device_details(gpus[0]) if on_gpu else {}
     # Tensor cores take bfloat16 from compute capability 8.0 (Ampere) on.
     precision = hardware.choose_precision(settings.precision, accelerator,
@@ -52,10 +77,86 @@ def build_runtime(config: Config) -> Runtime:
     if debug.detect_anomaly:
         tf.debugging.enable_check_numerics()
     device = details.get("device_name", "GPU") if on_gpu else hardware.cpu_name()
-    say(f"Keras {keras.__version__} and TensorFlow {tf.__version__} on {device} ({accelerator}), {precision}")
+    name = "one device" if strategy is tf.distribute.get_strategy() else \
+        f"{type(strategy).__name__.removesuffix('Strategy')} on {strategy.num_replicas_in_sync}"
+    say(f"Keras {keras.__version__} and TensorFlow {tf.__version__} on {device} ({accelerator}), {precision}, {name}",
+        leader=rank == 0)
     facts = {"device": f"{device} ({accelerator})", "precision": precision,
+             "devices": strategy.num_replicas_in_sync, "strategy": name,
              "tf32": on_gpu and tf.config.experimental.tensor_float_32_execution_enabled()}
-    return Runtime(config, accelerator, tf.float64 if precision == "fp64" else tf.float32, facts)
+    return Runtime(config, accelerator, tf.float64 if precision == "fp64" else tf.float32, rank, processes, strategy,
+                   facts)
+
+
+def has_tpu_support() -> bool:
+    """Whether this TensorFlow was built for TPUs, as the package tensorflow-tpu is."""
+    return bool(tf.sysconfig.get_build_info().get("is_tpu_build", False)) or bool(
+        [device for device in tf.config.list_physical_devices() if "TPU" in device.device_type])
+
+
+def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> tuple[int, int, tf.distribute.Strategy]:
+    """Rank, number of processes and `hardware.strategy` in TensorFlow's terms.
+
+    Raises:
+        UserError: for FSDP, for several machines without a cluster, for a TPU that cannot be reached.
+    """
+    if settings.strategy == "fsdp":
+        raise UserError("hardware.strategy=fsdp is Lightning's; use data_parallel in Keras")
+    if accelerator == "tpu":
+        return 0, 1, connect_tpu()
+    if settings.num_nodes > 1:
+        if devices > 1 and accelerator == "cpu":
+            raise UserError("hardware.devices must be 1 where several machines compute on CPUs")
+        mend_fit()
+        resolver = find_cluster(settings.num_nodes)
+        options = tf.distribute.experimental.CommunicationOptions()
+        return (resolver.task_id, settings.num_nodes,
+                tf.distribute.MultiWorkerMirroredStrategy(resolver, options))
+    if devices == 1 and settings.strategy != "data_parallel":
+        return 0, 1, tf.distribute.get_strategy()
+    if accelerator == "gpu":
+        return 0, 1, tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(devices)])
+    try:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
+    except RuntimeError:  # TensorFlow is running already, in a notebook or a test
+        if len(tf.config.list_logical_devices("CPU")) < devices:
+            raise UserError(f"hardware.devices={devices}, but TensorFlow runs on fewer already; start a new process") \
+                from None
+    return 0, 1, tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+
+
+def find_cluster(nodes: int) -> tf.distribute.cluster_resolver.ClusterResolver:
+    """The cluster of TF_CONFIG or, failing that, of SLURM. Raises `UserError` where there is none of `nodes` machines.
+    """
+    if "TF_CONFIG" in os.environ:
+        try:
+            workers = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {"type": "worker", "index": 0}}; '
+                            "see configs/launchers/README.md") from None
+        resolver, number = tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(workers)
+    elif "SLURM_PROCID" in os.environ:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        number = resolver.cluster_spec().num_tasks("worker")
+        resolver.task_id  # noqa: B018 - known only after the specification was resolved
+    else:
+        raise UserError(f"hardware.num_nodes={nodes} needs a launcher that sets TF_CONFIG, or SLURM; see "
+                        "configs/launchers/README.md")
+    if number != nodes:
+        raise UserError(f"the cluster has {number} workers, hardware.num_nodes={nodes}; make them agree")
+    return resolver
+
+
+def connect_tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise UserError(f"the TPU cannot be used ({str(error).splitlines()[0]}); install the extra tpu, or use "
+                        "hardware.accelerator=cpu") from None
+    return tf.distribute.TPUStrategy(resolver)
 
 
 def peak_memory_gib() -> float:

@@ -10,12 +10,13 @@ from shared.config import Config
 def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test the best epoch's weights and return what result.json holds."""
     # Imported here, so that a wrong config is told before TensorFlow loads.
-    from keras_project.callbacks import build_callbacks, resume
+    from keras_project.callbacks import build_callbacks, fit, resume
     from keras_project.classifier import compile_classifier
     from keras_project.data import eval_dataset, train_dataset
     from keras_project.evaluate import predict
     from keras_project.models import build_model, load_weights, neutral_shapes, parameter_count
     from keras_project.runtime import build_runtime, peak_memory_gib
+    from shared.batches import TrainBatches
     from shared.datasets import load
     from shared.experiment import describe, starting_point
     from shared.recorder import Recorder
@@ -25,20 +26,22 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
 
     runtime = build_runtime(config)
     data = load(config)
-    model = build_model(config, data)
-    weights = starting_point(config, neutral_shapes(model))
+    with runtime.strategy.scope():
+        model = build_model(config, data)
+    weights = starting_point(config, neutral_shapes(model), runtime.leader)
     load_weights(model, weights)
 
-    run = Run.start(config, "keras")
+    run = Run.start_together(config, "keras", runtime.leader, runtime.agree)
     facts = describe(run, data, weights, parameters=parameter_count(model), **runtime.facts)
     steps = steps_per_epoch(config, len(data.train))
-    with Recorder(run, steps, learning_rates(config, steps), peak_memory_gib) as recorder:
-        compile_classifier(config, model, steps)
+    names = TrainBatches(config, data).names
+    with Recorder(run, steps, learning_rates(config, steps), peak_memory_gib, names) as recorder:
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
-        first_epoch = resume(run.last_checkpoint(), model, callbacks)
-        model.fit(train_dataset(config, data, runtime, first_epoch * steps), epochs=config.train.epochs,
-                  initial_epoch=first_epoch, steps_per_epoch=steps, shuffle=False, callbacks=callbacks, verbose=0,
-                  validation_data=eval_dataset(config, data, data.val, runtime))
+        with runtime.strategy.scope():
+            compile_classifier(config, model, steps)
+            first_step = resume(run.last_checkpoint(), model, callbacks)
+        fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config.train.epochs,
+            callbacks=callbacks, validation_data=eval_dataset(config, data, data.val, runtime))
 
         load_weights(model, read(run.best_weights))
         val, test = predict(model, config, data, runtime)

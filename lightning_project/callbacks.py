@@ -1,19 +1,20 @@
 """What happens around training: records, checkpoints, early stopping, progress."""
 
-import pickle
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from torch import nn
 
-from lightning_project.models import neutral_weights
+from lightning_project.models import neutral_shapes
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
-from shared.errors import UserError
 from shared.recorder import Recorder
+from shared.runs import refuse_checkpoint, write_checkpoint
 from shared.weights import save
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -24,17 +25,28 @@ class Record(Callback):
 
     def __init__(self, recorder: Recorder):
         self.recorder = recorder
+        self.clock: dict[str, float] | None = None
+        self.gradient_norm = torch.zeros(())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step:
-            self.recorder.rewind(trainer.global_step)
+        self.recorder.stop.install()  # Lightning has just taken SIGTERM for itself
+        if trainer.global_step or self.recorder.run.resumed:
+            self.recorder.rewind(trainer.global_step, self.clock)
+        if trainer.global_step % self.recorder.steps:  # then Lightning skips on_train_epoch_start
+            self.recorder.epoch_begins()
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        if trainer.scaler is None:  # with one, a gradient that overflows is skipped and the scale lowered
+            self.gradient_norm = nn.utils.get_total_norm(
+                [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.recorder.epoch_begins()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        self.recorder.step_ends(trainer.global_step, float(outputs["loss"]))
+        loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")  # over all processes
+        self.recorder.step_ends(trainer.global_step, float(loss), float(self.gradient_norm))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.recorder.training_ends()
@@ -42,6 +54,12 @@ class Record(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics
         self.recorder.epoch_ends(trainer.global_step, {name: float(metrics[name]) for name in EPOCH_METRICS})
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.recorder.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.clock = state_dict
 
 
 class SaveBest(Callback):
@@ -53,7 +71,10 @@ class SaveBest(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.best.update(float(trainer.callback_metrics[self.best.monitor]), trainer.current_epoch + 1):
-            save(self.recorder.run.best_weights, neutral_weights(pl_module.model), self.config, self.classes)
+            state = trainer.strategy.lightning_module_state_dict()  # of all processes, where a model is shared out
+            if self.recorder.run.leader:
+                weights = {name: state[f"model.{name}"].cpu().numpy() for name in neutral_shapes(pl_module.model)}
+                save(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,14 +84,53 @@ class SaveBest(Callback):
         self.best.restore(state_dict)
 
 
-def checked(checkpoint: Path | None) -> Path | None:
-    """`checkpoint` if PyTorch can read it. Raises `UserError` naming it where it is damaged or holds code."""
-    if checkpoint is not None:
-        try:
-            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
-            raise UserError(f"{checkpoint} is damaged or no checkpoint of ours ({str(error).splitlines()[0][:80]}); "
-                            "start from the best weights with init_from=, or train anew") from None
+class SaveLast(Callback):
+    """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop."""
+
+    def __init__(self, recorder: Recorder):
+        self.recorder, self.file = recorder, recorder.run.checkpoints / "last.ckpt"
+        self.saved = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+                           batch_idx: int) -> None:
+        self.agree(trainer)
+        if self.recorder.checkpoint_due(trainer.global_step) and trainer.global_step != self.saved:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.agree(trainer)
+        self.save(trainer)
+
+    def agree(self, trainer: L.Trainer) -> None:
+        """A signal that one process got is everybody's, so that all stop at the same step."""
+        stop = self.recorder.stop
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(stop.signal is not None, all=False):
+            stop.signal = stop.signal or signal.SIGTERM
+
+    def save(self, trainer: L.Trainer) -> None:
+        write_checkpoint(self.file, lambda path: trainer.save_checkpoint(path, weights_only=False),
+                         self.recorder.run.leader)
+        self.saved = trainer.global_step  # with accumulation, several batches end at one step
+        if self.recorder.stop.signal is not None:
+            raise self.recorder.stopped(trainer.global_step, self.recorder.stop.signal)
+
+
+def checked(checkpoint: Path | None, model: nn.Module) -> Path | None:
+    """`checkpoint`, if any, once it is known to be whole and of `model`.
+
+    Raises:
+        UserError: naming the file where it is damaged, holds code or belongs to something else.
+    """
+    if checkpoint is None:
+        return None
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        shapes = {name.removeprefix("model."): tuple(tensor.shape) for name, tensor in content["state_dict"].items()}
+        whole = {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= content.keys()
+    except Exception as error:  # torch raises whatever its zip reader, its unpickler or a foreign content lead to
+        raise refuse_checkpoint(checkpoint, (str(error).splitlines() or [repr(error)])[0][:80]) from None
+    if not whole or any(shapes.get(name) != shape for name, shape in neutral_shapes(model).items()):
+        raise refuse_checkpoint(checkpoint, "its tensors are not those of this model")
     return checkpoint
 
 
@@ -87,8 +147,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if debug.profile:
         callbacks.append(Profile(recorder))
     # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(ModelCheckpoint(recorder.run.checkpoints, "last", save_on_train_epoch_end=True,
-                                     enable_version_counter=False))
+    callbacks.append(SaveLast(recorder))
     return callbacks
 
 

@@ -15,16 +15,44 @@ from shared.config import Config
 Batch = dict[str, torch.Tensor]
 
 
+def counted(batch: Batch) -> Batch:
+    """An evaluation batch without the rows that only fill it up."""
+    rows = batch["weight"] > 0
+    return {name: tensor[rows] for name, tensor in batch.items()}
+
+
 class Classifier(L.LightningModule):
     """Wraps a model from images (n, C, S, S) to logits (n, K) for training on targets (n, K) that sum to 1."""
 
     def __init__(self, config: Config, model: nn.Module, classes: int, steps: int):
         super().__init__()
         self.config, self.model, self.steps = config, model, steps
+        self.counts: dict[str, dict[str, torch.Tensor]] = {}
         # "micro" is top-1 over all images; torchmetrics' default is the mean of the classes' accuracies.
         self.metrics = nn.ModuleDict({f"{split}_metrics": nn.ModuleDict({
             "loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro")})
             for split in ("train", "val")})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the metrics of the epoch in progress have counted."""
+        counts = {}
+        for name, metric in self.metrics["train_metrics"].items():
+            with metric.sync_context():  # over all processes
+                counts[name] = {state: getattr(metric, state).clone() for state in metric._defaults}
+        in_epoch = self.trainer.global_step % self.steps != 0
+        checkpoint["train_metrics"] = counts if in_epoch else {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.counts = checkpoint["train_metrics"]
+
+    def on_train_start(self) -> None:
+        for name, states in self.counts.items():
+            metric = self.metrics["train_metrics"][name]
+            for state, value in states.items():
+                # The first process goes on with everybody's counts, the others from nothing.
+                setattr(metric, state, value.to(self.device) * (self.trainer.global_rank == 0))
+            metric._update_count += 1
+        self.counts = {}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.model(images)
@@ -33,8 +61,9 @@ class Classifier(L.LightningModule):
         logits, target = self(batch["image"]), batch["target"]
         loss = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
         loss_metric, accuracy_metric = self.metrics[f"{split}_metrics"].values()
-        loss_metric.update(loss.detach(), len(target))
-        accuracy_metric.update(logits.detach(), target.argmax(dim=1))
+        if len(target):  # a process may have nothing left of a last batch
+            loss_metric.update(loss.detach(), len(target))
+            accuracy_metric.update(logits.detach(), target.argmax(dim=1))
         self.log_dict({f"{split}/loss": loss_metric, f"{split}/accuracy": accuracy_metric}, on_step=False,
                       on_epoch=True, batch_size=len(target))
         return loss
@@ -43,9 +72,10 @@ class Classifier(L.LightningModule):
         return self.step(batch, "train", self.config.train.label_smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.step(batch, "val", 0.0)
+        self.step(counted(batch), "val", 0.0)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
+        batch = counted(batch)
         return {"logits": self(batch["image"]).float(), "index": batch["index"],
                 "label": batch["target"].argmax(dim=1)}
 

@@ -11,6 +11,7 @@ from lightning_project.runtime import Runtime
 from shared.batches import Batches, EvalBatches, TrainBatches
 from shared.config import Config
 from shared.datasets import Data, Images
+from shared.sampling import step_seed
 
 
 class BatchDataset(Dataset):
@@ -49,6 +50,7 @@ class DataModule(L.LightningDataModule):
     def __init__(self, config: Config, data: Data, runtime: Runtime):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
+        self.share = (runtime.rank, runtime.processes)
         self.augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
 
     def loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
@@ -57,11 +59,11 @@ class DataModule(L.LightningDataModule):
                           pin_memory=self.runtime.accelerator == "gpu", persistent_workers=workers > 0)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainBatches(self.config, self.data)
+        batches = TrainBatches(self.config, self.data, self.share)
         return self.loader(batches, StepSampler(batches.steps, lambda: self.trainer.global_step if self.trainer else 0))
 
     def eval_dataloader(self, split: Images) -> DataLoader:
-        return self.loader(EvalBatches(self.config, self.data, split))
+        return self.loader(EvalBatches(self.config, self.data, split, self.share, multiple_of=self.runtime.processes))
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader(self.data.val)
@@ -73,5 +75,8 @@ class DataModule(L.LightningDataModule):
         return [self.val_dataloader(), self.test_dataloader()]
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
-        return {"image": self.augment(batch), "target": batch["target"].to(self.runtime.dtype),
-                "index": batch["index"]}
+        if self.trainer and self.trainer.training:
+            # Whatever PyTorch draws in this step depends on the step alone, so that a resumed run draws the same.
+            torch.manual_seed(step_seed(self.config.seed, self.trainer.global_step, self.trainer.global_rank))
+        kept = {name: batch[name] for name in ("index", "weight") if name in batch}
+        return {"image": self.augment(batch), "target": batch["target"].to(self.runtime.dtype), **kept}

@@ -10,8 +10,20 @@ from shared.config import Config
 
 def predict(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    return [{name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
+    return [gathered({name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]})
             for batches in trainer.predict(classifier, loaders)]
+
+
+def gathered(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of all processes, in the order of their index."""
+    from torch import distributed
+
+    parts = [arrays]
+    if distributed.is_initialized():
+        parts = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, arrays)
+    order = np.argsort(np.concatenate([part["index"] for part in parts]))
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in arrays}
 
 
 def evaluate(config: Config, source: str) -> dict[str, Any]:
@@ -25,6 +37,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     from shared.datasets import load
     from shared.experiment import report, weights_of
 
+    config.hardware.devices = config.hardware.num_nodes = 1  # whatever it was trained on
     runtime = build_runtime(config)
     data = load(config)
     model = build_model(config, data)

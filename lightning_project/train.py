@@ -18,6 +18,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from lightning_project.evaluate import predict
     from lightning_project.models import build_model, load_weights, neutral_shapes, parameter_count
     from lightning_project.runtime import build_runtime, peak_memory_gib
+    from shared.batches import TrainBatches
     from shared.datasets import load
     from shared.experiment import describe, starting_point
     from shared.recorder import Recorder
@@ -28,23 +29,25 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load(config)
     model = build_model(config, data)
-    weights = starting_point(config, neutral_shapes(model))
+    weights = starting_point(config, neutral_shapes(model), runtime.leader)
     load_weights(model, weights)
-    if config.hardware.compile:
-        model.compile()
+    model = runtime.prepare(model)
 
-    run = Run.start(config, "lightning")
+    run = Run.start_together(config, "lightning", runtime.leader, runtime.agree)
     facts = describe(run, data, weights, parameters=parameter_count(model), **runtime.facts)
     steps = steps_per_epoch(config, len(data.train))
-    with Recorder(run, steps, learning_rates(config, steps), peak_memory_gib) as recorder:
+    names = TrainBatches(config, data).names
+    with Recorder(run, steps, learning_rates(config, steps), peak_memory_gib, names) as recorder:
         classifier = Classifier(config, model, len(data.classes), steps)
         loaders = DataModule(config, data, runtime)
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
-        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, **runtime.trainer)
-        trainer.fit(classifier, loaders, ckpt_path=checked(run.last_checkpoint()), weights_only=True)
+        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, enable_checkpointing=False,
+                            **runtime.trainer)
+        trainer.fit(classifier, loaders, ckpt_path=checked(run.last_checkpoint(), model), weights_only=True)
 
+        model = build_model(config, data)  # anew, since a strategy may have taken the trained one apart
         load_weights(model, read(run.best_weights))
-        val, test = predict(trainer, classifier, loaders)
+        val, test = predict(trainer, Classifier(config, model, len(data.classes), steps), loaders)
         return recorder.finish(facts["parameters"], val, test)
 
 

@@ -23,8 +23,15 @@ class Batches:
     float32, see `augment.geometry`; partner, box, opacity, see `augment.mixing`.
     """
 
-    def __init__(self, config: Config, data: Data, split: Images):
+    def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1)):
+        """`share` is (rank, number of processes): which part of each global batch this process reads."""
         self.config, self.data, self.split = config, data, split
+        self.rank, self.processes = share
+
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """This process's part of the rows of a global batch, whose number the processes can share equally."""
+        size = len(rows) // self.processes
+        return rows[self.rank * size:(self.rank + 1) * size]
 
     def read(self, indices: np.ndarray, draws: np.ndarray | None) -> dict[str, np.ndarray]:
         """The images at `indices`, augmented as `draws` says, or not where it is None."""
@@ -85,8 +92,8 @@ class Batches:
 class TrainBatches(Batches):
     """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run."""
 
-    def __init__(self, config: Config, data: Data):
-        super().__init__(config, data, data.train)
+    def __init__(self, config: Config, data: Data, share: tuple[int, int] = (0, 1)):
+        super().__init__(config, data, data.train, share)
         self.steps = steps_per_epoch(config, len(data.train))
 
     def __len__(self) -> int:
@@ -97,19 +104,36 @@ class TrainBatches(Batches):
         return not self.config.debug.overfit_batches
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        indices, draws = self.own(self.indices(step)), None
+        if self.augmented:
+            draws = augment.epoch_draws(len(self.split), self.config.seed, step // self.steps)[indices]
+        return self.read(indices, draws)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which images of the training split are in the global batch `step`, (n,) int64."""
         epoch, position = divmod(step, self.steps)
         if self.config.debug.overfit_batches:
             epoch = 0
         first = position * self.config.train.batch_size
-        indices = order_of(len(self.split), self.config.seed, epoch)[first:first + self.config.train.batch_size]
-        draws = None
-        if self.augmented:
-            draws = augment.epoch_draws(len(self.split), self.config.seed, epoch)[indices]
-        return self.read(indices, draws)
+        return order_of(len(self.split), self.config.seed, epoch)[first:first + self.config.train.batch_size]
+
+    def names(self, step: int) -> list[int] | list[str]:
+        """What a reader can find the images of batch `step` by: their files, or their indices in the split."""
+        indices = self.indices(step)
+        return (indices if self.split.files is None else np.asarray(self.split.files)[indices]).tolist()
 
 
 class EvalBatches(Batches):
-    """One pass over a split in its own order, the last partial batch included."""
+    """One pass over a split in its own order, the last partial batch included.
+
+    A batch has weight (n,) float32 too: 1, and 0 for rows that repeat its last image so that the number of rows is a
+    multiple of `multiple_of`, because devices take equal shares. They count nowhere.
+    """
+
+    def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1),
+                 multiple_of: int = 1):
+        super().__init__(config, data, split, share)
+        self.multiple_of = multiple_of
 
     def __len__(self) -> int:
         batches = -(-len(self.split) // self.config.train.eval_batch_size)
@@ -118,4 +142,11 @@ class EvalBatches(Batches):
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         size = self.config.train.eval_batch_size
-        return self.read(np.arange(step * size, min((step + 1) * size, len(self.split))), None)
+        rows = np.arange(step * size, min((step + 1) * size, len(self.split)))
+        padding = -len(rows) % self.multiple_of
+        weight = np.repeat(np.float32([1, 0]), [len(rows), padding])
+        batch = self.read(self.own(np.pad(rows, (0, padding), mode="edge")), None)
+        return {**batch, "weight": self.own(weight)}
+
+    def blank(self) -> dict[str, np.ndarray]:
+        return {**super().blank(), "weight": np.ones(1, np.float32)}

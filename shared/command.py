@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.config import Config, parse
-from shared.errors import UserError, user_message
+from shared.errors import StoppedError, UserError, user_message
 
 
 def run(work: Callable[[Config], object], command: str, purpose: str) -> None:
@@ -31,11 +31,14 @@ def run_on(work: Callable[[Config, str], object], command: str, purpose: str) ->
 def report_errors(work: Callable[[], object]) -> None:
     try:
         work()
+    except StoppedError as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)  # as a shell counts a process that the signal ended
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning answers Ctrl-C itself and leaves with status 1.
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)):
             raise
-        print("\nstopped; resume=auto goes on from the last finished epoch", file=sys.stderr)
+        print("\nstopped; resume=auto goes on from the last checkpoint, if there is one", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         line = user_message(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import UserError
+from shared.hardware import share_evenly
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -109,6 +110,8 @@ class TrainConfig:
                                  high=0.999)
     grad_clip: float = key(0.0, "largest global L2 norm of the gradient; 0: no clipping", low=0.0,
                             high=1e9)
+    checkpoint_every_steps: int = key(0, "checkpoint so often within an epoch too, beside the one at its end; 0: never",
+                                      unit="steps", low=0)
     monitor: str = key("val/accuracy", "what makes an epoch the best one",
                        choices=("val/accuracy", "val/loss"))
     early_stopping_patience: int = key(0, "stop after so many epochs without a better one; 0: never", unit="epochs",
@@ -117,8 +120,20 @@ class TrainConfig:
 
 @dataclass
 class HardwareConfig:
-    accelerator: str = key("auto", "where to compute; auto: a GPU where there is one", choices=("auto", "cpu", "gpu"))
-    devices: int = key(1, "how many of them; more than one is not supported yet", low=1, high=1)
+    accelerator: str = key("auto", "where to compute; auto: a TPU or a GPU where there is one",
+                           choices=("auto", "cpu", "gpu", "tpu"))
+    devices: int = key(1, "how many of them on each machine; 0: all there are. A CPU counts as many times as asked",
+                       low=0, high=1024)
+    num_nodes: int = key(1, "how many machines; several need a launcher, see configs/launchers", low=1, high=10_000)
+    strategy: str = key("auto", "how the devices share the work. data_parallel: each holds the model and takes its "
+                        "share of the batch (DDP in Lightning; Mirrored, MultiWorkerMirrored or TPU strategy in "
+                        "Keras); fsdp: the model is shared out too (Lightning on GPUs); auto: data_parallel where "
+                        "there are several",
+                        choices=("auto", "single", "data_parallel", "fsdp"))
+    sync_batchnorm: bool = key(True, "BatchNorm sees the whole global batch; false: each device its own share, which "
+                               "is another experiment on another number of devices")
+    steps_per_execution: int = key(1, "Keras: training steps per call out of Python, faster where a step is short; "
+                                   "Lightning has no such thing", unit="steps", low=1, high=10_000)
     precision: str = key("auto", "arithmetic of the layers; auto: bf16 where the hardware has it, else fp32. Weights "
                          "stay fp32 under bf16 and fp16", choices=("auto", "fp32", "bf16", "fp16", "fp64"))
     workers: int = key(-1, "parallel readers of the training images; -1: as many as pay on this machine", low=-1,
@@ -322,6 +337,11 @@ def check(config: Config) -> None:
     # A data set without a validation split still trains, but then nothing can say which epoch was the best.
     rule(dataset.val_fraction > 0 or dataset.name in ("image_folder", "imagenet_mini", "imagenette"),
          "dataset.val_fraction=0 leaves no images to choose the best epoch by; give it a value such as 0.1")
+    share_evenly(config, config.hardware.devices * config.hardware.num_nodes)
+    rule(not (config.hardware.strategy == "single" and config.hardware.devices * config.hardware.num_nodes > 1),
+         "hardware.strategy=single uses one device of one machine; set hardware.devices=1 and hardware.num_nodes=1")
+    rule(not (config.hardware.strategy == "fsdp" and config.hardware.accelerator in ("cpu", "tpu")),
+         "hardware.strategy=fsdp needs GPUs; use data_parallel")
     rule(not (config.hardware.precision == "fp16" and config.hardware.accelerator == "cpu"),
          "hardware.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     rule(not (config.hardware.precision == "fp64" and augment.policy != "none"),

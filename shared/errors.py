@@ -7,6 +7,14 @@ class UserError(Exception):
     """A wrong config, file or machine. The message is one line: what was found, what was expected, what to do."""
 
 
+class StoppedError(Exception):
+    """A training that a signal ended after it was saved. The message is one line; `signal` its number."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
 def user_message(error: BaseException) -> str | None:
     """The one line to show for `error`, or None where it is a bug and deserves its traceback.
 

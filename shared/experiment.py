@@ -26,12 +26,12 @@ from shared.weights import (
 )
 
 
-def starting_point(config: Config, shapes: Shapes) -> Weights:
+def starting_point(config: Config, shapes: Shapes, leader: bool = True) -> Weights:
     """Where training starts from, in this order: the run that `resume` names, whose checkpoint later overwrites what
     is returned here; `init_from`; weights drawn from the seed."""
     weights, source = starting_weights(config, shapes)
     if config.resume in ("none", "auto"):
-        say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}")
+        say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
     return weights
 
 
@@ -51,9 +51,9 @@ def describe(run: Run, data: Data, weights: Weights, parameters: int, **facts: A
     run.describe(**content)
     say(f"{data.name}: {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test images of "
         f"{data.image_size}x{data.image_size}x{data.channels} in {len(data.classes)} classes; {steps:,} steps of "
-        f"{config.train.batch_size} in each of {config.train.epochs} epochs")
-    say(f"{config.model.name}: {parameters:,} parameters, {decayed:,} of them decay")
-    say(f"run folder: {run.folder}{' (resumed)' if run.resumed else ''}")
+        f"{config.train.batch_size} in each of {config.train.epochs} epochs", leader=run.leader)
+    say(f"{config.model.name}: {parameters:,} parameters, {decayed:,} of them decay", leader=run.leader)
+    say(f"run folder: {run.folder}{' (resumed)' if run.resumed else ''}", leader=run.leader)
     return content
 
 

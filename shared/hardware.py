@@ -5,6 +5,7 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from shared.errors import UserError
 
@@ -44,12 +45,52 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
     return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
 
 
-def choose_accelerator(wanted: str, gpus: int) -> str:
-    """`hardware.accelerator` with `auto` decided: cpu or gpu. Raises `UserError` where a GPU is wanted and missing."""
+def tpu_is_there() -> bool:
+    """Whether this machine shows signs of a TPU. Nothing is connected to, since that can wait for ever."""
+    names = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
+    return any(os.environ.get(name) for name in names) or any(Path("/dev").glob("accel*"))
+
+
+def share_evenly(config: Any, devices: int) -> None:
+    """Raise `UserError` where `devices` devices cannot share `train.batch_size` equally; 0 devices: not known yet."""
+    batch, augment = config.train.batch_size, config.augment
+    if devices < 2:
+        return
+    # Mixing takes neighbours, which must not be parted.
+    unit = devices * (2 if augment.mixup_alpha or augment.cutmix_alpha else 1)
+    if batch % unit:
+        sizes = [size for size in (batch // unit * unit, -(-batch // unit) * unit) if size]
+        pairs = ", in pairs because of mixup or CutMix" if unit > devices else ""
+        raise UserError(f"train.batch_size={batch} cannot be shared equally by {devices} devices{pairs}; the nearest "
+                        f"sizes that can are {' and '.join(map(str, sizes))}")
+
+
+def choose_accelerator(wanted: str, gpus: int, tpu: bool = False) -> str:
+    """`hardware.accelerator` with `auto` decided: cpu, gpu or tpu.
+
+    Raises:
+        UserError: where a GPU or TPU is wanted and missing.
+    """
+    if wanted == "tpu" and not tpu:
+        raise UserError("hardware.accelerator=tpu, but there is no TPU here that this sibling can use (no /dev/accel*, "
+                        "TPU_NAME or the like); run on a TPU machine, see configs/launchers, or use "
+                        "hardware.accelerator=cpu")
+    if tpu and wanted in ("auto", "tpu"):
+        return "tpu"
     if wanted == "gpu" and gpus == 0:
         raise UserError("hardware.accelerator=gpu, but the framework finds no GPU; install its driver and GPU build, "
                         "or use hardware.accelerator=cpu")
     return "gpu" if gpus and wanted != "cpu" else "cpu"
+
+
+def choose_devices(wanted: int, accelerator: str, available: int) -> int:
+    """`hardware.devices` with 0 decided. Raises `UserError` where there are fewer than wanted."""
+    if accelerator == "cpu":
+        return wanted or 1
+    if wanted > available:
+        raise UserError(f"hardware.devices={wanted}, but the framework finds {available} of kind {accelerator}; lower "
+                        "it, or set 0 for all there are")
+    return wanted or available
 
 
 def reader_count(wanted: int, from_files: bool, accelerator: str) -> int:

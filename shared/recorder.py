@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -12,64 +13,102 @@ import numpy as np
 from shared import hardware
 from shared.best import Best
 from shared.config import Config
-from shared.errors import UserError
+from shared.errors import StoppedError, UserError
 from shared.metrics import split_scores
-from shared.runs import Run, to_json, write_whole
+from shared.runs import Run, to_json, write_json, write_whole
+from shared.stopping import StopRequest
 from shared.tracking import Tracker
 
 
 class Recorder:
     """Keeps time and rows of a run. A sibling's callback calls it; it knows no framework.
 
-    `steps` is the number of steps in an epoch, `rates` the learning rate of every step, `peak_memory` returns GiB.
+    `steps` is the number of steps in an epoch, `rates` the learning rate of every step, `peak_memory` returns GiB,
+    `names` what the images of a batch, counted from 0 over the run, can be found by.
     """
 
     def __init__(self, run: Run, steps: int, rates: np.ndarray,
-                 peak_memory: Callable[[], float] = hardware.peak_memory_gib):
+                 peak_memory: Callable[[], float] = hardware.peak_memory_gib,
+                 names: Callable[[int], list] = lambda step: []):
         self.run, self.steps, self.rates, self.peak_memory = run, steps, rates, peak_memory
         self.config: Config = run.config
+        self.names = names
+        self.stop = StopRequest()
         self.train_seconds = 0.0  # of training alone: validation and checkpoints do not count
+        self.epoch_started: float | None = None
+        self.carried = 0.0  # seconds of the epoch in progress that were spent before a resume
         self.best_epoch = 0
         self.rows: list[dict[str, float]] = []
         if run.resumed:
             self.rewind(math.inf)  # where nothing is left to train, nobody else will
         self.tracker = Tracker(run)
 
-    def rewind(self, step: float) -> None:
-        """Forget rows after `step`, from where a resumed run goes on."""
+    def state(self) -> dict[str, float]:
+        """The clock, for a checkpoint."""
+        now = 0.0 if self.epoch_started is None else time.perf_counter() - self.epoch_started
+        return {"train_seconds": self.train_seconds, "epoch_seconds": now}
+
+    def rewind(self, step: float, state: dict[str, float] | None = None) -> None:
+        """Forget rows after `step`, from where a resumed run goes on, and set the clock to a checkpoint's."""
         rows = [json.loads(line) for line in self.run.metrics_file.read_text().splitlines() if line.endswith("}")] \
             if self.run.metrics_file.exists() else []
         self.rows = [row for row in rows if row["samples"] <= step * self.config.train.batch_size]
-        write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
-            to_json(row) + "\n" for row in self.rows)))
+        if self.run.leader:
+            write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
+                to_json(row) + "\n" for row in self.rows)))
         self.train_seconds = max((row["time/train_s"] for row in self.rows), default=0.0)
         best = Best(self.config.train.monitor)
         for row in self.epochs():
             value = row[best.monitor]
             best.update(math.nan if value is None else value, round(row["epoch"]))
         self.best_epoch = best.epoch
+        if state:
+            self.train_seconds, self.carried = state["train_seconds"], state["epoch_seconds"]
 
     def epoch_begins(self) -> None:
-        self.epoch_started = time.perf_counter()
+        """At the first training step of an epoch, or the first after a resume within it."""
+        self.epoch_started = time.perf_counter() - self.carried
+        self.carried = 0.0
 
-    def step_ends(self, step: int, loss: float) -> None:
+    def step_ends(self, step: int, loss: float, gradient_norm: float = 0.0) -> None:
         """After training step `step`, counted from 1 over the run, whose loss was `loss`.
 
         Raises:
-            UserError: where the loss is not finite.
+            UserError: where the loss or the gradient is not finite.
         """
-        if not math.isfinite(loss):
-            raise UserError(f"the loss is {loss} at step {step} (epoch {(step - 1) // self.steps + 1}, learning rate "
-                            f"{self.rates[step - 1]:g}); lower optimizer.lr, set train.grad_clip or look with "
-                            f"debug.detect_anomaly=true; the checkpoint of the last whole epoch is in "
-                            f"{self.run.checkpoints}")
+        for what, value in (("loss", loss), ("gradient's norm", gradient_norm)):
+            if not math.isfinite(value):
+                raise UserError(self.explain(what, value, step))
         if step % self.config.tracking.log_every_steps == 0 or step == 1:
             self.write(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
+
+    def explain(self, what: str, value: float, step: int) -> str:
+        """The line that says where `what` was not finite. The batch's images are written to nonfinite.json."""
+        epoch, rate, names = (step - 1) // self.steps + 1, float(self.rates[step - 1]), self.names(step - 1)
+        file = self.run.folder / "nonfinite.json"
+        if self.run.leader:
+            write_json(file, {"what": what, "value": str(value), "step": step, "epoch": epoch, "lr": rate,
+                              "images": names})
+        return (f"the {what} is {value} at step {step} (epoch {epoch}, learning rate {rate:g}, images "
+                f"{', '.join(map(str, names[:4]))} ..., all of them in {file}); lower optimizer.lr, set "
+                "train.grad_clip or look with debug.detect_anomaly=true; the last checkpoint before it is in "
+                f"{self.run.checkpoints}")
 
     def training_ends(self) -> None:
         """After the last training step of an epoch, before its validation."""
         self.epoch_seconds = time.perf_counter() - self.epoch_started
         self.train_seconds += self.epoch_seconds
+        self.epoch_started = None
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether to checkpoint after `step`. The end of an epoch is no such step: its own comes after validation."""
+        every = self.config.train.checkpoint_every_steps
+        return step % self.steps != 0 and (self.stop.signal is not None or (every > 0 and step % every == 0))
+
+    def stopped(self, step: int, number: int) -> StoppedError:
+        """What to raise once a checkpoint of `step` is written and signal `number` asked to stop."""
+        return StoppedError(f"stopped by {signal.Signals(number).name} after step {step}, which is saved; go on with "
+                       f"resume={self.run.folder}", number)
 
     def epoch_ends(self, step: int, metrics: dict[str, float]) -> None:
         """After validation. `metrics` has train/loss, train/accuracy, val/loss and val/accuracy."""
@@ -81,19 +120,21 @@ class Recorder:
         words = [f"epoch {step // self.steps:>{len(str(self.config.train.epochs))}}/{self.config.train.epochs}"]
         words += [f"{name} {value:.4f}" for name, value in metrics.items()]
         words += [f"{images / self.epoch_seconds:,.0f} images/s"]
-        print("  ".join(words), flush=True)
+        if self.run.leader:
+            print("  ".join(words), flush=True)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Add a row to metrics.jsonl and the trackers."""
         now = self.train_seconds
-        if "perf/epoch_seconds" not in metrics:
+        if self.epoch_started is not None:
             now += time.perf_counter() - self.epoch_started
         row = {"samples": step * self.config.train.batch_size, "epoch": step / self.steps, "time/train_s": now,
                **metrics}
         self.rows.append(row)
-        with self.run.metrics_file.open("a") as file:
-            file.write(to_json(row) + "\n")
-        self.tracker.log(row)
+        if self.run.leader:
+            with self.run.metrics_file.open("a") as file:
+                file.write(to_json(row) + "\n")
+            self.tracker.log(row)
 
     def epochs(self) -> list[dict[str, float]]:
         """The rows of whole epochs."""
@@ -118,17 +159,22 @@ class Recorder:
         self.run.finish(**test, result=result)
         self.tracker.finish({name: value for name, value in result.items() if "/" in name or name == "parameters"},
                             status=0)
-        print(f"test/accuracy {result['test/accuracy']:.4f}  test/loss {result['test/loss']:.4f}  (best epoch "
-              f"{self.best_epoch}, {len(test['label']):,} images)\nrun folder: {self.run.folder}", flush=True)
+        if self.run.leader:
+            print(f"test/accuracy {result['test/accuracy']:.4f}  test/loss {result['test/loss']:.4f}  (best epoch "
+                  f"{self.best_epoch}, {len(test['label']):,} images)\nrun folder: {self.run.folder}", flush=True)
         return result
 
     def __enter__(self) -> "Recorder":
+        self.stop.install()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        self.stop.restore()
         if error is not None:
             self.tracker.finish(None, status=1)
 
 
-def say(*words: object) -> None:
-    print(*words, file=sys.stderr, flush=True)
+def say(*words: object, leader: bool = True) -> None:
+    """Tell the user on stderr; where several processes share a run, the leader alone speaks."""
+    if leader:
+        print(*words, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ config.yaml         the resolved config
 run.json            sibling, git revision, versions, device, sizes, fingerprints of data, split, order, first weights
 metrics.jsonl       a row per logged step and per epoch
 best.safetensors    weights of the best epoch, in the neutral format
-checkpoints/        the framework's own checkpoint of the last epoch, to resume from
+checkpoints/        the framework's own checkpoint to resume from, last.*, and the one before it, previous.*
 predictions.npz     logits, labels and indices of the test images
 result.json         the final scores; its presence says that the run has finished
 """
@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,44 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n"))
 
 
+def write_checkpoint(path: Path, write: Callable[[Path], object], leader: bool = True) -> None:
+    """Like `write_whole`, and keeps the file that was at `path` as `previous`, beside it.
+
+    Where several processes write together, the `leader` alone moves the files.
+
+    Raises:
+        UserError: where the file cannot be written; what was there before stays whole.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        write(unfinished)
+        if not leader:
+            return
+        if path.exists():
+            os.replace(path, path.with_stem("previous"))
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        whole = next((file for file in (path, path.with_stem("previous")) if file.exists()), None)
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); "
+                        + (f"the checkpoint before it is whole; make room and go on with resume={path.parent.parent}"
+                           if whole else "make room, or choose another output_dir")) from None
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that the run in `folder` can go on from. One whose writing was cut off does not count."""
-    return next((path for path in sorted(folder.glob("checkpoints/last*")) if path.suffix != ".unfinished"), None)
+    found = [path for name in ("last", "previous") for path in sorted(folder.glob(f"checkpoints/{name}.*"))]
+    return next((path for path in found if path.suffix != ".unfinished"), None)
+
+
+def refuse_checkpoint(path: Path, reason: str) -> UserError:
+    """The error that names a checkpoint that is damaged or of another run, and offers the one before it."""
+    previous = path.with_stem("previous")
+    if path != previous and previous.exists():
+        way_out = f"delete it to go on from {previous.name} beside it"
+    else:
+        way_out = "start from the best weights with init_from=, or train anew with resume=none"
+    return UserError(f"{path} is damaged or no checkpoint of this run ({reason}); {way_out}")
 
 
 def git_state() -> dict[str, Any]:
@@ -60,14 +96,36 @@ def git_state() -> dict[str, Any]:
 
 
 class Run:
-    """A run folder while its run goes on. `resumed` says whether it was there before."""
+    """A run folder while its run goes on. `resumed` says whether it was there before, `leader` whether this process,
+    of all that share the run, is the one that writes to it."""
 
-    def __init__(self, folder: Path, config: Config, framework: str, resumed: bool):
+    def __init__(self, folder: Path, config: Config, framework: str, resumed: bool, leader: bool = True):
         self.folder, self.config, self.framework, self.resumed = folder, config, framework, resumed
+        self.leader = leader
         self.name = folder.absolute().name  # absolute, because '.' has no name
         self.checkpoints = folder / "checkpoints"
         self.best_weights = folder / "best.safetensors"
         self.metrics_file = folder / "metrics.jsonl"
+
+    @classmethod
+    def start_together(cls, config: Config, framework: str, leader: bool, agree: Callable[[str], str]) -> "Run":
+        """`start` in the leading process; the others, told by `agree`, join its folder.
+
+        `agree` returns the leader's text in every process, whatever text the others call it with.
+        """
+        if not leader:
+            told = agree("")
+            if not told:  # the leader has said why
+                sys.exit(2)
+            resumed, folder = told.split(" ", 1)
+            return cls(Path(folder), config, framework, resumed == "resumed", leader=False)
+        try:
+            run = cls.start(config, framework)
+        except UserError:
+            agree("")
+            raise
+        agree(f"{'resumed' if run.resumed else 'new'} {run.folder.absolute()}")
+        return run
 
     @classmethod
     def start(cls, config: Config, framework: str) -> "Run":
@@ -79,14 +137,14 @@ class Run:
         group = Path(config.output_dir).expanduser() / config.group
         if config.resume == "auto":
             unfinished = [path.parent for path in group.glob(f"{framework}_seed{config.seed}_*/config.yaml")
-                          if not (path.parent / "result.json").exists() and last_checkpoint(path.parent)]
+                          if not (path.parent / "result.json").exists()]
             if unfinished:
                 return cls(max(unfinished, key=lambda folder: folder.name), config, framework, resumed=True)
         elif config.resume != "none":
             folder = Path(config.resume).expanduser()
-            if not last_checkpoint(folder):
-                raise UserError(f"resume={config.resume}: no checkpoint in its checkpoints folder; name a run folder "
-                                "that has finished an epoch, or use resume=none")
+            if not (folder / "run.json").exists():
+                raise UserError(f"resume={config.resume}: no checkpoint and no run.json there; name a run folder, or "
+                                "use resume=none")
             if read_run_json(folder)["framework"] != framework:
                 raise UserError(f"resume={config.resume} is a run of the other sibling; start from its weights with "
                                 f"init_from={config.resume}")
@@ -107,8 +165,20 @@ class Run:
         raise UserError(f"output_dir: {group} has a hundred runs of this second; choose another")
 
     def describe(self, **facts: Any) -> None:
-        """Write run.json: `facts` and what is the same in both siblings."""
-        old = read_run_json(self.folder) if self.resumed else {}
+        """Write run.json: `facts` and what is the same in both siblings.
+
+        Raises:
+            UserError: where a resumed run would go on with other images or batches than it began with.
+        """
+        # A run that was killed before it could write the file has nothing to differ from.
+        old = read_run_json(self.folder) if self.resumed and (self.folder / "run.json").exists() else {}
+        facts["global_batch"] = self.config.train.batch_size
+        begun, now = (experiment_of(content) for content in (old, facts))
+        if changed := [name for name in begun if name in now and begun[name] != now[name]]:
+            raise UserError(f"{self.folder} began with another {', '.join(changed)}; resume it with the seed, dataset, "
+                            "train.batch_size and debug keys that it had, or start anew with resume=none")
+        if not self.leader:
+            return
         if self.resumed:
             (self.folder / "config.yaml").write_text(to_yaml(self.config))  # it may say more epochs now
             if (self.folder / "result.json").exists():  # whose presence would say that nothing is left to do
@@ -116,7 +186,7 @@ class Run:
         content = {"framework": self.framework, "group": self.config.group, "name": self.name,
                    "seed": self.config.seed, "started": datetime.datetime.now(datetime.UTC).isoformat(),
                    "git": git_state(), "versions": hardware.versions(), **facts,
-                   "global_batch": self.config.train.batch_size, "epochs": self.config.train.epochs}
+                   "epochs": self.config.train.epochs}
         if self.resumed:  # what the run started from does not change with going on
             content |= {name: old[name] for name in ("started", "fingerprints") if name in old}
         write_json(self.folder / "run.json", content)
@@ -127,11 +197,22 @@ class Run:
 
     def finish(self, logits: np.ndarray, index: np.ndarray, label: np.ndarray, result: dict[str, Any]) -> None:
         """Write the test predictions, logits (n, K), index and label (n,), and result.json."""
+        if not self.leader:
+            return
+
         def save(path: Path) -> None:
             with path.open("wb") as file:  # a file, because np.savez appends its own ending to a name
                 np.savez_compressed(file, index=index, label=label, logits=logits)
         write_whole(self.folder / "predictions.npz", save)
         write_json(self.folder / "result.json", result)
+
+
+def experiment_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run must have in common with its beginning, out of the facts of run.json."""
+    same = {name: facts[name] for name in ("global_batch", "steps_per_epoch", "sizes", "classes") if name in facts}
+    prints = {f"{name} fingerprint": value for name, value in facts.get("fingerprints", {}).items()}
+    prints.pop("initial_weights fingerprint", None)  # long overwritten by what was trained
+    return same | prints
 
 
 def read_run_json(folder: Path) -> dict[str, Any]:

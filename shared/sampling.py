@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 # One number per use, so that no two uses of a seed share a stream.
-SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS = range(5)
+SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS = range(6)
 
 
 def random_bits(count: int, *key: int) -> np.ndarray:
@@ -61,3 +61,8 @@ def fingerprint(*arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """What to seed a framework's own generator with at training step `step` in process `rank`, 32 bits."""
+    return int(np.random.SeedSequence([seed, STEPS, step, rank]).generate_state(1)[0])

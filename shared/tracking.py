@@ -38,6 +38,8 @@ class Tracker:
         self.run, self.config = run, run.config
         self.wandb_run: Any = None
         self.board: Any = None
+        if not run.leader:  # several processes are one run
+            return
         if not self.attempt("Weights & Biases", self.start_wandb):
             self.wandb_run = None
         if not self.attempt("TensorBoard", self.start_tensorboard):

@@ -7,6 +7,7 @@ only matters with `momentum=None`, which nobody here uses.
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,11 +113,12 @@ def refuse_misfit(weights: Weights, shapes: Shapes, source: object) -> None:
                         "model.stem")
 
 
-def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str],
+                  into: Callable[[Path, Callable[[Path], object]], None] = write_whole) -> None:
     """Write a safetensors file so that a kill or a full disk leaves the previous one whole."""
     # Through bytes, because safetensors' own writing makes files that only their owner can read.
     content = serialise({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata)
-    write_whole(path, lambda file: file.write_bytes(content))
+    into(path, lambda file: file.write_bytes(content))
 
 
 def save(path: Path, weights: Weights, config: Config, classes: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 The frameworks only ever run in the probes' processes: together in one process they can abort.
 """
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,8 +20,9 @@ from shared.parity import __main__ as command
 from shared.parity.ladder import Finding, against_itself, difference, whole
 from shared.parity.pictures import write_pictures
 from shared.parity.plan import RUNGS, base_of, plan
+from tests.conftest import installed
 
-ABSENT = [name for name in ("torch", "lightning", "tensorflow", "keras") if importlib.util.find_spec(name) is None]
+ABSENT = [name for name in ("torch", "lightning", "tensorflow", "keras") if not installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"parity needs both siblings; not installed: {', '.join(ABSENT)}")
 
 # A sabotaged sibling, the first rung that must fail, and words of its report.
