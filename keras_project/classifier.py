@@ -16,7 +16,9 @@ class LastLoss(keras.metrics.Metric):
         self.value = self.add_variable((), "zeros", name="value")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        self.value.assign(tf.cast(self.loss(y_true, y_pred), self.value.dtype))
+        # A loss is a replica's part of the sum over replicas; `fit` reports the mean over replicas of a metric.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.value.assign(tf.cast(self.loss(y_true, y_pred) * replicas, self.value.dtype))
 
     def result(self) -> tf.Tensor:
         return self.value + 0.0  # a copy: the next batch overwrites the variable

@@ -27,7 +27,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load(config)
     with runtime.strategy.scope():
-        model = build_model(config, data)
+        model = runtime.prepare(build_model(config, data))
     weights = starting_point(config, neutral_shapes(model), runtime.leader)
     load_weights(model, weights)
 
@@ -43,6 +43,10 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config.train.epochs,
             callbacks=callbacks, validation_data=eval_dataset(config, data, data.val, runtime))
 
+        if not runtime.leader:
+            return {}
+        if runtime.processes > 1:  # the other workers have left
+            model = build_model(config, data)
         load_weights(model, read(run.best_weights))
         val, test = predict(model, config, data, runtime)
         return recorder.finish(facts["parameters"], val, test)
