@@ -137,7 +137,8 @@ class SaveLast(Callback):
         tensors = {name: held(variable) for name, variable in (variables_of(self.model) | counted).items()}
         if self.recorder.run.leader:
             write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
-        if self.recorder.stop.signal is not None:
+        # The other workers go on until they miss this one, since each may have got the signal at another step.
+        if self.recorder.stop.signal is not None and self.recorder.run.leader:
             raise self.recorder.stopped(step, self.recorder.stop.signal)
 
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_project.optim import build_optimizer
 from shared.config import Config
+from shared.errors import UserError
 
 
 class LastLoss(keras.metrics.Metric):
@@ -25,7 +26,14 @@ class LastLoss(keras.metrics.Metric):
 
 
 def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
-    """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1."""
+    """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1.
+
+    Raises:
+        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch.
+    """
+    if steps % config.hardware.steps_per_execution:  # Keras would run into the next epoch
+        raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
+                        f"{steps} steps of an epoch; use a number that does, such as 1")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
     # Weights leave out what only fills up a batch of evaluation; training has none.
     weighted = [

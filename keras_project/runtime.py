@@ -35,10 +35,6 @@ class Runtime:
     def leader(self) -> bool:
         return self.rank == 0
 
-    @property
-    def replicas(self) -> int:
-        return self.strategy.num_replicas_in_sync
-
     def prepare(self, model: keras.Model) -> keras.Model:
         """`model` ready to train on these devices."""
         for layer in model.layers:

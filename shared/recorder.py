@@ -13,7 +13,7 @@ import numpy as np
 from shared import hardware
 from shared.best import Best
 from shared.config import Config
-from shared.errors import StoppedError, UserError
+from shared.errors import StoppedError, UserError, out_of_memory, process_lost
 from shared.metrics import split_scores
 from shared.runs import Run, append, to_json, write_json, write_whole
 from shared.stopping import StopRequest
@@ -92,9 +92,9 @@ class Recorder:
         if self.run.leader:
             write_json(file, {"what": what, "value": str(value), "step": step, "epoch": epoch, "lr": rate,
                               "images": names})
-        return (f"the {what} is {value} at step {step} (epoch {epoch}, learning rate {rate:g}, images "
-                f"{', '.join(map(str, names[:4]))} ..., all of them in {file}); lower optimizer.lr, set "
-                "train.grad_clip or look with debug.detect_anomaly=true; the last checkpoint before it is in "
+        return (f"the {what} is {value} at step {step} (epoch {epoch}, learning rate {rate:g}); lower optimizer.lr, "
+                "set train.grad_clip or look with debug.detect_anomaly=true; the batch's images, "
+                f"{', '.join(map(str, names[:4]))} ..., are listed in {file}; the last checkpoint before it is in "
                 f"{self.run.checkpoints}")
 
     def training_ends(self) -> None:
@@ -176,8 +176,18 @@ class Recorder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.stop.restore()
-        if error is not None:
-            self.tracker.finish(None, status=1)
+        if error is None:
+            return
+        self.tracker.finish(None, status=1)
+        if out_of_memory(error):
+            batch = self.config.train.batch_size
+            raise UserError(f"train.batch_size={batch} did not fit into memory; try {max(1, batch // 2)}, a smaller "
+                            "dataset.image_size, hardware.precision=bf16 or more hardware.devices") from None
+        if process_lost(error):
+            if self.stop.signal is not None:
+                raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None
+            raise UserError("another process of this run ended, see its message; go on from the last checkpoint with "
+                            f"resume={self.run.folder}") from None
 
 
 def say(*words: object, leader: bool = True) -> None:

@@ -160,9 +160,9 @@ class Run:
                 return cls(max(unfinished, key=lambda folder: folder.name), config, framework, resumed=True)
         elif config.resume != "none":
             folder = Path(config.resume).expanduser()
-            if not (folder / "run.json").exists():
-                raise UserError(f"resume={config.resume}: no checkpoint and no run.json there; name a run folder, or "
-                                "use resume=none")
+            if not (folder / "config.yaml").exists():
+                raise UserError(f"resume={config.resume}: no checkpoint and no config.yaml there; name a run folder, "
+                                "or use resume=none")
             if read_run_json(folder)["framework"] != framework:
                 raise UserError(f"resume={config.resume} is a run of the other sibling; start from its weights with "
                                 f"init_from={config.resume}")

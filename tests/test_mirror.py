@@ -20,15 +20,23 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 # tests fail.
 ONE_SIBLING_ONLY = {
     # The training step and the optimizer are hooks of a LightningModule ...
-    "lightning_project/classifier.py": {"Classifier"},
+    "lightning_project/classifier.py": {"Classifier", "counted"},
     # ... and arguments of compile(); the loss of a single step is a metric, since Keras reports running means.
     "keras_project/classifier.py": {"compile_classifier", "LastLoss"},
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
     "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
     "keras_project/data.py": {"train_dataset", "eval_dataset", "build_dataset", "read_dataset"},
-    # Lightning restores its callbacks, keeps its checkpoints and shows its progress itself, and checks none of them.
-    "lightning_project/callbacks.py": {"checked"},
-    "keras_project/callbacks.py": {"ResumableEarlyStopping", "SaveLast", "Progress", "variables_of", "resume"},
+    # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file.
+    "lightning_project/callbacks.py": {"checked", "agree_to_stop"},
+    "keras_project/callbacks.py": {"ResumableEarlyStopping", "Progress", "variables_of", "resume", "fit"},
+    # Each DDP process predicts its share; a Keras strategy puts shares together itself.
+    "lightning_project/evaluate.py": {"gathered"},
+    # PyTorch's BatchNorm is the formula, on one device; over several CPUs it has none.
+    "lightning_project/models/layers.py": {"SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
+    "keras_project/models/layers.py": {"BatchNorm"},
+    # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
+    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank"},
+    "keras_project/runtime.py": {"connect_tpu", "find_cluster", "has_tpu_support"},
     # torchvision's policies take one image, keras-cv's a batch.
     "lightning_project/augment.py": {"apply_policy"},
     # PyTorch's optimizers are the formula; LambdaLR stands beside the optimizer, a Keras schedule goes into it.
@@ -45,11 +53,14 @@ ONE_SIBLING_ONLY = {
 OTHER_ARGUMENTS = {
     "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",
     "optim.py:build_optimizer": "a Keras schedule is an argument of the optimizer, and it finds the variables itself",
+    "runtime.py:build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
+    "callbacks.py:SaveLast.__init__": "Lightning collects what callbacks keep, Keras does not",
+    "callbacks.py:SaveLast.save": "a Trainer knows its step and what to save",
     "models/resnet.py:resnet18": "a functional Keras model needs its input's size",
     "probe.py:Snapshots.__init__": "a Trainer brings the test images along",
 }
 # Methods that a framework calls: their names and arguments are the framework's.
-HOOKS = re.compile(r"on_\w+|call|update_state|result|get_config|__call__|__len__|__getitem__|__iter__")
+HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|update_state|result|get_config|__call__|__len__|__getitem__|__iter__")
 
 
 def modules(folder: str) -> dict[str, Path]:

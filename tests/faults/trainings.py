@@ -41,8 +41,9 @@ class Ended:
 
 def start(sibling: str, folder: Path, *words: str, fault: str = "none", step: int = 0,
           env: dict[str, str] | None = None) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(HIT), sibling, fault, str(step), *WORDS, f"output_dir={folder}", *words],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+    command = [sys.executable, str(HIT), sibling, fault, str(step), *WORDS, f"output_dir={folder}", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, **(env or {})})
 
 
 def wait(process: subprocess.Popen, seconds: float = TEST_SECONDS) -> Ended:

@@ -126,7 +126,7 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path, model, monkeypatch
             file.write(content[:4])
         raise OSError("disk full")
     monkeypatch.setattr(Path, "write_bytes", cut_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"best.safetensors cannot be written \(disk full\)"):
         save(path, {}, Config(), ())
     assert path.read_bytes() == before
 
