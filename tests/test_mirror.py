@@ -60,7 +60,7 @@ OTHER_ARGUMENTS = {
     "probe.py:Snapshots.__init__": "a Trainer brings the test images along",
 }
 # Methods that a framework calls: their names and arguments are the framework's.
-HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|update_state|result|get_config|__call__|__len__|__getitem__|__iter__")
+HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|update_state|result|get_config|__(call|len|getitem|iter)__")
 
 
 def modules(folder: str) -> dict[str, Path]:
