@@ -18,10 +18,10 @@ KERAS := $(BIN)/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train test lint lightning keras compare parity bench clean
+.PHONY: help setup setup-gpu train test test-faults lint lightning keras compare parity bench clean
 
 help:  ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is handed on: make lightning ARGS="configs/cifar10_resnet18.yaml seed=1"'
 	@echo '  PYTHON=python3.12 chooses the interpreter, EXTRAS=keras,dev sets up one sibling alone'
@@ -50,6 +50,9 @@ test: $(READY)  ## run the test suite
 ifneq ($(LIGHTNING),$(KERAS))
 	$(KERAS) -m pytest $(ARGS)
 endif
+
+test-faults: $(READY)  ## kill, cut off and starve trainings, about half an hour
+	$(LIGHTNING) -m pytest tests/faults $(ARGS)
 
 lint: $(READY)  ## check the style
 	$(LIGHTNING) -m ruff check .
