@@ -139,7 +139,7 @@ def find_cluster(nodes: int, gpus: int) -> tf.distribute.cluster_resolver.Cluste
                             "see configs/launchers/README.md") from None
         resolver, number = tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(workers)
     elif "SLURM_PROCID" in os.environ:
-        # It sorts host names as text and gives every job port 8888; configs/launchers/slurm_keras.sbatch sets TF_CONFIG.
+        # It sorts host names as text and gives every job port 8888, so slurm_keras.sbatch sets TF_CONFIG instead.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=gpus, gpus_per_task=gpus,
                                                                        auto_set_gpu=False)
         number = resolver.cluster_spec().num_tasks("worker")

@@ -1,4 +1,4 @@
-"""One run: killed and resumed it ends as if nothing had been, and on two devices as on one. `make test-faults` has more.
+"""Killed and resumed a training ends as if nothing had been, on two devices as on one; more by `make test-faults`.
 
 Each training is a process of its own, since a killed one must not take others along.
 """
@@ -24,7 +24,7 @@ def trained(request, tmp_path_factory):
 
 def test_killed_within_an_epoch_and_resumed_it_is_the_same_training_bit_for_bit(trained, tmp_path):
     sibling, whole = trained
-    assert run(sibling, tmp_path, fault="kill", step=9).code == -9  # after the checkpoint of step 8, in the second epoch
+    assert run(sibling, tmp_path, fault="kill", step=9).code == -9  # the second epoch, its first checkpoint behind
     ended = run(sibling, tmp_path)
     assert ended.code == 0, ended.err[-3000:]
     assert "(resumed)" in ended.err
