@@ -35,7 +35,8 @@ ONE_SIBLING_ONLY = {
     "lightning_project/models/layers.py": {"SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
     "keras_project/models/layers.py": {"BatchNorm"},
     # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
-    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank"},
+    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank",
+                                     "under_slurm"},
     "keras_project/runtime.py": {"connect_tpu", "find_cluster", "has_tpu_support"},
     # torchvision's policies take one image, keras-cv's a batch.
     "lightning_project/augment.py": {"apply_policy"},
