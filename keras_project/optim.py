@@ -11,6 +11,7 @@ from keras import ops
 
 from shared.config import Config
 from shared.schedule import learning_rates
+from shared.weights import decays
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -31,7 +32,7 @@ class TorchOptimizer(keras.optimizers.Optimizer):
     """What the rules below share: which variables decay, and PyTorch's clipping of the global norm.
 
     Clipping multiplies all gradients by min(1, max_norm / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_` does.
-    Variables of more than one dimension decay, the others with `decay_norm_and_bias`.
+    Which variables decay says `shared.weights.decays`.
     """
 
     def __init__(self, learning_rate: Any, decay: float, decay_norm_and_bias: bool, max_norm: float, **kwargs):
@@ -55,7 +56,7 @@ class TorchOptimizer(keras.optimizers.Optimizer):
         return pairs
 
     def decay_of(self, variable: keras.Variable) -> float:
-        return self.decay if self.decay_norm_and_bias or len(variable.shape) > 1 else 0.0
+        return self.decay if decays(variable.shape, self.decay_norm_and_bias) else 0.0
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

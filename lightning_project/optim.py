@@ -6,6 +6,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from shared.config import Config
 from shared.schedule import learning_rate_factors
+from shared.weights import decays
 
 
 def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
@@ -13,8 +14,8 @@ def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
     settings = config.optimizer
     groups = [{"params": [], "weight_decay": settings.weight_decay}, {"params": [], "weight_decay": 0.0}]
     for parameter in model.parameters():
-        decays = settings.decay_norm_and_bias or parameter.ndim > 1
-        groups[0 if decays else 1]["params"].append(parameter)
+        group = 0 if decays(parameter.shape, settings.decay_norm_and_bias) else 1
+        groups[group]["params"].append(parameter)
     if settings.name == "sgd":
         return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
     rule = {"adam": Adam, "adamw": AdamW}[settings.name]

@@ -70,9 +70,17 @@ class AugmentConfig:
 
 @dataclass
 class ModelConfig:
-    name: str = key("resnet18", "architecture", choices=("resnet18",))
+    name: str = key("resnet18", "architecture; python -m shared.models tells about each", choices=(
+        "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_b3", "vit_tiny", "vit_small", "vit_base"))
     stem: str = key("auto", "first layers of a ResNet: 3x3 stride 1 (small) or 7x7 stride 2 and pooling (large); auto: "
                     "small up to 64 pixels", choices=("auto", "small", "large"))
+    patch_size: int = key(0, "side of a ViT's patches; 0: 4 up to images of 64 pixels, else 16", unit="pixels", low=0,
+                          high=256)
+    dropout: float = key(0.0, "share of the features that the head misses in training. Like stochastic_depth drawn by "
+                         "each framework itself, so that such runs are comparable in distribution only", low=0.0,
+                         high=0.99)
+    stochastic_depth: float = key(0.0, "probability with which the last block's branch is left out for an image in "
+                                  "training, falling to 0 at the first block (arXiv:1603.09382)", low=0.0, high=0.99)
 
 
 @dataclass

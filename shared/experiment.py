@@ -17,6 +17,7 @@ from shared.schedule import steps_per_epoch
 from shared.weights import (
     Shapes,
     Weights,
+    decays,
     read,
     read_metadata,
     refuse_misfit,
@@ -43,7 +44,7 @@ def describe(run: Run, data: Data, weights: Weights, parameters: int, **facts: A
     order = fingerprint(epoch_order(len(data.train), config.seed, 0))
     decayed = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var"))
-                  and (config.optimizer.decay_norm_and_bias or tensor.ndim > 1))
+                  and decays(tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
                "skipped_images": len(data.skipped),
                "fingerprints": {**data.fingerprints(), "order": order,

@@ -17,27 +17,28 @@ from scipy.special import ndtri
 
 from shared.config import Config, to_yaml
 from shared.errors import UserError
+from shared.models import HEADS, family_of
 from shared.runs import write_whole
 from shared.sampling import WEIGHTS, fingerprint, uniforms
 
 Shapes = dict[str, tuple[int, ...]]
 Weights = dict[str, np.ndarray]
 
-# The tensors that depend on the number of classes, by the first part of the model's name.
-HEADS = {"resnet": ("fc.weight", "fc.bias")}
 FORMAT = "lightning-keras-template/1"
 
 
 def head_of(model: str) -> tuple[str, ...]:
-    return next(names for family, names in HEADS.items() if model.startswith(family))
+    return HEADS[family_of(model)]
 
 
 def initial_weights(shapes: Shapes, seed: int) -> Weights:
     """Float32 weights to start from; each depends on the seed, its own name and its shape, and on nothing else.
 
     Convolutions: normal, variance 2 / (out x height x width), as He et al. (arXiv:1502.01852, equation 14, the
-    backward form, which torchvision's ResNet uses). Dense: uniform in +-1/sqrt(in), PyTorch's default. BatchNorm: 1 and
-    0, running mean 0 and variance 1. Biases: 0.
+    backward form, which torchvision's ResNet uses), where a depthwise one has one output for each input. Dense: uniform
+    in +-1/sqrt(in), PyTorch's default. BatchNorm and LayerNorm: 1 and 0, running mean 0 and variance 1. Biases: 0.
+    In a ViT, as in timm: dense layers, head and position embedding normal with deviation 0.02, class token 1e-6, kernel
+    of the patches uniform in +-1/sqrt(in x height x width).
     """
     return {name: initial_tensor(name, tuple(shape), seed) for name, shape in shapes.items()}
 
@@ -46,11 +47,30 @@ def initial_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     if len(shape) == 1:
         return np.full(shape, float(name.endswith((".weight", ".running_var"))), np.float32)
     draws = uniforms(int(np.prod(shape)), seed, WEIGHTS, zlib.crc32(name.encode())).reshape(shape)
-    if len(shape) == 2:
-        return ((2 * draws - 1) / np.sqrt(shape[1])).astype(np.float32)
-    assert len(shape) == 4, f"{name} has shape {shape}: no rule for it"
+    deviation = normal_deviation(name, shape)
+    if deviation is None:
+        return ((2 * draws - 1) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
     # Half a step up, since the quantile of 0 is minus infinity.
-    return (ndtri(draws + 2.0**-54) * np.sqrt(2 / (shape[0] * shape[2] * shape[3]))).astype(np.float32)
+    return (ndtri(draws + 2.0**-54) * deviation).astype(np.float32)
+
+
+def normal_deviation(name: str, shape: tuple[int, ...]) -> float | None:
+    """The standard deviation of a tensor that is drawn from a normal distribution; None for a uniform one."""
+    if name in ("cls_token", "pos_embed"):
+        return 1e-6 if name == "cls_token" else 0.02
+    if len(shape) == 2:
+        return 0.02 if ".attn." in name or ".mlp." in name or name.startswith("head.") else None
+    assert len(shape) == 4, f"{name} has shape {shape}: no rule for it"
+    if name.startswith("patch_embed."):
+        return None
+    outputs = 1 if ".conv_dw." in name else shape[0]
+    return np.sqrt(2 / (outputs * shape[2] * shape[3]))
+
+
+def decays(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
+    """Whether weight decay touches a parameter of this shape: kernels and matrices. Biases and what normalises do not
+    decay unless `norm_and_bias`, nor do, as in timm, a ViT's class token and position embedding, which have three axes."""
+    return norm_and_bias or len(shape) in (2, 4)
 
 
 def starting_weights(config: Config, shapes: Shapes) -> tuple[Weights, str]:
@@ -109,8 +129,8 @@ def refuse_misfit(weights: Weights, shapes: Shapes, source: object) -> None:
     problems = ([f"missing {', '.join(missing[:3])}{' ...' if missing[3:] else ''}"] if missing else []) \
         + ([f"unexpected {', '.join(extra[:3])}{' ...' if extra[3:] else ''}"] if extra else []) + wrong[:3]
     if problems:
-        raise UserError(f"{source} does not fit this model: {'; '.join(problems)}; check model.name, dataset.name and "
-                        "model.stem")
+        raise UserError(f"{source} does not fit this model: {'; '.join(problems)}; check model.name, dataset.name, "
+                        "dataset.image_size, model.stem and model.patch_size")
 
 
 def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str],
