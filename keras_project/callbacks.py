@@ -29,6 +29,9 @@ EPOCH_METRICS = {"train/loss": "loss", "train/accuracy": "accuracy", "val/loss":
 METRIC = "metric "  # leads the names of the metrics' variables in a checkpoint
 
 
+held = keras.ops.convert_to_numpy  # also where a variable is spread over devices, on which int() and float() fail
+
+
 class Record(Callback):
     """Hands every step's loss and every epoch's metrics to the recorder."""
 
@@ -37,14 +40,15 @@ class Record(Callback):
         self.recorder = recorder
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.step = int(self.model.optimizer.iterations)
+        self.step = int(held(self.model.optimizer.iterations))
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.recorder.epoch_begins()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.step += 1
-        self.recorder.step_ends(self.step, float(logs["last_loss"]), float(self.model.optimizer.gradient_norm))
+        self.step = int(held(self.model.optimizer.iterations))  # several batches on, with steps_per_execution
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
+        self.recorder.step_ends(self.step, float(logs["last_loss"]), float(held(optimizer.gradient_norm)))
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self.recorder.training_ends()
@@ -63,7 +67,9 @@ class SaveBest(Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.best.update(float(logs[EPOCH_METRICS[self.best.monitor]]), epoch + 1):
-            save(self.recorder.run.best_weights, neutral_weights(self.model), self.config, self.classes)
+            weights = neutral_weights(self.model)
+            if self.recorder.run.leader:
+                save(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,19 +124,21 @@ class SaveLast(Callback):
         self.counts = []
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self.recorder.checkpoint_due(step := int(self.model.optimizer.iterations)):
+        if self.recorder.checkpoint_due(step := int(held(self.model.optimizer.iterations))):
             self.save(step)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.save(int(self.model.optimizer.iterations))
+        self.save(int(held(self.model.optimizer.iterations)))
 
     def save(self, step: int) -> None:
         state = {"step": step, "clock": self.recorder.state(),
                  "keepers": [keeper.state_dict() for keeper in self.keepers]}
         counted = {f"{METRIC}{i}": variable for i, variable in enumerate(self.model.metrics_variables)}
-        tensors = {name: np.asarray(variable) for name, variable in (variables_of(self.model) | counted).items()}
-        write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
-        if self.recorder.stop.signal is not None:
+        tensors = {name: held(variable) for name, variable in (variables_of(self.model) | counted).items()}
+        if self.recorder.run.leader:
+            write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
+        # The other workers go on until they miss this one, since each may have got the signal at another step.
+        if self.recorder.stop.signal is not None and self.recorder.run.leader:
             raise self.recorder.stopped(step, self.recorder.stop.signal)
 
 
@@ -199,7 +207,7 @@ class Progress(Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.bar.set_postfix(loss=f"{float(logs['loss']):.4f}", refresh=False)
-        self.bar.update()
+        self.bar.update(batch + 1 - self.bar.n)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self.bar.close()

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_project.optim import build_optimizer
 from shared.config import Config
+from shared.errors import UserError
 
 
 class LastLoss(keras.metrics.Metric):
@@ -16,14 +17,23 @@ class LastLoss(keras.metrics.Metric):
         self.value = self.add_variable((), "zeros", name="value")
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        self.value.assign(tf.cast(self.loss(y_true, y_pred), self.value.dtype))
+        # A loss is a replica's part of the sum over replicas; `fit` reports the mean over replicas of a metric.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.value.assign(tf.cast(self.loss(y_true, y_pred) * replicas, self.value.dtype))
 
     def result(self) -> tf.Tensor:
         return self.value + 0.0  # a copy: the next batch overwrites the variable
 
 
 def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
-    """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1."""
+    """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1.
+
+    Raises:
+        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch.
+    """
+    if steps % config.hardware.steps_per_execution:  # Keras would run into the next epoch
+        raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
+                        f"{steps} steps of an epoch; use a number that does, such as 1")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
     # Weights leave out what only fills up a batch of evaluation; training has none.
     weighted = [

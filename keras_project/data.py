@@ -17,7 +17,7 @@ def train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int 
 def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) -> tf.data.Dataset:
     """One pass over a split as (images, targets, weights), the last partial batch included. See `EvalBatches`."""
     # A TPU is compiled for one size of batch.
-    multiple = config.train.eval_batch_size if runtime.accelerator == "tpu" else runtime.replicas
+    multiple = config.train.eval_batch_size if runtime.accelerator == "tpu" else runtime.strategy.num_replicas_in_sync
     return build_dataset(config, data, EvalBatches(config, data, split, multiple_of=multiple), runtime)
 
 

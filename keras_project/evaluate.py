@@ -13,13 +13,17 @@ def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[st
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
     from keras_project.callbacks import Progress
     from keras_project.data import eval_dataset
+    from shared.batches import EvalBatches
 
     predictions = []
     for split in (data.val, data.test):
         callbacks = [Progress(steps=0)] if sys.stderr.isatty() else []
         logits = model.predict(eval_dataset(config, data, split, runtime), callbacks=callbacks, verbose=0)
-        predictions.append({"logits": logits.astype(np.float32), "index": np.arange(len(logits)),
-                            "label": split.labels[:len(logits)]})
+        batches = EvalBatches(config, data, split)
+        index = np.arange(min(len(split), len(batches) * config.train.eval_batch_size))
+        # Whatever fills up a batch stands at its end, and only the last batch has any.
+        predictions.append({"logits": logits[:len(index)].astype(np.float32), "index": index,
+                            "label": split.labels[index]})
     return predictions
 
 
@@ -30,6 +34,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     from shared.datasets import load
     from shared.experiment import report, weights_of
 
+    config.hardware.devices = config.hardware.num_nodes = 1  # whatever it was trained on
     runtime = build_runtime(config)
     data = load(config)
     model = build_model(config, data)

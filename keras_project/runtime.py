@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_project.models.layers import BatchNorm
 from keras_project.multi_worker import agree_on, mend_fit
 from shared import hardware
 from shared.config import Config, HardwareConfig
@@ -34,9 +35,12 @@ class Runtime:
     def leader(self) -> bool:
         return self.rank == 0
 
-    @property
-    def replicas(self) -> int:
-        return self.strategy.num_replicas_in_sync
+    def prepare(self, model: keras.Model) -> keras.Model:
+        """`model` ready to train on these devices."""
+        for layer in model.layers:
+            if isinstance(layer, BatchNorm):
+                layer.synchronized = self.config.hardware.sync_batchnorm
+        return model
 
     def agree(self, text: str) -> str:
         """The leader's `text`, in every process."""

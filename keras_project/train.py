@@ -9,6 +9,9 @@ from shared.config import Config
 
 def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test the best epoch's weights and return what result.json holds."""
+    from shared.pretrained import prepared
+
+    config = prepared(config)
     # Imported here, so that a wrong config is told before TensorFlow loads.
     from keras_project.callbacks import build_callbacks, fit, resume
     from keras_project.classifier import compile_classifier
@@ -27,8 +30,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load(config)
     with runtime.strategy.scope():
-        model = build_model(config, data)
-    weights = starting_point(config, neutral_shapes(model), runtime.leader)
+        model = runtime.prepare(build_model(config, data))
+    weights = starting_point(config, neutral_shapes(model), data.folders, runtime.leader)
     load_weights(model, weights)
 
     run = Run.start_together(config, "keras", runtime.leader, runtime.agree)
@@ -43,6 +46,10 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config.train.epochs,
             callbacks=callbacks, validation_data=eval_dataset(config, data, data.val, runtime))
 
+        if not runtime.leader:
+            return {}
+        if runtime.processes > 1:  # the other workers have left
+            model = build_model(config, data)
         load_weights(model, read(run.best_weights))
         val, test = predict(model, config, data, runtime)
         return recorder.finish(facts["parameters"], val, test)

@@ -93,19 +93,13 @@ class SaveLast(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        self.agree(trainer)
+        agree_to_stop(trainer, self.recorder)
         if self.recorder.checkpoint_due(trainer.global_step) and trainer.global_step != self.saved:
             self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.agree(trainer)
+        agree_to_stop(trainer, self.recorder)
         self.save(trainer)
-
-    def agree(self, trainer: L.Trainer) -> None:
-        """A signal that one process got is everybody's, so that all stop at the same step."""
-        stop = self.recorder.stop
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(stop.signal is not None, all=False):
-            stop.signal = stop.signal or signal.SIGTERM
 
     def save(self, trainer: L.Trainer) -> None:
         write_checkpoint(self.file, lambda path: trainer.save_checkpoint(path, weights_only=False),
@@ -113,6 +107,13 @@ class SaveLast(Callback):
         self.saved = trainer.global_step  # with accumulation, several batches end at one step
         if self.recorder.stop.signal is not None:
             raise self.recorder.stopped(trainer.global_step, self.recorder.stop.signal)
+
+
+def agree_to_stop(trainer: L.Trainer, recorder: Recorder) -> None:
+    """A signal that one process got becomes everybody's, so that all stop at the same step."""
+    stop = recorder.stop
+    if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(stop.signal is not None, all=False):
+        stop.signal = stop.signal or signal.SIGTERM
 
 
 def checked(checkpoint: Path | None, model: nn.Module) -> Path | None:

@@ -8,11 +8,12 @@ import os
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from shared.errors import UserError
 from shared.hardware import share_evenly
 
+INTERPOLATIONS = ("bilinear", "bicubic")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +36,10 @@ class DatasetConfig:
                           low=0, high=2048)
     center_crop: float = key(1.0, "share of the shorter side that the central square keeps where a file is not cropped "
                              "at random, so in evaluation", above=0.0, high=1.0)
+    interpolation: str = key("bilinear", "how images are scaled, always antialiased; a pretrained checkpoint sets its "
+                             "own, as of center_crop, mean and std", choices=INTERPOLATIONS)
+    mean: list[float] = key([], "of the pixels of each channel, scaled to 0..1; empty: the data set's")
+    std: list[float] = key([], "their standard deviation; empty: the data set's")
     val_fraction: float = key(0.1, "share of the training images held out for validation, stratified by class; not "
                               "used where an image folder has train, val and test", low=0.0, high=0.9)
     test_fraction: float = key(0.1, "share held out for testing where an image folder has no test or val folder",
@@ -72,6 +77,8 @@ class AugmentConfig:
 class ModelConfig:
     name: str = key("resnet18", "architecture; python -m shared.models tells about each", choices=(
         "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_b3", "vit_tiny", "vit_small", "vit_base"))
+    pretrained: str = key("false", "false: initial weights; true: the published checkpoint, by way of the Hugging Face "
+                          "hub's cache; or a folder or .safetensors file in timm's format. Its preprocessing applies")
     stem: str = key("auto", "first layers of a ResNet: 3x3 stride 1 (small) or 7x7 stride 2 and pooling (large); auto: "
                     "small up to 64 pixels", choices=("auto", "small", "large"))
     patch_size: int = key(0, "side of a ViT's patches; 0: 4 up to images of 64 pixels, else 16", unit="pixels", low=0,
@@ -225,7 +232,8 @@ def usage(command: str, purpose: str) -> str:
             lines += ["", f"{head or 'run'}:"]
             section = head
         facts = item.metadata
-        kind = getattr(item.type, "__name__", str(item.type)) if item.type != list[str] else "list of str"
+        kind = getattr(item.type, "__name__", str(item.type)) if get_origin(item.type) is not list \
+            else f"list of {get_args(item.type)[0].__name__}"
         default = value_at(defaults, dotted)
         default = str(default).lower() if isinstance(default, bool) else "''" if default == "" else default
         allowed = " | ".join(map(str, facts["choices"])) or limits(facts)
@@ -333,7 +341,11 @@ def check(config: Config) -> None:
          "optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false")
     rule(dataset.name not in ("image_folder", "imagenet_mini") or dataset.root != "",
          f"dataset.name={dataset.name} needs dataset.root, the folder that holds train/<class>/*.jpg or <class>/*.jpg")
-    for dotted in ("output_dir", "resume", "init_from", "dataset.root"):
+    rule(len(dataset.mean) == len(dataset.std) and all(std > 0 for std in dataset.std),
+         f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for each channel, and std above 0")
+    rule(not (config.init_from and config.model.pretrained.lower() != "false"),
+         "init_from and model.pretrained both name a starting point; set model.pretrained=false or drop init_from")
+    for dotted in ("output_dir", "resume", "init_from", "model.pretrained", "dataset.root"):
         path = value_at(config, dotted)
         rule(not os.path.expanduser(path).startswith("~"), f"{dotted}='{path}' is in the home of nobody known here")
     rule(not dataset.root or Path(dataset.root).expanduser().is_dir(),

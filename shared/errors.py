@@ -15,6 +15,27 @@ class StoppedError(Exception):
         self.signal = signal
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is PyTorch's, TensorFlow's or Python's way to say that memory has run out.
+
+    Told by names and words, since no framework is imported here: torch.OutOfMemoryError on a GPU and a RuntimeError of
+    DefaultCPUAllocator on a CPU; tf.errors.ResourceExhaustedError on both.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    words = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory", "OOM when allocating")
+    return bool(names & {"MemoryError", "OutOfMemoryError", "ResourceExhaustedError"}) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def process_lost(error: BaseException) -> bool:
+    """Whether `error` is gloo's, NCCL's or TensorFlow's way to say that another process is gone."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "heartbeat",
+             "Connection refused", "Collective ops is aborted")
+    return bool(names & {"UnavailableError", "AbortedError", "DistBackendError", "DistNetworkError"}) or (
+        any(word in str(error) for word in words) and bool(names & {"RuntimeError", "OpError"}))
+
+
 def user_message(error: BaseException) -> str | None:
     """The one line to show for `error`, or None where it is a bug and deserves its traceback.
 

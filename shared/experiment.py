@@ -27,10 +27,10 @@ from shared.weights import (
 )
 
 
-def starting_point(config: Config, shapes: Shapes, leader: bool = True) -> Weights:
+def starting_point(config: Config, shapes: Shapes, folders: tuple[str, ...] = (), leader: bool = True) -> Weights:
     """Where training starts from, in this order: the run that `resume` names, whose checkpoint later overwrites what
-    is returned here; `init_from`; weights drawn from the seed."""
-    weights, source = starting_weights(config, shapes)
+    is returned here; `init_from`; a published checkpoint, `model.pretrained`; weights drawn from the seed."""
+    weights, source = starting_weights(config, shapes, folders)
     if config.resume in ("none", "auto"):
         say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
     return weights

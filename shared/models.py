@@ -112,8 +112,9 @@ def patch_of(settings: ModelConfig, image_size: int) -> int:
     """Pixels on a side of a ViT's patch. Raises `UserError` where the image is not made of whole ones."""
     patch = settings.patch_size or (SMALL_PATCH if image_size <= SMALL_IMAGES else PATCH)
     if image_size % patch:
-        raise UserError(f"images of {image_size} pixels are not made of whole patches of {patch}; set dataset.image_size "
-                        f"to a multiple such as {max(1, round(image_size / patch)) * patch}, or model.patch_size")
+        multiple = max(1, round(image_size / patch)) * patch
+        raise UserError(f"images of {image_size} pixels are not made of whole patches of {patch}; set "
+                        f"dataset.image_size to a multiple such as {multiple}, or model.patch_size")
     return patch
 
 

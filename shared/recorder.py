@@ -13,9 +13,9 @@ import numpy as np
 from shared import hardware
 from shared.best import Best
 from shared.config import Config
-from shared.errors import StoppedError, UserError
+from shared.errors import StoppedError, UserError, out_of_memory, process_lost
 from shared.metrics import split_scores
-from shared.runs import Run, to_json, write_json, write_whole
+from shared.runs import Run, append, to_json, write_json, write_whole
 from shared.stopping import StopRequest
 from shared.tracking import Tracker
 
@@ -36,6 +36,7 @@ class Recorder:
         self.stop = StopRequest()
         self.train_seconds = 0.0  # of training alone: validation and checkpoints do not count
         self.epoch_started: float | None = None
+        self.step = self.step_before = 0
         self.carried = 0.0  # seconds of the epoch in progress that were spent before a resume
         self.best_epoch = 0
         self.rows: list[dict[str, float]] = []
@@ -62,6 +63,7 @@ class Recorder:
             value = row[best.monitor]
             best.update(math.nan if value is None else value, round(row["epoch"]))
         self.best_epoch = best.epoch
+        self.step = 0 if math.isinf(step) else int(step)
         if state:
             self.train_seconds, self.carried = state["train_seconds"], state["epoch_seconds"]
 
@@ -79,7 +81,8 @@ class Recorder:
         for what, value in (("loss", loss), ("gradient's norm", gradient_norm)):
             if not math.isfinite(value):
                 raise UserError(self.explain(what, value, step))
-        if step % self.config.tracking.log_every_steps == 0 or step == 1:
+        self.step_before, self.step = self.step, step
+        if self.passed(self.config.tracking.log_every_steps) or self.step_before == 0:
             self.write(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
 
     def explain(self, what: str, value: float, step: int) -> str:
@@ -89,9 +92,9 @@ class Recorder:
         if self.run.leader:
             write_json(file, {"what": what, "value": str(value), "step": step, "epoch": epoch, "lr": rate,
                               "images": names})
-        return (f"the {what} is {value} at step {step} (epoch {epoch}, learning rate {rate:g}, images "
-                f"{', '.join(map(str, names[:4]))} ..., all of them in {file}); lower optimizer.lr, set "
-                "train.grad_clip or look with debug.detect_anomaly=true; the last checkpoint before it is in "
+        return (f"the {what} is {value} at step {step} (epoch {epoch}, learning rate {rate:g}); lower optimizer.lr, "
+                "set train.grad_clip or look with debug.detect_anomaly=true; the batch's images, "
+                f"{', '.join(map(str, names[:4]))} ..., are listed in {file}; the last checkpoint before it is in "
                 f"{self.run.checkpoints}")
 
     def training_ends(self) -> None:
@@ -103,7 +106,11 @@ class Recorder:
     def checkpoint_due(self, step: int) -> bool:
         """Whether to checkpoint after `step`. The end of an epoch is no such step: its own comes after validation."""
         every = self.config.train.checkpoint_every_steps
-        return step % self.steps != 0 and (self.stop.signal is not None or (every > 0 and step % every == 0))
+        return step % self.steps != 0 and (self.stop.signal is not None or (every > 0 and self.passed(every)))
+
+    def passed(self, every: int) -> bool:
+        """Whether a multiple of `every` lies among the steps told of last: one, or several that Keras ran at once."""
+        return self.step // every > self.step_before // every
 
     def stopped(self, step: int, number: int) -> StoppedError:
         """What to raise once a checkpoint of `step` is written and signal `number` asked to stop."""
@@ -132,8 +139,7 @@ class Recorder:
                **metrics}
         self.rows.append(row)
         if self.run.leader:
-            with self.run.metrics_file.open("a") as file:
-                file.write(to_json(row) + "\n")
+            append(self.run.metrics_file, to_json(row) + "\n")
             self.tracker.log(row)
 
     def epochs(self) -> list[dict[str, float]]:
@@ -170,8 +176,18 @@ class Recorder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.stop.restore()
-        if error is not None:
-            self.tracker.finish(None, status=1)
+        if error is None:
+            return
+        self.tracker.finish(None, status=1)
+        if out_of_memory(error):
+            batch = self.config.train.batch_size
+            raise UserError(f"train.batch_size={batch} did not fit into memory; try {max(1, batch // 2)}, a smaller "
+                            "dataset.image_size, hardware.precision=bf16 or more hardware.devices") from None
+        if process_lost(error):
+            if self.stop.signal is not None:
+                raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None
+            raise UserError("another process of this run ended, see its message; go on from the last checkpoint with "
+                            f"resume={self.run.folder}") from None
 
 
 def say(*words: object, leader: bool = True) -> None:

@@ -9,12 +9,13 @@ predictions.npz     logits, labels and indices of the test images
 result.json         the final scores; its presence says that the run has finished
 """
 
+import contextlib
 import datetime
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,37 @@ from shared.errors import UserError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it there: a reader sees the old file or the new, never half."""
+    """Let `write` fill a file beside `path`, then move it there: a reader sees the old file or the new, never half.
+
+    Raises:
+        UserError: where the disk is full or may not be written to; what was there before is still whole.
+    """
     unfinished = path.with_name(f"{path.name}.unfinished")
-    write(unfinished)
-    os.replace(unfinished, path)
+    with explained(path, unfinished):
+        write(unfinished)
+        os.replace(unfinished, path)
+
+
+@contextlib.contextmanager
+def explained(path: Path, unfinished: Path) -> Iterator[None]:
+    """Remove `unfinished` and raise `UserError` where `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); what was there before is whole; make "
+                        "room or choose another output_dir, and go on with resume=auto") from None
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a file. Raises `UserError` where that cannot be done; a line cut short is dropped on resuming."""
+    try:
+        with path.open("a") as file:
+            file.write(line)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); make room or choose another "
+                        "output_dir, and go on with resume=auto") from None
 
 
 def to_json(content: dict, indent: int | None = None) -> str:
@@ -47,25 +75,15 @@ def write_json(path: Path, content: dict) -> None:
 def write_checkpoint(path: Path, write: Callable[[Path], object], leader: bool = True) -> None:
     """Like `write_whole`, and keeps the file that was at `path` as `previous`, beside it.
 
-    Where several processes write together, the `leader` alone moves the files.
-
-    Raises:
-        UserError: where the file cannot be written; what was there before stays whole.
+    Where several processes write together, the `leader` alone moves the files. Raises like `write_whole`.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
+    with explained(path, unfinished):
         write(unfinished)
-        if not leader:
-            return
-        if path.exists():
+        if leader and path.exists():
             os.replace(path, path.with_stem("previous"))
-        os.replace(unfinished, path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        whole = next((file for file in (path, path.with_stem("previous")) if file.exists()), None)
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); "
-                        + (f"the checkpoint before it is whole; make room and go on with resume={path.parent.parent}"
-                           if whole else "make room, or choose another output_dir")) from None
+        if leader:
+            os.replace(unfinished, path)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -142,9 +160,9 @@ class Run:
                 return cls(max(unfinished, key=lambda folder: folder.name), config, framework, resumed=True)
         elif config.resume != "none":
             folder = Path(config.resume).expanduser()
-            if not (folder / "run.json").exists():
-                raise UserError(f"resume={config.resume}: no checkpoint and no run.json there; name a run folder, or "
-                                "use resume=none")
+            if not (folder / "config.yaml").exists():
+                raise UserError(f"resume={config.resume}: no checkpoint and no config.yaml there; name a run folder, "
+                                "or use resume=none")
             if read_run_json(folder)["framework"] != framework:
                 raise UserError(f"resume={config.resume} is a run of the other sibling; start from its weights with "
                                 f"init_from={config.resume}")

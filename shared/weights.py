@@ -18,6 +18,7 @@ from scipy.special import ndtri
 from shared.config import Config, to_yaml
 from shared.errors import UserError
 from shared.models import HEADS, family_of
+from shared.pretrained import checkpoint_of, fitted
 from shared.runs import write_whole
 from shared.sampling import WEIGHTS, fingerprint, uniforms
 
@@ -25,10 +26,6 @@ Shapes = dict[str, tuple[int, ...]]
 Weights = dict[str, np.ndarray]
 
 FORMAT = "lightning-keras-template/1"
-
-
-def head_of(model: str) -> tuple[str, ...]:
-    return HEADS[family_of(model)]
 
 
 def initial_weights(shapes: Shapes, seed: int) -> Weights:
@@ -68,27 +65,36 @@ def normal_deviation(name: str, shape: tuple[int, ...]) -> float | None:
 
 
 def decays(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
-    """Whether weight decay touches a parameter of this shape: kernels and matrices. Biases and what normalises do not
-    decay unless `norm_and_bias`, nor do, as in timm, a ViT's class token and position embedding, which have three axes."""
+    """Whether weight decay touches a parameter of this shape: kernels and matrices.
+
+    Biases and what normalises do not decay unless `norm_and_bias`, nor do, as in timm, a ViT's class token and position
+    embedding, which have three axes.
+    """
     return norm_and_bias or len(shape) in (2, 4)
 
 
-def starting_weights(config: Config, shapes: Shapes) -> tuple[Weights, str]:
-    """The weights that a new run starts from, and a line that says which they are.
+def starting_weights(config: Config, shapes: Shapes, folders: tuple[str, ...] = ()) -> tuple[Weights, str]:
+    """The weights that a new run starts from, and a line that says which they are: `init_from`, a published checkpoint,
+    else weights drawn from the seed. `folders` are the names of the class folders.
 
     Raises:
-        UserError: where `init_from` does not fit the model.
+        UserError: where `init_from` or the checkpoint does not fit the model.
     """
-    weights = initial_weights(shapes, config.seed)
-    if not config.init_from:
-        return weights, f"initial weights drawn with seed {config.seed}"
-    path = weight_file(config.init_from)
-    given, head = read(path), head_of(config.model.name)
-    if left_out := [name for name in head if name in given and given[name].shape != shapes[name]]:
-        given |= {name: weights[name] for name in left_out}
+    head, words = HEADS[family_of(config.model.name)], []
+    if config.init_from:
+        source = path = weight_file(config.init_from)
+        given = {name: tensor for name, tensor in read(path).items()
+                 if name not in head or tensor.shape == shapes[name]}
+    elif checkpoint := checkpoint_of(config):
+        source, path = checkpoint.source, checkpoint.weights
+        given, words = fitted(read(path), shapes, config.model.name, folders)
+    else:
+        return initial_weights(shapes, config.seed), f"initial weights drawn with seed {config.seed}"
+    if anew := [name for name in head if name not in given]:
+        given |= initial_weights({name: shapes[name] for name in anew}, config.seed)
+        words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
     refuse_misfit(given, shapes, path)
-    kept = f"; {', '.join(left_out)} drawn anew for {shapes[head[0]][0]} classes" if left_out else ""
-    return given, f"weights from {path}{kept}"
+    return given, "; ".join([f"weights from {source}", *words])
 
 
 def weight_file(given: str) -> Path:

@@ -20,15 +20,20 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 # tests fail.
 ONE_SIBLING_ONLY = {
     # The training step and the optimizer are hooks of a LightningModule ...
-    "lightning_project/classifier.py": {"Classifier"},
+    "lightning_project/classifier.py": {"Classifier", "counted"},
     # ... and arguments of compile(); the loss of a single step is a metric, since Keras reports running means.
     "keras_project/classifier.py": {"compile_classifier", "LastLoss"},
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
     "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
     "keras_project/data.py": {"train_dataset", "eval_dataset", "build_dataset", "read_dataset"},
-    # Lightning restores its callbacks, keeps its checkpoints and shows its progress itself, and checks none of them.
-    "lightning_project/callbacks.py": {"checked"},
-    "keras_project/callbacks.py": {"ResumableEarlyStopping", "SaveLast", "Progress", "variables_of", "resume"},
+    # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file.
+    "lightning_project/callbacks.py": {"checked", "agree_to_stop"},
+    "keras_project/callbacks.py": {"ResumableEarlyStopping", "Progress", "variables_of", "resume", "fit"},
+    # Each DDP process predicts its share; a Keras strategy puts shares together itself.
+    "lightning_project/evaluate.py": {"gathered"},
+    # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
+    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank"},
+    "keras_project/runtime.py": {"connect_tpu", "find_cluster", "has_tpu_support"},
     # torchvision's policies take one image, keras-cv's a batch.
     "lightning_project/augment.py": {"apply_policy"},
     # PyTorch's optimizers are the formula; LambdaLR stands beside the optimizer, a Keras schedule goes into it.
@@ -45,18 +50,22 @@ ONE_SIBLING_ONLY = {
     "keras_project/models/efficientnet.py": {"block", "normed", "squeeze_excite"},
     "lightning_project/models/vit.py": {"Attention", "Block", "PatchEmbed", "Perceptron", "VisionTransformer"},
     "keras_project/models/vit.py": {"AttendedValues", "Tokens", "block"},
-    # PyTorch has depthwise convolutions of its own layout, pads as asked, and its BatchNorm is the formula; over several
-    # processes it needs one that runs on CPUs.
+    # PyTorch's convolutions are depthwise and pad as asked, and its BatchNorm is the formula, on one device; over
+    # several CPUs it has none.
     "lightning_project/models/layers.py": {"SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
     "keras_project/models/layers.py": {"BatchNorm", "DepthwiseConv", "convolution", "gelu", "with_head"},
 }
 OTHER_ARGUMENTS = {
     "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",
     "optim.py:build_optimizer": "a Keras schedule is an argument of the optimizer, and it finds the variables itself",
+    "runtime.py:build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
+    "callbacks.py:SaveLast.__init__": "Lightning collects what callbacks keep, Keras does not",
+    "callbacks.py:SaveLast.save": "a Trainer knows its step and what to save",
     "probe.py:Snapshots.__init__": "a Trainer brings the test images along",
 }
 # Methods that a framework calls: their names and arguments are the framework's.
-HOOKS = re.compile(r"on_\w+|call|update_state|result|get_config|__call__|__len__|__getitem__|__iter__")
+HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|forward|update_state|result|get_config|__call__|__len__|"
+                   r"__getitem__|__iter__")
 
 
 def modules(folder: str) -> dict[str, Path]:
@@ -114,7 +123,8 @@ PAIRS = {pair.name: pair for pair in pairs()}
 def test_both_siblings_have_the_same_files():
     lightning, keras = (modules(folder) for folder in SIBLINGS)
     assert {"train.py", "evaluate.py", "data.py", "augment.py", "optim.py", "callbacks.py", "runtime.py",
-            "models/__init__.py", "models/resnet.py", "models/efficientnet.py", "models/vit.py"} <= set(lightning) & set(keras)
+            "models/__init__.py", "models/resnet.py", "models/efficientnet.py",
+            "models/vit.py"} <= set(lightning) & set(keras)
     for mine, other, word in ((lightning, keras, "PyTorch"), (keras, lightning, "Keras")):
         for name in set(mine) - set(other):
             documentation = ast.get_docstring(tree_of(mine[name])) or ""

@@ -1,4 +1,4 @@
-"""Layers whose formula in Keras differs from PyTorch's, with PyTorch's formula, and what all models begin or end with."""
+"""Layers whose formula in Keras differs from PyTorch's, with PyTorch's formula, and parts that several models have."""
 
 import keras
 import tensorflow as tf
@@ -16,10 +16,13 @@ class BatchNorm(keras.layers.BatchNormalization):
     Keras stores the latter. Keras' own layer is also slower, since it never takes TensorFlow's fused kernel.
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs):
-        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+        replicas = tf.distribute.get_replica_context()
+        if training and self.trainable and self.synchronized and replicas and replicas.num_replicas_in_sync > 1:
+            return self.normalise_together(inputs, replicas)
         if inputs.dtype == tf.float64:  # for which TensorFlow has no fused kernel
             return self.normalise(inputs, training)
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
@@ -42,6 +45,20 @@ class BatchNorm(keras.layers.BatchNormalization):
             mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
         return tf.nn.batch_normalization(inputs, mean, variance, tf.convert_to_tensor(self.beta),
                                          tf.convert_to_tensor(self.gamma), self.epsilon)
+
+    def normalise_together(self, inputs: tf.Tensor, replicas: tf.distribute.ReplicaContext) -> tf.Tensor:
+        """The same with the statistics of the global batch, of which each replica has an equal share."""
+        x = inputs if inputs.dtype == tf.float64 else tf.cast(inputs, tf.float32)
+        count = tf.cast(tf.size(x) // x.shape[-1] * replicas.num_replicas_in_sync, x.dtype)
+
+        def total(values: tf.Tensor) -> tf.Tensor:
+            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, self._reduction_axes))
+        mean = total(x) / count
+        x = x - mean
+        variance = total(tf.square(x)) / count
+        self.update(mean, variance * (count / (count - 1)))
+        scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(x * scale + tf.convert_to_tensor(self.beta), inputs.dtype)
 
     def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

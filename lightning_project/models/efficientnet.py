@@ -1,8 +1,8 @@
 """EfficientNet, after Tan and Le (arXiv:1905.11946), with timm's names.
 
-Written out, though timm has it: there BatchNorm and activation are one class of timm's own, which BatchNorm over several
-processes would not know, and timm is then needed by the tests only. As in timm's own weights, convolutions pad alike on
-all sides, not as TensorFlow does, and BatchNorm has PyTorch's momentum 0.1 and eps 1e-5.
+Written out, though timm has it: there BatchNorm and activation are one class of timm's own, which our BatchNorm over
+several processes would not know, and so timm is needed by the tests only. As in timm's own weights, convolutions pad
+alike on all sides, not as TensorFlow does, and BatchNorm has PyTorch's momentum 0.1 and eps 1e-5.
 """
 
 import torch

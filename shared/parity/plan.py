@@ -11,6 +11,7 @@ from shared.errors import UserError
 from shared.models import stem_of
 from shared.parity.pictures import write_pictures
 from shared.parity.request import MARKS, Task
+from shared.pretrained import prepared
 
 RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients", 6: "learning rate", 7: "steps",
          8: "epoch metrics", 9: "scores"}
@@ -46,9 +47,9 @@ def base_of(config: Config) -> Config:
     """
     if config.hardware.accelerator == "gpu":
         raise UserError("parity compares on the CPU, where float64 is at hand; leave hardware.accelerator out")
-    base = changed(config, resume="none", debug=DebugConfig(), augment__policy="none", model__dropout=0.0,
-                   model__stochastic_depth=0.0, hardware__accelerator="cpu",
-                   hardware__precision=precision_of(config), tracking__mode="disabled", tracking__tensorboard=False,
+    base = changed(prepared(config), resume="none", debug=DebugConfig(), augment__policy="none",
+                   model__pretrained="false", model__dropout=0.0, model__stochastic_depth=0.0,
+                   hardware__accelerator="cpu", hardware__precision=precision_of(config), tracking__mode="disabled", tracking__tensorboard=False,
                    tracking__log_every_steps=1, train__early_stopping_patience=0)
     check(base)
     return base
@@ -128,8 +129,9 @@ def fit_task(config: Config, data: Data, optimizer: str, steps: int) -> Task:
     wanted = math.ceil((per_epoch * batch) * (1 + len(data.val) / len(data.train))) + 2 * len(data.classes)
     limit = min(wanted, config.dataset.limit_train or wanted)
     rate, decay = OPTIMIZERS[optimizer]
-    fit = changed(small(config, data, FIT_SIZE, FIT_PATCH), dataset__limit_train=limit, dataset__limit_test=4 * batch + 3,
-                  train__epochs=epochs, train__eval_batch_size=batch + 2, train__grad_clip=1.0,
+    fit = changed(small(config, data, FIT_SIZE, FIT_PATCH), dataset__limit_train=limit,
+                  dataset__limit_test=4 * batch + 3, train__epochs=epochs,
+                  train__eval_batch_size=batch + 2, train__grad_clip=1.0,
                   debug__limit_batches=per_epoch, optimizer__name=optimizer, optimizer__lr=rate,
                   optimizer__weight_decay=decay, schedule__name="cosine", schedule__warmup_epochs=0.5)
     return Task(f"fit-{optimizer}", "fit", fit)

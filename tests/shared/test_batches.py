@@ -100,8 +100,43 @@ def test_evaluation_counts_every_image_once_in_order_and_changes_none():
     assert len(batches) == 3
     seen = [batches[i] for i in range(3)]
     assert [batch["index"].tolist() for batch in seen] == [[0, 1], [2, 3], [4]]
-    assert all(set(batch) == {"image", "target", "index"} for batch in seen)
+    assert all(set(batch) == {"image", "target", "index", "weight"} for batch in seen)
+    assert all(batch["weight"].all() for batch in seen)
     assert np.array_equal(np.concatenate([batch["target"] for batch in seen]), np.eye(3)[np.arange(5) % 3])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("images", [33, 97])
+def test_processes_share_out_evaluation_and_count_each_image_once(images, processes):
+    data, config = data_of(10, val=images), config_of()
+    config.train.eval_batch_size = 16
+    parts = [EvalBatches(config, data, data.val, (rank, processes), multiple_of=processes) for rank in range(processes)]
+    counted = []
+    for step in range(len(parts[0])):
+        batches = [part[step] for part in parts]
+        assert len({len(batch["index"]) for batch in batches}) == 1  # equal shares
+        for batch in batches:
+            assert batch["image"][:, 0, 0, 0].tolist() == batch["index"].tolist()
+            counted += batch["index"][batch["weight"] > 0].tolist()
+    assert counted == list(range(images))
+
+
+def test_processes_share_out_a_training_batch():
+    data, config = data_of(10), config_of(crop="pad", flip=True, mixup_alpha=1.0)
+    whole = TrainBatches(config, data)[1]
+    shares = [TrainBatches(config, data, (rank, 2))[1] for rank in range(2)]
+    for name in ("image", "target", "index", "flip", "opacity"):
+        assert np.array_equal(np.concatenate([share[name] for share in shares]), whole[name]), name
+    # Partners are neighbours within a share, and so the same images.
+    assert [share["index"][share["partner"]].tolist() for share in shares] \
+        == whole["index"][whole["partner"]].reshape(2, 2).tolist()
+
+
+def test_names_of_a_batch_are_its_files_or_indices(files):
+    data, config = data_of(10), config_of(batch_size=2)
+    assert TrainBatches(config, data).names(3) == TrainBatches(config, data)[3]["index"].tolist()
+    named = TrainBatches(config, files)
+    assert named.names(1) == [files.train.files[i] for i in named.indices(1)]
 
 
 def test_limited_evaluation_stops_early():

@@ -9,7 +9,7 @@ import pytest
 
 from shared import command
 from shared.config import REPOSITORY, Config, parse
-from shared.errors import UserError, user_message
+from shared.errors import StoppedError, UserError, user_message
 
 # Python imports this module at its start, so that the entry point runs as it is and still cannot load a framework.
 BLOCKER = """
@@ -131,7 +131,8 @@ def test_run_hands_the_config_to_the_work(words):
 @pytest.mark.parametrize(("error", "status", "text"), [
     (UserError("what is wrong"), 2, "error: what is wrong\n"),
     (UserError("two\nlines"), 2, "error: two lines\n"),
-    (KeyboardInterrupt(), 130, "\nstopped; resume=auto goes on from the last finished epoch\n"),
+    (StoppedError("saved", 15), 143, "\nsaved\n"),
+    (KeyboardInterrupt(), 130, "\nstopped; resume=auto goes on from the last checkpoint, if there is one\n"),
 ])
 def test_what_work_raises_becomes_one_line_and_a_status(words, capsys, error, status, text):
     def work(config: Config) -> None:

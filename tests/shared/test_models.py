@@ -40,8 +40,8 @@ def test_stem_and_patches_follow_the_image_unless_they_are_named():
 
 
 def test_an_image_of_broken_patches_is_refused():
-    with pytest.raises(UserError, match="100 pixels are not made of whole patches of 16; set dataset.image_size to a "
-                                        "multiple such as 96, or model.patch_size"):
+    with pytest.raises(UserError, match=r"100 pixels are not made of whole patches of 16; set dataset\.image_size to a "
+                                        r"multiple such as 96, or model\.patch_size"):
         patch_of(ModelConfig(), 100)
 
 

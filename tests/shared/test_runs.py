@@ -1,6 +1,7 @@
 """The run folder: made once, found again, written whole."""
 
 import datetime
+import errno
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from shared import hardware, runs
 from shared.config import Config, load
 from shared.errors import UserError
-from shared.runs import Run, last_checkpoint, to_json, write_json, write_whole
+from shared.runs import Run, last_checkpoint, refuse_checkpoint, to_json, write_checkpoint, write_json, write_whole
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_auto_goes_on_with_the_newest_unfinished_run_of_this_sibling_and_seed(co
     trained(config, "keras", "20260101-000000")
     newest = trained(config, "keras", "20260103-000000")
     (trained(config, "keras", "20260104-000000").folder / "result.json").touch()    # finished
-    (trained(config, "keras", "20260105-000000").folder / "checkpoints" / "last.safetensors").unlink()
+    (trained(config, "keras", "20260102-000000").folder / "checkpoints" / "last.safetensors").unlink()
     trained(config, "lightning", "20260106-000000")
     trained(Config(output_dir=config.output_dir, seed=11), "keras", "20260107-000000")
     config.resume = "auto"
@@ -152,10 +153,74 @@ def test_a_checkpoint_whose_writing_was_cut_off_is_none(config):
     run = Run.start(config, "keras")
     (run.checkpoints / "last.safetensors.unfinished").touch()
     assert last_checkpoint(run.folder) is None
-    config.resume = "auto"
-    assert not Run.start(config, "keras").resumed
+    (run.checkpoints / "previous.safetensors").touch()
+    assert last_checkpoint(run.folder) == run.checkpoints / "previous.safetensors"
     (run.checkpoints / "last.safetensors").touch()
     assert last_checkpoint(run.folder) == run.checkpoints / "last.safetensors"
+
+
+def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew_in_its_folder(config):
+    run = Run.start(config, "keras")
+    config.resume = "auto"
+    again = Run.start(config, "keras")
+    assert again.folder == run.folder
+    assert again.resumed
+    assert again.last_checkpoint() is None
+    again.describe(device="one")  # though the first was cut off before it wrote run.json
+    assert json.loads((run.folder / "run.json").read_text())["device"] == "one"
+
+
+def test_a_checkpoint_takes_the_place_of_the_last_and_keeps_it_as_the_previous(config):
+    run = Run.start(config, "keras")
+    file = run.checkpoints / "last.safetensors"
+    for content in ("one", "two", "three"):
+        write_checkpoint(file, lambda path, content=content: path.write_text(content))
+    assert {path.name: path.read_text() for path in run.checkpoints.iterdir()} \
+        == {"last.safetensors": "three", "previous.safetensors": "two"}
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before_it(config):
+    run = Run.start(config, "keras")
+    file = run.checkpoints / "last.safetensors"
+    write_checkpoint(file, lambda path: path.write_text("whole"))
+
+    def full(path: Path) -> None:
+        path.write_text("ha")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(UserError, match=r"last.safetensors cannot be written .No space left on device.; what was"):
+        write_checkpoint(file, full)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["last.safetensors"]
+    assert file.read_text() == "whole"
+
+
+def test_a_refused_checkpoint_names_the_one_before_it_where_there_is_one(tmp_path):
+    last = tmp_path / "last.ckpt"
+    assert "init_from=" in str(refuse_checkpoint(last, "cut short"))
+    last.with_stem("previous").touch()
+    assert "delete it to go on from previous.ckpt" in str(refuse_checkpoint(last, "cut short"))
+
+
+def test_the_leader_tells_the_others_its_folder(config):
+    told = []
+
+    def agree(text: str) -> str:
+        told.append(text) if text else None
+        return told[0] if told else ""
+    leader = Run.start_together(config, "keras", leader=True, agree=agree)
+    other = Run.start_together(config, "keras", leader=False, agree=agree)
+    assert other.folder == leader.folder.absolute()
+    assert (leader.leader, other.leader, other.resumed) == (True, False, False)
+    other.describe(device="two")
+    assert not (leader.folder / "run.json").exists()  # the leader alone writes
+
+
+def test_the_others_leave_where_the_leader_failed(config):
+    config.resume = config.output_dir
+    with pytest.raises(UserError, match="no checkpoint"):
+        Run.start_together(config, "keras", leader=True, agree=lambda text: text)
+    with pytest.raises(SystemExit) as left:
+        Run.start_together(config, "keras", leader=False, agree=lambda text: text)
+    assert left.value.code == 2
 
 
 def test_a_named_run_goes_on_under_its_name(config, monkeypatch):
@@ -169,17 +234,33 @@ def test_a_named_run_goes_on_under_its_name(config, monkeypatch):
 
 def test_a_resumed_run_keeps_when_and_from_what_it_started(config):
     old = trained(config)
-    old.describe(fingerprints={"order": "first"}, device="one")
+    old.describe(fingerprints={"order": "first", "initial_weights": "1"}, device="one")
     config.resume = str(old.folder)
-    Run.start(config, "keras").describe(fingerprints={"order": "second"}, device="two")
-    before, after = old.folder / "run.json", json.loads((old.folder / "run.json").read_text())
-    assert after["fingerprints"] == {"order": "first"}
+    started = json.loads((old.folder / "run.json").read_text())["started"]
+    Run.start(config, "keras").describe(fingerprints={"order": "first", "initial_weights": "2"}, device="two")
+    after = json.loads((old.folder / "run.json").read_text())
+    assert after["fingerprints"] == {"order": "first", "initial_weights": "1"}
     assert after["device"] == "two"
-    assert before.is_file()
+    assert after["started"] == started
+
+
+@pytest.mark.parametrize("change", [{"fingerprints": {"order": "second"}}, {"sizes": {"train": 2}}, {"classes": ["b"]}])
+def test_a_run_is_not_resumed_with_other_images_or_batches(config, change):
+    old = trained(config)
+    facts = {"fingerprints": {"order": "first"}, "sizes": {"train": 1}, "classes": ["a"]}
+    old.describe(**facts)
+    before = (old.folder / "run.json").read_bytes()
+    config.resume = str(old.folder)
+    with pytest.raises(UserError, match="began with another"):
+        Run.start(config, "keras").describe(**facts | change)
+    config.train.batch_size += 1
+    with pytest.raises(UserError, match="began with another global_batch"):
+        Run.start(config, "keras").describe(**facts)
+    assert (old.folder / "run.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(("damage", "framework", "hint"), [
-    (lambda run: (run.checkpoints / "last.safetensors").unlink(), "keras", "no checkpoint in its checkpoints folder"),
+    (lambda run: (run.folder / "config.yaml").unlink(), "keras", "no checkpoint and no config.yaml there"),
     (lambda run: None, "lightning", "is a run of the other sibling; start from its weights with init_from="),
     (lambda run: (run.folder / "run.json").write_text("{"), "keras", "its run.json is missing or damaged"),
     (lambda run: (run.folder / "run.json").unlink(), "keras", "its run.json is missing or damaged"),

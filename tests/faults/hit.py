@@ -1,0 +1,76 @@
+"""A training that a fault hits: python tests/faults/hit.py SIBLING FAULT STEP [word ...]
+
+FAULT comes after training step STEP, counted over the run:
+kill, kill-worker      SIGKILL to the process, or to the second process of a run of two
+term, int              SIGTERM or SIGINT
+kill-writing           SIGKILL when half of the next checkpoint is written
+kill-moving            SIGKILL when the old checkpoint has been moved away and the new one is not yet in its place
+full-disk              from there on no file can grow beyond 1 MiB
+nan                    the loss of the step is not a number
+none                   nothing
+"""
+
+import importlib
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from shared import runs
+from shared.command import report_errors
+from shared.config import parse
+from shared.recorder import Recorder
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def replace_or_die(fault: str) -> Any:
+    original = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        moving = str(target).rpartition("/")[2].startswith("previous.")
+        if moving and fault == "kill-writing":
+            unfinished = next(Path(target).parent.glob("*.unfinished"))
+            os.truncate(unfinished, unfinished.stat().st_size // 2)
+            die()
+        original(source, target)
+        if moving:
+            die()
+    return replace
+
+
+def strike(fault: str, worker: bool) -> None:
+    if fault in ("kill", "kill-worker") and worker == (fault == "kill-worker"):
+        die()
+    if fault in ("term", "int") and not worker:
+        os.kill(os.getpid(), {"term": signal.SIGTERM, "int": signal.SIGINT}[fault])
+    if fault in ("kill-writing", "kill-moving") and not worker:
+        runs.os = mock.Mock(wraps=os, replace=replace_or_die(fault))
+    if fault == "full-disk":
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
+
+
+def main() -> None:
+    sibling, fault, step, *words = sys.argv[1:]
+    original = Recorder.step_ends
+
+    def step_ends(self: Recorder, now: int, loss: float, *rest: float) -> None:
+        hit = now == int(step)
+        original(self, now, float("nan") if hit and fault == "nan" else loss, *rest)
+        if hit:
+            strike(fault, worker=not self.run.leader)
+
+    with mock.patch.object(Recorder, "step_ends", step_ends):
+        # What `train.py` does, with this file's command line left in place, which DDP starts the other processes with.
+        train = importlib.import_module(f"{sibling}_project.train").train
+        report_errors(lambda: train(parse(words, "train.py", "")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Trainings in processes of their own, which faults may hit, and what is compared of them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+HIT = Path(__file__).with_name("hit.py")
+# Six steps an epoch, a checkpoint after every second.
+WORDS = ("dataset.limit_train=110", "dataset.limit_test=40", "train.batch_size=16", "train.epochs=3",
+         "train.checkpoint_every_steps=2", "train.early_stopping_patience=3", "tracking.mode=disabled",
+         "tracking.log_every_steps=1", "hardware.threads=1", "hardware.precision=fp32", "hardware.accelerator=cpu",
+         "optimizer.name=adamw", "optimizer.lr=0.001", "resume=auto")
+STEPS = 18
+TEST_SECONDS = 240
+
+
+@dataclass
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def last(self) -> str:
+        """The last line on stderr that is ours: what TensorFlow and gloo say while they go down may follow it."""
+        lines = [line for line in self.err.splitlines() if line.startswith(("error: ", "stopped "))]
+        return lines[-1] if lines else self.err[-2000:]
+
+
+def start(sibling: str, folder: Path, *words: str, fault: str = "none", step: int = 0,
+          env: dict[str, str] | None = None) -> subprocess.Popen:
+    command = [sys.executable, str(HIT), sibling, fault, str(step), *WORDS, f"output_dir={folder}", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, **(env or {})})
+
+
+def wait(process: subprocess.Popen, seconds: float = TEST_SECONDS) -> Ended:
+    """The end of a process; it is killed, and the test fails, where it takes longer."""
+    started = time.monotonic()
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {seconds} s:\n{out[-1000:]}\n{err[-3000:]}") from None
+    return Ended(process.returncode, out, err, time.monotonic() - started)
+
+
+def run(sibling: str, folder: Path, *words: str, **more: Any) -> Ended:
+    return wait(start(sibling, folder, *words, **more))
+
+
+def only_run(folder: Path, sibling: str) -> Path:
+    """The one run folder there is."""
+    found = list(folder.glob(f"*/{sibling}_*"))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def trained_state(run_folder: Path) -> dict[str, str]:
+    """A digest of the best weights and, where safetensors hold it, of all that the last checkpoint holds."""
+    files = [run_folder / "best.safetensors", *run_folder.glob("checkpoints/last.safetensors")]
+    return {f"{file.name} {name}": hashlib.sha256(np.ascontiguousarray(tensor)).hexdigest()
+            for file in files for name, tensor in load_file(file).items()}
+
+
+def rows(run_folder: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without what a clock or a memory counter says."""
+    found = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith(("perf/", "time/"))} for row in found]
+
+
+def assert_same_training(whole: Path, other: Path) -> None:
+    """Bit for bit the same weights, predictions and metrics, without gaps or repeats."""
+    assert rows(other) == rows(whole)
+    expected, found = trained_state(whole), trained_state(other)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+    scores = [json.loads((folder / "result.json").read_text()) for folder in (whole, other)]
+    for name in ("test/accuracy", "test/loss", "val/accuracy", "best_epoch", "epochs"):
+        assert scores[0][name] == scores[1][name], name
