@@ -3,13 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= all,dev
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 
+# One environment for both siblings, unless `make setup-gpu` has made one for each and this one is not there.
+ifeq ($(wildcard $(BIN)/python)$(filter-out 2,$(words $(wildcard .venv-lightning/bin/python .venv-keras/bin/python))),)
+READY := setup-gpu
+LIGHTNING := .venv-lightning/bin/python
+KERAS := .venv-keras/bin/python
+else
+READY := setup
+LIGHTNING := $(BIN)/python
+KERAS := $(BIN)/python
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint lightning keras compare parity bench clean
+.PHONY: help setup setup-gpu train test test-faults lint lightning keras compare parity bench clean
 
 help:  ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is handed on: make lightning ARGS="configs/cifar10_resnet18.yaml seed=1"'
 	@echo '  PYTHON=python3.12 chooses the interpreter, EXTRAS=keras,dev sets up one sibling alone'
@@ -18,36 +30,47 @@ help:  ## say what can be made
 $(VENV)/.installed-$(EXTRAS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11, 4) <= sys.version_info[:3] < (3, 14) else "Python 3.11.4 to 3.13 is needed; this is " + sys.version.split()[0] + ". Name one: make setup PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(VENV)/.installed-$(EXTRAS)  ## make .venv and install both siblings into it
 
-train: setup  ## train both siblings on the embedded data set and compare them
-	@$(BIN)/python lightning_project/train.py $(ARGS)
-	@$(BIN)/python keras_project/train.py $(ARGS)
-	@$(BIN)/python -m shared.compare
+# Recursive, so that each environment has the stamps of one. Their CUDA libraries would overwrite each other.
+setup-gpu:  ## on a GPU machine: .venv-lightning and .venv-keras, one environment per sibling
+	@$(MAKE) --no-print-directory setup VENV=.venv-lightning EXTRAS=lightning,dev
+	@$(MAKE) --no-print-directory setup VENV=.venv-keras EXTRAS=keras-gpu,dev
 
-test: setup  ## run the test suite
-	$(BIN)/python -m pytest $(ARGS)
+train: $(READY)  ## train both siblings on the embedded data set and compare them
+	@$(LIGHTNING) lightning_project/train.py $(ARGS)
+	@$(KERAS) keras_project/train.py $(ARGS)
+	@$(LIGHTNING) -m shared.compare
 
-lint: setup  ## check the style
-	$(BIN)/python -m ruff check .
+test: $(READY)  ## run the test suite
+	$(LIGHTNING) -m pytest $(ARGS)
+ifneq ($(LIGHTNING),$(KERAS))
+	$(KERAS) -m pytest $(ARGS)
+endif
 
-lightning: setup  ## train with PyTorch Lightning: ARGS="file.yaml key=value"
-	@$(BIN)/python lightning_project/train.py $(ARGS)
+test-faults: $(READY)  ## kill, cut off and starve trainings, about half an hour
+	$(LIGHTNING) -m pytest tests/faults $(ARGS)
 
-keras: setup  ## train with Keras: ARGS="file.yaml key=value"
-	@$(BIN)/python keras_project/train.py $(ARGS)
+lint: $(READY)  ## check the style
+	$(LIGHTNING) -m ruff check .
 
-compare: setup  ## compare the newest run of each sibling, or ARGS="RUN RUN"
-	@$(BIN)/python -m shared.compare $(ARGS)
+lightning: $(READY)  ## train with PyTorch Lightning: ARGS="file.yaml key=value"
+	@$(LIGHTNING) lightning_project/train.py $(ARGS)
 
-parity: setup  ## prove that both siblings run the same experiment
-	@$(BIN)/python -m shared.parity $(ARGS)
+keras: $(READY)  ## train with Keras: ARGS="file.yaml key=value"
+	@$(KERAS) keras_project/train.py $(ARGS)
 
-bench: setup  ## measure what data and callbacks cost beside the bare training step
-	@$(BIN)/python -m shared.bench $(ARGS)
+compare: $(READY)  ## compare the newest run of each sibling, or ARGS="RUN RUN"
+	@$(LIGHTNING) -m shared.compare $(ARGS)
 
-clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+parity: $(READY)  ## prove that both siblings run the same experiment
+	@$(LIGHTNING) -m shared.parity $(ARGS)
+
+bench: $(READY)  ## measure what data and callbacks cost beside the bare training step
+	@$(LIGHTNING) -m shared.bench $(ARGS)
+
+clean:  ## remove the environments and caches; runs stay
+	rm -rf $(VENV) .venv-lightning .venv-keras .pytest_cache .ruff_cache *.egg-info

@@ -27,7 +27,7 @@ class Classifier(L.LightningModule):
     def __init__(self, config: Config, model: nn.Module, classes: int, steps: int):
         super().__init__()
         self.config, self.model, self.steps = config, model, steps
-        self.counts: dict[str, dict[str, torch.Tensor]] = {}
+        self.counts: Batch = {}
         # "micro" is top-1 over all images; torchmetrics' default is the mean of the classes' accuracies.
         self.metrics = nn.ModuleDict({f"{split}_metrics": nn.ModuleDict({
             "loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro")})
@@ -35,23 +35,25 @@ class Classifier(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the metrics of the epoch in progress have counted."""
-        counts = {}
-        for name, metric in self.metrics["train_metrics"].items():
-            with metric.sync_context():  # over all processes
-                counts[name] = {state: getattr(metric, state).clone() for state in metric._defaults}
-        in_epoch = self.trainer.global_step % self.steps != 0
-        checkpoint["train_metrics"] = counts if in_epoch else {}
+        if self.trainer.global_step % self.steps:
+            own = {f"{name}.{state}": getattr(metric, state) for name, metric in self.metrics["train_metrics"].items()
+                   for state in metric._defaults}
+            # (processes, ...) each; all_gather leaves out the first axis where there is one process.
+            checkpoint["train_metrics"] = {name: self.all_gather(value).reshape(-1, *value.shape).cpu()
+                                           for name, value in own.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.counts = checkpoint["train_metrics"]
+        self.counts = checkpoint.get("train_metrics", {})
 
     def on_train_start(self) -> None:
-        for name, states in self.counts.items():
-            metric = self.metrics["train_metrics"][name]
-            for state, value in states.items():
-                # The first process goes on with everybody's counts, the others from nothing.
-                setattr(metric, state, value.to(self.device) * (self.trainer.global_rank == 0))
-            metric._update_count += 1
+        for name, counts in self.counts.items():
+            metric_name, state = name.split(".")
+            metric = self.metrics["train_metrics"][metric_name]
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+            # On another number of processes the first goes on with everybody's counts, the others from nothing.
+            value = counts[rank] if len(counts) == processes else counts.sum(dim=0) * (rank == 0)
+            setattr(metric, state, value.to(self.device))
+            metric._update_count = 1
         self.counts = {}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

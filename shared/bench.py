@@ -7,7 +7,6 @@ many bare training steps (forward, backward, update) of the same model and preci
 already. The data are random, of CIFAR-10's shape. A ratio of 1 means that the step is all that costs time.
 """
 
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from shared.command import report_errors
 from shared.config import parse, to_yaml
 from shared.errors import UserError
 from shared.hardware import cpu_name
+from shared.interpreters import interpreter, not_runnable, required
 
 ROUNDS = 3
 BATCHES = 12  # per epoch
@@ -52,7 +52,7 @@ def main() -> None:
         print(f"{cpu_name()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
         print(f"{'':10} {'train.py':>18} {'bare step':>18} {'ratio (lowest to highest)':>28}")
         for sibling in ("lightning", "keras"):
-            if importlib.util.find_spec("torch" if sibling == "lightning" else "tensorflow") is None:
+            if interpreter(sibling) is None:
                 print(f"{sibling:10} not installed here")
                 continue
             rounds = measure(sibling, file, Path(folder))
@@ -65,8 +65,11 @@ def main() -> None:
 def measure(sibling: str, config: Path, folder: Path) -> list[dict[str, float]]:
     """Images per second of `train` and of the `bare` step in each round."""
     out = folder / f"{sibling}.json"
-    done = subprocess.run([sys.executable, "-m", f"{sibling}_project.bench", str(config), str(out), str(ROUNDS)],
-                          cwd=folder, capture_output=True, text=True)
+    command = [required(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), str(ROUNDS)]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError as error:
+        raise not_runnable(sibling, error) from None
     if done.returncode:
         raise UserError(f"{sibling} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return json.loads(out.read_text())

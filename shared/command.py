@@ -32,7 +32,8 @@ def report_errors(work: Callable[[], object]) -> None:
     try:
         work()
     except StoppedError as stopped:
-        print(f"\n{stopped}", file=sys.stderr)
+        if str(stopped):  # of several processes one speaks
+            print(f"\n{stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)  # as a shell counts a process that the signal ended
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning answers Ctrl-C itself and leaves with status 1.

@@ -114,6 +114,8 @@ class Recorder:
 
     def stopped(self, step: int, number: int) -> StoppedError:
         """What to raise once a checkpoint of `step` is written and signal `number` asked to stop."""
+        if not self.run.leader:
+            return StoppedError("", number)
         return StoppedError(f"stopped by {signal.Signals(number).name} after step {step}, which is saved; go on with "
                        f"resume={self.run.folder}", number)
 

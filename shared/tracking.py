@@ -1,10 +1,14 @@
 """Weights & Biases and TensorBoard under one set of names. Neither may ever stop a training."""
 
+import contextlib
+import logging
 import netrc
 import os
 import sys
+import tempfile
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -13,6 +17,12 @@ from shared.runs import Run
 
 # In every row, so that a dashboard can lay two runs over each other whatever each framework calls a step.
 AXES = ("samples", "epoch", "time/train_s")
+
+# Seconds that W&B's server may keep a run waiting, once at its start and once at its end.
+PATIENCE = 15
+
+# Bytes that must fit on W&B's disk before each row: more than W&B writes at a time.
+ROOM = 65536
 
 
 def api_key_configured() -> bool:
@@ -51,9 +61,8 @@ class Tracker:
             action()
             return True
         except Exception as error:
-            reason = str(error).strip().splitlines()
-            print(f"{name} failed and is left out from here on: {reason[0] if reason else type(error).__name__}; "
-                  "metrics.jsonl has everything", file=sys.stderr)
+            print(f"{name} failed and is left out from here on: {reason(error)}; metrics.jsonl has everything",
+                  file=sys.stderr, flush=True)
             return False
 
     def start_wandb(self) -> None:
@@ -65,18 +74,40 @@ class Tracker:
             return
         if mode == "online" and not api_key_configured():  # W&B would ask for it and wait
             raise RuntimeError("no API key is configured; run `wandb login`, or use tracking.mode=offline")
+        check_room()
+        os.environ.setdefault("WANDB_SILENT", "true")  # of its login; the settings below come too late for that
+        try:
+            self.init_wandb(mode)
+        except Exception as error:
+            stop_service()
+            if mode != "online":
+                raise
+            self.init_wandb("offline")
+            print(f"Weights & Biases cannot be reached ({reason(error)}), so nothing is sent while this run goes on; "
+                  f"it is kept offline: {self.sync_command()} sends it later", file=sys.stderr, flush=True)
+
+    def init_wandb(self, mode: str) -> None:
+        """Start the run, `mode` online or offline."""
         import wandb
 
+        settings = self.config.tracking
         self.wandb_run = wandb.init(
             project=settings.project, group=self.config.group, name=self.run.name, job_type="train",
             # The folder's name is unique and stays the same when the run is resumed.
             id=self.run.name, resume="allow" if mode == "online" else None, mode=mode,
             tags=[self.run.framework, *settings.tags],
             config={**to_dict(self.config), "framework": self.run.framework},
-            settings=wandb.Settings(silent=True, init_timeout=60))
+            # Without a limit of its own W&B ends a run only when everything has been sent, however long that takes.
+            settings=wandb.Settings(silent=True, init_timeout=PATIENCE, finish_timeout=PATIENCE,
+                                    finish_timeout_raises=True))
+        for handler in logging.getLogger("wandb").handlers:  # on a full disk each of its lines would be a traceback
+            handler.handleError = lambda record: None
         for axis in AXES:
             self.wandb_run.define_metric(axis, hidden=True)
         self.wandb_run.define_metric("*", step_metric="samples")
+
+    def sync_command(self) -> str:
+        return f"`wandb sync {self.wandb_run.settings.sync_dir}`"
 
     def start_tensorboard(self) -> None:
         if not self.config.tracking.tensorboard:
@@ -88,10 +119,15 @@ class Tracker:
         self.board = Writer(str(self.run.folder / "tensorboard"))
 
     def log(self, row: dict[str, float]) -> None:
-        if self.wandb_run and not self.attempt("Weights & Biases", lambda: self.wandb_run.log(row)):
+        if self.wandb_run and not self.attempt("Weights & Biases", lambda: self.log_wandb(row)):
             self.wandb_run = None
+            stop_service()
         if self.board and not self.attempt("TensorBoard", lambda: self.write_board(row)):
             self.board = None
+
+    def log_wandb(self, row: dict[str, float]) -> None:
+        check_room()
+        self.wandb_run.log(row)
 
     def write_board(self, row: dict[str, float]) -> None:
         for name, value in row.items():
@@ -104,8 +140,38 @@ class Tracker:
         if self.wandb_run:
             def close() -> None:
                 self.wandb_run.summary.update(result or {})
-                self.wandb_run.finish(exit_code=status)
-            self.attempt("Weights & Biases", close)
+                try:
+                    self.wandb_run.finish(exit_code=status)
+                except TimeoutError:
+                    raise RuntimeError(f"not everything was sent within {PATIENCE:g} s, {self.sync_command()} sends "
+                                       "the rest") from None
+            if not self.attempt("Weights & Biases", close):
+                stop_service()
         if self.board:
             self.attempt("TensorBoard", self.board.close)
         self.wandb_run = self.board = None
+
+
+def reason(error: Exception) -> str:
+    """An error's first line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def check_room() -> None:
+    """Raise `OSError` where W&B's folder takes no more: W&B itself would go elsewhere or lose rows, and not say so."""
+    folder = Path(os.environ.get("WANDB_DIR") or ".").expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        raise OSError(f"nothing can be written in {folder} ({error.strerror})") from None
+
+
+def stop_service() -> None:
+    """End W&B's own process after a failure; otherwise W&B tries that when Python ends, and prints how it fails."""
+    with contextlib.suppress(Exception):
+        import wandb
+
+        wandb.teardown()

@@ -13,6 +13,7 @@ from shared.command import report_errors
 from shared.config import REPOSITORY, Config, parse
 from shared.datasets import load
 from shared.errors import UserError
+from shared.interpreters import not_runnable, required, variable
 from shared.parity.ladder import Answer, Finding, against_itself, compare
 from shared.parity.plan import RUNGS, base_of, changed, plan, precision_of
 from shared.parity.request import PLUGIN, Task, write_request
@@ -25,7 +26,8 @@ PURPOSE = """Compare both siblings on a ladder of nine rungs, from raw bytes to 
 
 It is fp64 unless hardware.precision is given as a key; what a file says of it does not count. In fp32 and bf16
 tolerances are measured: how far one sibling is from itself.
-TEMPLATE_LIGHTNING_PYTHON and TEMPLATE_KERAS_PYTHON name the siblings' interpreters where they are not this one."""
+TEMPLATE_LIGHTNING_PYTHON and TEMPLATE_KERAS_PYTHON name the siblings' interpreters where they are neither this one nor
+those of .venv-lightning and .venv-keras."""
 
 SIBLINGS = {"Lightning": "lightning", "Keras": "keras"}
 # Suffixes of the tasks that measure the tolerance in less than float64.
@@ -65,23 +67,16 @@ class Recording:
             raise UserError(f"{self.label}: {lines[-1].removeprefix('error: ')}")
         if lines[-1].startswith("ModuleNotFoundError"):
             raise UserError(f"{self.label}: {lines[-1].removeprefix('ModuleNotFoundError: ')} for "
-                            f"{interpreter(self.label)}; install the sibling, or name its interpreter with "
-                            f"{variable(self.label)}")
+                            f"{required(SIBLINGS[self.label])}; install the sibling, or name its interpreter with "
+                            f"{variable(SIBLINGS[self.label])}")
         tail = "\n".join(lines[-25:])
         raise RuntimeError(f"{self.label}'s probe ended with status {status}:\n{tail}")
 
 
-def variable(label: str) -> str:
-    return f"TEMPLATE_{label.upper()}_PYTHON"
-
-
-def interpreter(label: str) -> str:
-    return os.environ.get(variable(label)) or sys.executable
-
-
 def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = None) -> Recording:
     """Start a sibling's probe on `tasks`, which leaves its answers and log.txt in `folder`."""
-    request = write_request(tasks, folder)
+    sibling = SIBLINGS[label]
+    python, request = required(sibling), write_request(tasks, folder)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (
         str(REPOSITORY), os.environ.get("PYTHONPATH", "")))), "PYTHONUNBUFFERED": "1"}
     environment.pop(PLUGIN, None)
@@ -89,11 +84,10 @@ def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = Non
         environment[PLUGIN] = str(plugin)
     with (folder / "log.txt").open("w") as log:
         try:
-            process = subprocess.Popen([interpreter(label), "-m", f"{SIBLINGS[label]}_project.probe", str(request)],
+            process = subprocess.Popen([python, "-m", f"{sibling}_project.probe", str(request)],
                                        stdout=log, stderr=subprocess.STDOUT, env=environment)
         except OSError as error:
-            raise UserError(f"{variable(label)}={interpreter(label)} cannot be run ({error.strerror}); name a Python "
-                            "interpreter") from None
+            raise not_runnable(sibling, error) from None
     return Recording(label, folder, process)
 
 

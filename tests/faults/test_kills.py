@@ -1,20 +1,21 @@
-"""Trainings that are killed again and again, and end as if they never had been: make test-faults.
+"""Trainings that are hit by faults and end as if they never had been; on several devices and machines too."""
 
-Each chain is one run that SIGKILL ends at ten random steps; five chains' worth of faults a table at the end lists.
-"""
-
+import json
 import random
+import socket
 
 import pytest
 
-from tests.faults.trainings import STEPS, assert_same_training, only_run, run
+from tests.conftest import FRAMEWORKS, installed
+from tests.trainings import STEPS, assert_close_training, assert_same_training, only_run, run, start, wait
 
 KILLS = 10
-DEVICES = {"lightning": 2, "keras": 2}
 
 
-@pytest.fixture(scope="module", params=["lightning", "keras"])
+@pytest.fixture(scope="module", params=FRAMEWORKS)
 def sibling(request):
+    if not installed(FRAMEWORKS[request.param]):
+        pytest.skip(f"{FRAMEWORKS[request.param]} is not installed")
     return request.param
 
 
@@ -62,11 +63,63 @@ def test_hit_once_at_any_step(sibling, whole, tmp_path, report, fault):
     report(f"{fault}, {sibling}, {words[0]}", 1, 1)
 
 
-def test_a_killed_worker_ends_the_others_within_a_minute(tmp_path, report):
+@pytest.mark.parametrize("devices", [1, 3])
+def test_resumed_on_another_number_of_devices(sibling, whole, tmp_path, report, devices):
+    uncut, words = whole
+    if f"hardware.devices={devices}" in words:
+        pytest.skip("the same number")
+    assert run(sibling, tmp_path, *words, fault="kill", step=10).code == -9
+    ended = run(sibling, tmp_path, f"hardware.devices={devices}")
+    assert ended.code == 0, ended.err[-2000:]
+    assert_close_training(uncut, only_run(tmp_path, sibling))
+    report(f"killed on {words[0][-1]} devices, resumed on {devices}, {sibling}", 1, 1)
+
+
+def test_a_killed_ddp_process_ends_the_other_within_a_minute(tmp_path, report):
     ended = run("lightning", tmp_path, "hardware.devices=2", fault="kill-worker", step=5)
-    assert ended.code != 0
-    assert ended.seconds < 75, ended.seconds  # a start takes 10 of them
-    assert "another process of this run" in ended.last, ended.err[-3000:]
+    assert ended.code == 2
+    assert ended.seconds < 60, ended.seconds
+    assert "another process of this run ended" in ended.last, ended.err[-3000:]
     ended = run("lightning", tmp_path, "hardware.devices=2")
     assert ended.code == 0, ended.err[-2000:]
-    report("a DDP worker killed, the other ends and resumes", 1, 1)
+    report("a DDP process killed: the other ends with a message, the run resumes", 1, 1)
+
+
+def workers(folder, *words, fault="none", step=0):
+    """Two Keras workers on loopback, the first of which leads."""
+    sockets = [socket.socket() for _ in range(2)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    cluster = {"worker": [f"localhost:{one.getsockname()[1]}" for one in sockets]}
+    for one in sockets:
+        one.close()
+    found = []
+    for index in range(2):
+        task = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        found.append(start("keras", folder, "hardware.num_nodes=2", *words, fault=fault, step=step,
+                           env={"TF_CONFIG": task}))
+    return found
+
+
+def test_two_workers_train_what_one_process_does(tmp_path, report):
+    ended = run("keras", tmp_path / "one")
+    assert ended.code == 0, ended.err[-2000:]
+    for process in workers(tmp_path / "two"):
+        ended = wait(process)
+        assert ended.code == 0, ended.err[-3000:]
+    assert_close_training(only_run(tmp_path / "one", "keras"), only_run(tmp_path / "two", "keras"))
+    report("two Keras workers on loopback train what one process does", 1, 1)
+
+
+@pytest.mark.parametrize("fault", ["kill", "kill-worker", "term"])
+def test_a_lost_worker_ends_the_other_within_a_minute(tmp_path, report, fault):
+    leader, other = (wait(process, 150) for process in workers(tmp_path, fault=fault, step=5))
+    hit, left = (other, leader) if fault == "kill-worker" else (leader, other)
+    assert hit.code == {"term": 143}.get(fault, -9), hit.err[-3000:]
+    assert left.code in (2, 143), left.err[-3000:]
+    assert "another process of this run ended" in left.last, left.err[-3000:]
+    assert abs(left.seconds - hit.seconds) < 60
+    for process in workers(tmp_path):
+        ended = wait(process)
+        assert ended.code == 0, ended.err[-3000:]
+    report(f"{fault} to one of two Keras workers: the other ends, the run resumes", 1, 1)

@@ -1,5 +1,6 @@
 """Weights & Biases and TensorBoard: really written, never asking, never stopping a training."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from shared.config import REPOSITORY, Config
 from shared.runs import Run
 from shared.tracking import Tracker, api_key_configured
+from tests.wandb_faults import DUMMY_KEY, Server, full_disk, tracked
 
 ROW = {"samples": 64, "epoch": 0.5, "time/train_s": 1.25, "train/loss": 2.0, "lr": 0.1}
 
@@ -176,6 +178,54 @@ def test_a_failing_wandb_stops_nothing_and_is_told_once(run, fake, capsys, faili
     assert len(made.rows) == (2 if failing == "finish" else 0)
 
 
+def test_where_the_server_fails_the_run_goes_on_offline_and_says_so_once(run, fake, capsys, monkeypatch):
+    import wandb
+
+    made = fake()
+    made.settings = types.SimpleNamespace(sync_dir="wandb/offline-run-1")
+    answering, modes = wandb.init, []
+
+    def init(**words):
+        modes.append(words["mode"])
+        if words["mode"] == "online":
+            raise RuntimeError("no answer\nand a second line")
+        return answering(**words)
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
+    tracker = Tracker(run(mode="online"))
+    tracker.log(ROW)
+    tracker.finish({}, status=0)
+    assert modes == ["online", "offline"]
+    assert made.words["resume"] is None
+    assert (made.rows, made.status) == ([ROW], 0)
+    assert capsys.readouterr().err == (
+        "Weights & Biases cannot be reached (no answer), so nothing is sent while this run goes on; it is kept "
+        "offline: `wandb sync wandb/offline-run-1` sends it later\n")
+
+
+def test_what_could_not_be_sent_in_time_is_told_with_the_command_that_sends_it(run, fake, capsys, monkeypatch):
+    made = fake()
+    made.settings = types.SimpleNamespace(sync_dir="wandb/run-1")
+
+    def finish(exit_code):
+        raise TimeoutError("Timed out finishing run.")
+    monkeypatch.setattr(made, "finish", finish)
+    Tracker(run(mode="offline")).finish({}, status=0)
+    assert "not everything was sent within 15 s, `wandb sync wandb/run-1` sends the rest;" in capsys.readouterr().err
+
+
+def test_wandbs_log_files_are_quiet_where_they_cannot_be_written(run, fake):
+    handler = logging.StreamHandler()
+    logging.getLogger("wandb").addHandler(handler)
+    try:
+        fake()
+        Tracker(run(mode="offline"))
+        assert handler.handleError(None) is None  # Python's own prints a traceback
+        assert "handleError" in vars(handler)
+    finally:
+        logging.getLogger("wandb").removeHandler(handler)
+
+
 @pytest.mark.parametrize("failing", ["Writer", "add_scalar", "close"])
 def test_a_failing_tensorboard_stops_nothing_and_is_told_once(run, fake, capsys, monkeypatch, failing):
     made = fake()
@@ -273,3 +323,70 @@ def test_tensorboard_reads_back_what_was_written_and_tensorflow_stays_out(tmp_pa
     found = {(value.tag, event.step): value.tensor.float_val[0] for event in events for value in event.summary.value}
     assert found == {("train/loss", 10): 1.0, ("train/loss", 20): 0.5, ("val/accuracy", 10): 0.25,
                      ("val/accuracy", 20): 0.5}
+
+
+# Faults for real, with a shorter patience; tests/faults has the real one
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
+def test_a_server_out_of_reach_at_the_start(tmp_path, fault):
+    with Server(fault) as server:
+        done = tracked(tmp_path, server, patience=2)
+    assert done.rows == 10
+    assert done.seconds["start"] < 12
+    assert done.seconds["rows"] < 2
+    assert done.seconds["end"] < 5
+    assert len(done.told) == 1
+    assert "Weights & Biases cannot be reached" in done.told[0]
+    kept = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(kept) == 1
+    assert b"train/loss" in kept[0].read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs"])
+def test_a_server_that_is_lost_in_mid_run(tmp_path, fault):
+    with Server("answers") as server:
+        done = tracked(tmp_path, server, patience=2, after_row_5=lambda: server.become(fault))
+    assert server.asked > 2
+    assert done.rows == 10
+    assert done.seconds["rows"] < 2
+    assert done.seconds["end"] < 8
+    assert len(done.told) == 1
+    assert "not everything was sent within 2 s, `wandb sync " in done.told[0]
+
+
+def test_a_server_that_answers_gets_everything_and_nothing_is_told(tmp_path):
+    with Server("answers") as server:
+        done = tracked(tmp_path, server, patience=15)
+    assert done.told == []
+    assert done.rows == 10
+    assert server.sent("train/loss")
+
+
+def test_wandbs_process_killed_in_mid_run(tmp_path):
+    done = tracked(tmp_path, None, patience=15, after_row_5="kill")
+    assert done.rows == 10
+    assert done.seconds["rows"] < 5
+    assert done.seconds["end"] < 5
+    assert len(done.told) == 1
+    assert done.told[0].startswith("Weights & Biases failed and is left out from here on: ")
+
+
+@pytest.mark.parametrize("place", ["file", "unwritable"])
+def test_a_wandb_folder_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    done = tracked(tmp_path, None, patience=15, WANDB_DIR="file" if place == "file" else "/proc/self")
+    assert done.rows == 10
+    assert len(done.told) == 1
+    assert "nothing can be written in" in done.told[0]
+
+
+@pytest.mark.parametrize("full_from", ["start", "row 5"])
+def test_a_full_disk(tmp_path, full_from):
+    with full_disk(tmp_path / "disk") as fill:
+        if full_from == "start":
+            fill()
+        done = tracked(tmp_path, None, patience=15, after_row_5=fill, WANDB_DIR="disk")
+    assert done.rows == 10
+    assert done.seconds["end"] < 5
+    assert len(done.told) == 1
+    assert "No space left on device" in done.told[0]

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 HIT = Path(__file__).with_name("hit.py")
 # Six steps an epoch, a checkpoint after every second.
-WORDS = ("dataset.limit_train=110", "dataset.limit_test=40", "train.batch_size=16", "train.epochs=3",
-         "train.checkpoint_every_steps=2", "train.early_stopping_patience=3", "tracking.mode=disabled",
-         "tracking.log_every_steps=1", "hardware.threads=1", "hardware.precision=fp32", "hardware.accelerator=cpu",
+WORDS = ("dataset.limit_train=80", "dataset.limit_test=33", "train.batch_size=12", "train.eval_batch_size=16",
+         "train.epochs=3", "train.checkpoint_every_steps=2", "train.early_stopping_patience=3",
+         "tracking.mode=disabled", "tracking.log_every_steps=1", "hardware.threads=1", "hardware.precision=fp64", "hardware.accelerator=cpu",
          "optimizer.name=adamw", "optimizer.lr=0.001", "resume=auto")
 STEPS = 18
 TEST_SECONDS = 240
@@ -91,3 +92,18 @@ def assert_same_training(whole: Path, other: Path) -> None:
     scores = [json.loads((folder / "result.json").read_text()) for folder in (whole, other)]
     for name in ("test/accuracy", "test/loss", "val/accuracy", "best_epoch", "epochs"):
         assert scores[0][name] == scores[1][name], name
+
+
+def assert_close_training(whole: Path, other: Path, tolerance: float = 1e-9) -> None:
+    """The same weights, predictions and metrics within a relative `tolerance`, for float64; each image counted once."""
+    expected, found = rows(whole), rows(other)
+    assert [row["samples"] for row in found] == [row["samples"] for row in expected]
+    for one, two in zip(expected, found, strict=True):
+        assert two == pytest.approx(one, rel=tolerance)
+    weights = [load_file(folder / "best.safetensors") for folder in (whole, other)]
+    for name, tensor in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], tensor, rtol=0, atol=tolerance * max(1, np.abs(tensor).max()),
+                                   err_msg=name)
+    predictions = [np.load(folder / "predictions.npz") for folder in (whole, other)]
+    assert predictions[1]["index"].tolist() == list(range(33))
+    np.testing.assert_allclose(predictions[1]["logits"], predictions[0]["logits"], rtol=1e-6, atol=1e-6)  # kept in fp32

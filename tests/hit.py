@@ -1,4 +1,4 @@
-"""A training that a fault hits: python tests/faults/hit.py SIBLING FAULT STEP [word ...]
+"""A training that a fault hits: python tests/hit.py SIBLING FAULT STEP [word ...]
 
 FAULT comes after training step STEP, counted over the run:
 kill, kill-worker      SIGKILL to the process, or to the second process of a run of two

@@ -1,0 +1,53 @@
+"""Which Python runs which sibling: on a GPU machine each has an environment of its own (`make setup-gpu`)."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from shared.config import REPOSITORY
+from shared.errors import UserError
+
+FRAMEWORKS = {"lightning": "torch", "keras": "tensorflow"}
+
+
+def variable(sibling: str) -> str:
+    """The environment variable that names the interpreter of "lightning" or "keras"."""
+    return f"TEMPLATE_{sibling.upper()}_PYTHON"
+
+
+def installed(sibling: str) -> bool:
+    """Whether this interpreter has the sibling's framework."""
+    try:
+        return importlib.util.find_spec(FRAMEWORKS[sibling]) is not None
+    except ImportError:
+        return False
+
+
+def interpreter(sibling: str) -> str | None:
+    """The Python that runs a sibling's programs; None where it is not installed.
+
+    1. What the environment variable names, 2. this one, if it has the framework, 3. .venv-lightning or .venv-keras.
+    """
+    named = os.environ.get(variable(sibling))
+    if named:  # a path must not depend on the folder in which a program is started; links lead out of environments
+        return str(Path(named).expanduser().absolute()) if os.sep in named else named
+    if installed(sibling):
+        return sys.executable
+    own = REPOSITORY / f".venv-{sibling}" / "bin" / "python"
+    return str(own) if own.exists() else None
+
+
+def required(sibling: str) -> str:
+    """`interpreter`, or `UserError` where there is none."""
+    found = interpreter(sibling)
+    if found is None:
+        raise UserError(f"{FRAMEWORKS[sibling]} is not installed here, and there is no .venv-{sibling}; install the "
+                        f"{sibling} sibling (make setup, or make setup-gpu), or name its interpreter with "
+                        f"{variable(sibling)}")
+    return found
+
+
+def not_runnable(sibling: str, error: OSError) -> UserError:
+    return UserError(f"{variable(sibling)}={interpreter(sibling)} cannot be run ({error.strerror}); name a Python "
+                     "interpreter")

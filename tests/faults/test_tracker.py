@@ -1,0 +1,56 @@
+"""The tracker's faults with the patience that users have, and through whole trainings."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shared.config import REPOSITORY
+from shared.tracking import PATIENCE
+from tests.conftest import FRAMEWORKS, installed
+from tests.wandb_faults import Server, environment, tracked
+
+# What W&B needs besides waiting: to start its process, twice where it goes on offline.
+SLACK = 12
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
+def test_at_the_start(tmp_path, fault):
+    with Server(fault) as server:
+        done = tracked(tmp_path, server, PATIENCE)
+    assert done.rows == 10
+    assert done.seconds["all"] < PATIENCE + SLACK < 30
+    assert len(done.told) == 1
+    assert "it is kept offline: `wandb sync " in done.told[0]
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
+def test_in_mid_run(tmp_path, fault):
+    with Server("answers") as server:
+        done = tracked(tmp_path, server, PATIENCE, after_row_5=lambda: server.become(fault))
+    assert done.rows == 10
+    assert done.seconds["rows"] < 2
+    assert done.seconds["all"] < PATIENCE + SLACK < 30
+    assert len(done.told) == 1
+    assert f"not everything was sent within {PATIENCE} s" in done.told[0]
+
+
+@pytest.mark.parametrize("sibling", FRAMEWORKS)
+def test_a_training_goes_on_where_the_server_hangs(tmp_path, sibling):
+    if not installed(FRAMEWORKS[sibling]):
+        pytest.skip(f"{FRAMEWORKS[sibling]} is not installed")
+    with Server("hangs") as server:
+        before = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / f"{sibling}_project" / "train.py"), "output_dir=runs", "train.epochs=1",
+             "tracking.mode=online", "dataset.limit_train=64", "dataset.limit_test=16", "train.batch_size=32",
+             "schedule.warmup_epochs=0", "hardware.threads=1"],
+            cwd=tmp_path, env=environment(tmp_path, server), capture_output=True, text=True, timeout=200, check=False)
+        seconds = time.perf_counter() - before
+    assert done.returncode == 0, done.stderr
+    assert seconds < 100
+    assert sum("Weights & Biases" in line for line in done.stderr.splitlines()) == 1
+    results = list(Path(tmp_path, "runs").rglob("result.json"))
+    assert len(results) == 1

@@ -1,0 +1,88 @@
+"""Each sibling's interpreter is found, by tools and by make, in one environment for both or one for each."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared import bench, interpreters
+from shared.config import REPOSITORY
+from shared.errors import UserError
+from shared.parity import __main__ as parity
+
+
+def stand_in(path: Path, words: str) -> Path:
+    """An interpreter that writes its arguments beside itself and then fails with `words`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho \"$@\" >> {path}.called\necho '{words}' >&2\nexit 1\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(interpreters, "REPOSITORY", tmp_path)
+    for sibling in interpreters.FRAMEWORKS:
+        monkeypatch.delenv(interpreters.variable(sibling), raising=False)
+
+
+@pytest.fixture
+def has(monkeypatch):
+    """Say which siblings this interpreter has."""
+    return lambda *siblings: monkeypatch.setattr(interpreters, "installed", lambda sibling: sibling in siblings)
+
+
+def test_the_order_of_choice(monkeypatch, tmp_path, has):
+    has()
+    assert interpreters.interpreter("keras") is None
+    with pytest.raises(UserError, match=r"tensorflow is not installed here, .* with TEMPLATE_KERAS_PYTHON"):
+        interpreters.required("keras")
+    own = stand_in(tmp_path / ".venv-keras" / "bin" / "python", "")
+    assert interpreters.required("keras") == str(own)
+    has("keras")
+    assert interpreters.required("keras") == sys.executable
+    monkeypatch.setenv("TEMPLATE_KERAS_PYTHON", str(tmp_path / "other"))
+    assert interpreters.required("keras") == str(tmp_path / "other")
+    monkeypatch.setenv("TEMPLATE_KERAS_PYTHON", "python3.12")
+    assert interpreters.required("keras") == "python3.12"
+
+
+@pytest.mark.parametrize("by", ["variable", "folder"])
+def test_parity_and_bench_start_each_sibling_with_its_own(monkeypatch, tmp_path, has, by):
+    has()
+    for sibling in interpreters.FRAMEWORKS:
+        python = stand_in(tmp_path / f".venv-{sibling}" / "bin" / "python", f"error: this is {sibling}")
+        if by == "variable":
+            monkeypatch.setenv(interpreters.variable(sibling), str(python))
+        (tmp_path / "work").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=f"this is {sibling}"):
+            bench.measure(sibling, tmp_path / "config.yaml", tmp_path / "work")
+        label = {name: label for label, name in parity.SIBLINGS.items()}[sibling]
+        with pytest.raises(RuntimeError, match=f"this is {sibling}"):
+            parity.start(label, [], tmp_path / "work").wait()
+        called = Path(f"{python}.called").read_text().splitlines()
+        assert [line.split()[1] for line in called] == [f"{sibling}_project.bench", f"{sibling}_project.probe"]
+
+
+@pytest.mark.parametrize(("there", "lightning", "keras"), [
+    ((), ".venv", ".venv"), ((".venv-keras",), ".venv", ".venv"),
+    ((".venv-lightning", ".venv-keras"), ".venv-lightning", ".venv-keras"),
+    ((".venv", ".venv-lightning", ".venv-keras"), ".venv", ".venv"),
+])
+def test_make_takes_the_environments_that_are_there(tmp_path, there, lightning, keras):
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text("")
+    for name in there:
+        stand_in(tmp_path / name / "bin" / "python", "")
+    done = subprocess.run(["make", "--dry-run", "train", "test"], cwd=tmp_path, capture_output=True, text=True,
+                          check=True)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert f"{lightning}/bin/python lightning_project/train.py" in lines
+    assert f"{keras}/bin/python keras_project/train.py" in lines
+    tested = {line.split()[0] for line in lines if line.endswith("-m pytest")}
+    assert tested == {f"{lightning}/bin/python", f"{keras}/bin/python"}

@@ -1,0 +1,58 @@
+"""Killed and resumed a training ends as if nothing had been, on two devices as on one; more by `make test-faults`.
+
+Each training is a process of its own, since a killed one must not take others along.
+"""
+
+import pytest
+
+from tests.conftest import FRAMEWORKS, installed
+from tests.trainings import assert_close_training, assert_same_training, only_run, run
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def trained(request, tmp_path_factory):
+    """A sibling's name and a training that nothing hits."""
+    if not installed(FRAMEWORKS[request.param]):
+        pytest.skip(f"{FRAMEWORKS[request.param]} is not installed")
+    folder = tmp_path_factory.mktemp("whole")
+    ended = run(request.param, folder)
+    assert ended.code == 0, ended.err[-3000:]
+    return request.param, only_run(folder, request.param)
+
+
+def test_killed_within_an_epoch_and_resumed_it_is_the_same_training_bit_for_bit(trained, tmp_path):
+    sibling, whole = trained
+    assert run(sibling, tmp_path, fault="kill", step=9).code == -9  # the second epoch, its first checkpoint behind
+    ended = run(sibling, tmp_path)
+    assert ended.code == 0, ended.err[-3000:]
+    assert "(resumed)" in ended.err
+    assert_same_training(whole, only_run(tmp_path, sibling))
+
+
+def test_two_devices_train_what_one_does(trained, tmp_path):
+    sibling, whole = trained
+    ended = run(sibling, tmp_path, "hardware.devices=2")
+    assert ended.code == 0, ended.err[-3000:]
+    assert " on 2\n" in ended.err
+    assert ended.out.count("epoch 3/3") == 1  # one process speaks
+    assert_close_training(whole, only_run(tmp_path, sibling))
+
+
+def mends(name: str) -> dict[str, bool]:
+    """Whether what keras_project.multi_worker mends is still in Keras."""
+    import inspect
+
+    from keras.src.backend.tensorflow import trainer
+
+    return {"reduce_per_replica": 'strategy.reduce("MEAN", v, axis=0)' in inspect.getsource(trainer.reduce_per_replica),
+            "_maybe_symbolic_build": "tf.distribute.DistributedValues" in inspect.getsource(
+                trainer.TensorFlowTrainer._maybe_symbolic_build)}
+
+
+def test_keras_still_needs_what_is_mended_for_several_workers(sibling):
+    if sibling.name != "keras":
+        pytest.skip("Keras alone is mended")
+    assert sibling.call(mends) == {"reduce_per_replica": True, "_maybe_symbolic_build": True}, \
+        "Keras has changed what keras_project/multi_worker.py replaces: try without it, and pin or drop it"
