@@ -79,6 +79,8 @@ class ModelConfig:
         "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_b3", "vit_tiny", "vit_small", "vit_base"))
     pretrained: str = key("false", "false: initial weights; true: the published checkpoint, by way of the Hugging Face "
                           "hub's cache; or a folder or .safetensors file in timm's format. Its preprocessing applies")
+    freeze: str = key("none", "backbone: nothing but the head trains, and BatchNorm's statistics stay too; until "
+                      "train.unfreeze_epoch", choices=("none", "backbone"))
     stem: str = key("auto", "first layers of a ResNet: 3x3 stride 1 (small) or 7x7 stride 2 and pooling (large); auto: "
                     "small up to 64 pixels", choices=("auto", "small", "large"))
     patch_size: int = key(0, "side of a ViT's patches; 0: 4 up to images of 64 pixels, else 16", unit="pixels", low=0,
@@ -94,6 +96,8 @@ class ModelConfig:
 class OptimizerConfig:
     name: str = key("sgd", "update rule, PyTorch's formula in both siblings", choices=("sgd", "adam", "adamw"))
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
+    backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
+                                    high=100.0)
     momentum: float = key(0.9, "momentum of sgd", low=0.0, high=0.9999)
     nesterov: bool = key(True, "Nesterov's momentum in sgd")
     weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw: w -= lr * decay * w",
@@ -125,6 +129,8 @@ class TrainConfig:
                                  high=0.999)
     grad_clip: float = key(0.0, "largest global L2 norm of the gradient; 0: no clipping", low=0.0,
                             high=1e9)
+    unfreeze_epoch: int = key(0, "train all from this epoch on, counted from 0, where model.freeze=backbone; 0: never",
+                              unit="epochs", low=0)
     checkpoint_every_steps: int = key(0, "checkpoint so often within an epoch too, beside the one at its end; 0: never",
                                       unit="steps", low=0)
     monitor: str = key("val/accuracy", "what makes an epoch the best one",
@@ -343,6 +349,13 @@ def check(config: Config) -> None:
          f"dataset.name={dataset.name} needs dataset.root, the folder that holds train/<class>/*.jpg or <class>/*.jpg")
     rule(len(dataset.mean) == len(dataset.std) and all(std > 0 for std in dataset.std),
          f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for each channel, and std above 0")
+    rule(not train.unfreeze_epoch or config.model.freeze == "backbone",
+         f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
+         "or leave it out")
+    rule(train.unfreeze_epoch < train.epochs,
+         f"train.unfreeze_epoch={train.unfreeze_epoch} comes after the last of train.epochs={train.epochs}; lower it")
+    rule(config.model.freeze == "none" or config.hardware.devices * config.hardware.num_nodes == 1,
+         "model.freeze=backbone has been built for one device alone; set hardware.devices=1 and hardware.num_nodes=1")
     rule(not (config.init_from and config.model.pretrained.lower() != "false"),
          "init_from and model.pretrained both name a starting point; set model.pretrained=false or drop init_from")
     for dotted in ("output_dir", "resume", "init_from", "model.pretrained", "dataset.root"):

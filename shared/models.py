@@ -57,6 +57,11 @@ def family_of(name: str) -> str:
     return next(family for family in HEADS if name.startswith(family))
 
 
+def head_module(name: str) -> str:
+    """What the last layer of a model is called; all others are its backbone."""
+    return HEADS[family_of(name)][0].rpartition(".")[0]
+
+
 # ResNet v1.5, arXiv:1512.03385, table 1: blocks in each stage, and whether they are bottlenecks.
 RESNETS = {"resnet18": ((2, 2, 2, 2), False), "resnet34": ((3, 4, 6, 3), False), "resnet50": ((3, 4, 6, 3), True)}
 

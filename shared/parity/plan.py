@@ -49,7 +49,8 @@ def base_of(config: Config) -> Config:
         raise UserError("parity compares on the CPU, where float64 is at hand; leave hardware.accelerator out")
     base = changed(prepared(config), resume="none", debug=DebugConfig(), augment__policy="none",
                    model__pretrained="false", model__dropout=0.0, model__stochastic_depth=0.0,
-                   hardware__accelerator="cpu", hardware__precision=precision_of(config), tracking__mode="disabled", tracking__tensorboard=False,
+                   hardware__accelerator="cpu", hardware__precision=precision_of(config),
+                   tracking__mode="disabled", tracking__tensorboard=False,
                    tracking__log_every_steps=1, train__early_stopping_patience=0)
     check(base)
     return base
