@@ -111,8 +111,8 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
     if settings.num_nodes > 1:
         if devices > 1 and accelerator == "cpu":
             raise UserError("hardware.devices must be 1 where several machines compute on CPUs")
+        resolver = find_cluster(settings.num_nodes, devices)
         mend_fit()
-        resolver = find_cluster(settings.num_nodes, devices if accelerator == "gpu" else 0)
         return resolver.task_id, settings.num_nodes, tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if devices == 1 and settings.strategy != "data_parallel":
         return 0, 1, tf.distribute.get_strategy()
@@ -128,7 +128,7 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
     return 0, 1, tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
 
 
-def find_cluster(nodes: int, gpus: int) -> tf.distribute.cluster_resolver.ClusterResolver:
+def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.ClusterResolver:
     """The cluster of TF_CONFIG or, failing that, of SLURM. Raises `UserError` where there is none of `nodes` machines.
     """
     if "TF_CONFIG" in os.environ:
@@ -140,7 +140,7 @@ def find_cluster(nodes: int, gpus: int) -> tf.distribute.cluster_resolver.Cluste
         resolver, number = tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(workers)
     elif "SLURM_PROCID" in os.environ:
         # It sorts host names as text and gives every job port 8888, so slurm_keras.sbatch sets TF_CONFIG instead.
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=gpus, gpus_per_task=gpus,
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=devices, gpus_per_task=devices,
                                                                        auto_set_gpu=False)
         number = resolver.cluster_spec().num_tasks("worker")
         resolver.task_id  # noqa: B018 - known only after the specification was resolved

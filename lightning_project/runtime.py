@@ -100,7 +100,7 @@ def build_runtime(config: Config) -> Runtime:
         "detect_anomaly": debug.detect_anomaly, "deterministic": debug.deterministic,
         # Batches are cut in shared.batches already, in the same place for both siblings.
         "use_distributed_sampler": False}
-    if SLURMEnvironment.detect():  # requeueing is the launcher's, which does it for both siblings
+    if under_slurm():  # requeueing is the launcher's, which does it for both siblings
         trainer["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     if processes > 1 and launched_from_outside():
         join_processes(rank, processes, on_gpu)
@@ -109,9 +109,17 @@ def build_runtime(config: Config) -> Runtime:
     return Runtime(config, accelerator, dtype, rank, processes, trainer, facts)
 
 
+def under_slurm() -> bool:
+    """Whether srun started this process. Raises `UserError` where it was told `--ntasks`, which Lightning refuses."""
+    try:
+        return SLURMEnvironment.detect()
+    except RuntimeError as error:
+        raise UserError(str(error)) from None
+
+
 def launched_from_outside() -> bool:
     """Whether torchrun or SLURM started one process per device; if not, Lightning starts them from the first."""
-    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    return TorchElasticEnvironment.detect() or under_slurm()
 
 
 def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int:
@@ -125,7 +133,7 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
         started = int(os.environ["WORLD_SIZE"])
         if settings.devices == 0:
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
-    elif SLURMEnvironment.detect():
+    elif under_slurm():
         started = SLURMEnvironment().world_size()
     elif nodes > 1:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that starts the processes, torchrun or SLURM; "
@@ -141,7 +149,7 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
 def process_rank(devices: int) -> int:
     if TorchElasticEnvironment.detect():
         return int(os.environ["RANK"])
-    if SLURMEnvironment.detect():
+    if under_slurm():
         return SLURMEnvironment().global_rank()
     return int(os.environ.get("LOCAL_RANK", 0)) if devices > 1 else 0
 
@@ -158,7 +166,7 @@ def build_strategy(settings: HardwareConfig, processes: int, on_gpu: bool) -> St
 
 def join_processes(rank: int, processes: int, on_gpu: bool) -> None:
     """Connect with the other processes before Lightning does, which then uses this connection."""
-    if SLURMEnvironment.detect():
+    if under_slurm():
         environment = SLURMEnvironment()
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
     if on_gpu:

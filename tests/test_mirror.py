@@ -32,7 +32,8 @@ ONE_SIBLING_ONLY = {
     # Each DDP process predicts its share; a Keras strategy puts shares together itself.
     "lightning_project/evaluate.py": {"gathered"},
     # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
-    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank"},
+    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank",
+                                     "under_slurm"},
     "keras_project/runtime.py": {"connect_tpu", "find_cluster", "has_tpu_support"},
     # torchvision's policies take one image, keras-cv's a batch.
     "lightning_project/augment.py": {"apply_policy"},

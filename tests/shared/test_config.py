@@ -254,6 +254,12 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["resume=no/such/run"], "resume='no/such/run' is not a folder; name a run folder, or use none or auto"),
     (["dataset.val_fraction=0"], "dataset.val_fraction=0 leaves no images to choose the best epoch by"),
     (["hardware.precision=fp16", "hardware.accelerator=cpu"], "hardware.precision=fp16 needs a GPU"),
+    (["hardware.devices=3"], "cannot be shared equally by 3 devices; the nearest sizes that can are 63 and 66"),
+    (["hardware.devices=2", "hardware.num_nodes=2", "train.batch_size=3"], "the nearest sizes that can are 4"),
+    (["hardware.devices=2", "augment.mixup_alpha=1", "train.batch_size=62"], "in pairs because of mixup or CutMix; the "
+                                                                             "nearest sizes that can are 60 and 64"),
+    (["hardware.devices=2", "hardware.strategy=single"], "hardware.strategy=single uses one device"),
+    (["hardware.accelerator=cpu", "hardware.strategy=fsdp"], "hardware.strategy=fsdp needs GPUs"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
     (["resume=auto", "init_from=x.safetensors"], "so drop init_from"),
     (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -97,6 +99,107 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, cloc
     with pytest.raises(UserError, match=rf"^the loss is {loss} at step 7 \(epoch 2, learning rate 0\.0509\d+\); lower"):
         recorder.step_ends(7, loss)
     assert not recorder.rows
+
+
+def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clock):
+    run = Run.start(config, "keras")
+    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), names=lambda step: [f"{step}{i}.png" for i in range(6)])
+    recorder.epoch_begins()
+    with pytest.raises(UserError, match=r"^the gradient's norm is inf at step 7 .* 60\.png, 61\.png, 62\.png"):
+        recorder.step_ends(7, 1.0, math.inf)
+    listed = json.loads((run.folder / "nonfinite.json").read_text())
+    assert (listed["step"], listed["epoch"], listed["value"], len(listed["images"])) == (7, 2, "inf", 6)
+
+
+def test_a_run_resumed_within_an_epoch_goes_on_with_rows_and_clock(config, clock):
+    recorder = start(config)
+    go(recorder, clock, 0)
+    recorder.epoch_begins()
+    for step in (5, 6):
+        clock.now += 3
+        recorder.step_ends(step, 1.0)
+    state = recorder.state()
+    assert state == {"train_seconds": 2.0, "epoch_seconds": 6.0}
+    clock.now += 3
+    recorder.step_ends(8, 1.0)  # after the checkpoint, and lost
+    run = recorder.run
+    clock.now = 7.0  # another process
+    resumed = start(config, Run(run.folder, config, "keras", resumed=True))
+    resumed.rewind(6, state)
+    assert [row["samples"] for row in rows_of(resumed)] == [10, 20, 40, 40, 60]
+    resumed.epoch_begins()
+    clock.now += 4
+    resumed.step_ends(8, 1.0)
+    assert rows_of(resumed)[-1]["time/train_s"] == 12.0
+    resumed.training_ends()
+    assert resumed.epoch_seconds == 10.0
+
+
+@pytest.mark.parametrize(("every", "steps", "due"), [
+    (0, [1, 2, 3, 4], []), (2, [1, 2, 3, 4, 5, 6], [2, 6]), (3, [2, 4, 6], [6]), (1, [2, 3, 4], [2, 3])])
+def test_checkpoints_are_due_within_an_epoch_but_not_at_its_end(config, clock, every, steps, due):
+    config.train.checkpoint_every_steps = every
+    recorder = start(config)
+    recorder.epoch_begins()
+    found = []
+    for step in steps:
+        recorder.step_ends(step, 1.0)
+        if recorder.checkpoint_due(step):
+            found.append(step)
+    assert found == due
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+def test_a_signal_is_remembered_until_the_next_step(config, clock, number, name):
+    handler = signal.getsignal(number)
+    with start(config) as recorder:
+        recorder.epoch_begins()
+        recorder.step_ends(1, 1.0)
+        assert not recorder.checkpoint_due(1)
+        os.kill(os.getpid(), number)
+        assert recorder.checkpoint_due(1)
+        stopped = recorder.stopped(1, recorder.stop.signal)
+        assert stopped.signal == number
+        assert str(stopped).startswith(f"stopped by {name} after step 1, which is saved; go on with resume=")
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)  # the user means it
+    assert signal.getsignal(number) is handler
+
+
+class ResourceExhaustedError(Exception):
+    """Named like TensorFlow's."""
+
+
+class UnavailableError(Exception):
+    """Named like TensorFlow's."""
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (MemoryError(), r"train\.batch_size=10 did not fit into memory; try 5"),
+    (ResourceExhaustedError("OOM when allocating tensor"), "did not fit into memory"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "did not fit into memory"),
+    (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:1"), "another process of this"),
+    (UnavailableError("Socket closed"), "another process of this run ended"),
+])
+def test_what_a_machine_lacks_is_told_in_a_line(config, error, says):
+    with pytest.raises(UserError, match=says), start(config):
+        raise error
+
+
+def test_a_mistake_of_ours_stays_what_it_is(config):
+    with pytest.raises(RuntimeError, match="shapes"), start(config):
+        raise RuntimeError("shapes do not fit")
+
+
+def test_only_the_leader_writes_and_speaks(config, clock, capsys):
+    run = Run.start(config, "keras")
+    follower = start(config, Run(run.folder, config, "keras", resumed=False, leader=False))
+    go(follower, clock, 0)
+    follower.best_epoch = 1
+    assert follower.finish(7, predictions(), predictions())["parameters"] == 7
+    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoints", "config.yaml"]
+    assert capsys.readouterr().out == ""
 
 
 def test_numbers_that_are_not_finite_are_null_in_the_file(config, clock):

@@ -281,6 +281,33 @@ def test_the_accelerator(wanted, gpus, expected):
     assert hardware.choose_accelerator(wanted, gpus) == expected
 
 
+@pytest.mark.parametrize(("wanted", "expected"), [("auto", "tpu"), ("tpu", "tpu"), ("cpu", "cpu")])
+def test_a_tpu_is_taken_where_there_is_one(wanted, expected):
+    assert hardware.choose_accelerator(wanted, gpus=0, tpu=True) == expected
+
+
+def test_signs_of_a_tpu(monkeypatch):
+    for name in ("TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "TPU_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    there = hardware.tpu_is_there()
+    assert there == any(Path("/dev").glob("accel*"))
+    monkeypatch.setenv("TPU_NAME", "local")
+    assert hardware.tpu_is_there()
+
+
+@pytest.mark.parametrize(("wanted", "accelerator", "available", "expected"), [
+    (0, "cpu", 0, 1), (3, "cpu", 0, 3), (0, "gpu", 4, 4), (2, "gpu", 4, 2)])
+def test_the_devices(wanted, accelerator, available, expected):
+    assert hardware.choose_devices(wanted, accelerator, available) == expected
+
+
+def test_a_missing_device_is_told():
+    with pytest.raises(UserError, match="no TPU here"):
+        hardware.choose_accelerator("tpu", 1)
+    with pytest.raises(UserError, match=r"hardware\.devices=8, but the framework finds 4 of kind gpu"):
+        hardware.choose_devices(8, "gpu", 4)
+
+
 def test_a_missing_gpu_is_told():
     with pytest.raises(UserError, match="finds no GPU"):
         hardware.choose_accelerator("gpu", 0)

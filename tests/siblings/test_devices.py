@@ -40,6 +40,58 @@ def test_two_devices_train_what_one_does(trained, tmp_path):
     assert_close_training(whole, only_run(tmp_path, sibling))
 
 
+def refusal(name: str, words: tuple[str, ...], environment: dict[str, str]) -> str | None:
+    """What a sibling's `build_runtime` says against a config."""
+    import importlib
+    import os
+    from unittest import mock
+
+    from shared.config import parse
+    from shared.errors import UserError
+
+    with mock.patch.dict(os.environ, environment):
+        try:
+            importlib.import_module(f"{name}_project.runtime").build_runtime(parse(list(words), "", ""))
+        except UserError as error:
+            return str(error)
+    return None
+
+
+@pytest.mark.parametrize(("words", "environment", "says"), [
+    (("hardware.accelerator=tpu",), {}, "hardware.accelerator=tpu, but there is no TPU here"),
+    (("hardware.strategy=fsdp",), {}, "hardware.strategy=fsdp"),
+    (("hardware.num_nodes=2",), {}, "hardware.num_nodes=2 needs a launcher"),
+])
+def test_what_the_machine_lacks_is_refused(sibling, words, environment, says):
+    assert says in (sibling.call(refusal, words, environment) or "accepted")
+
+
+@pytest.mark.parametrize(("environment", "says"), [
+    ({"TF_CONFIG": "{"}, "TF_CONFIG is not"),
+    ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'},
+     "the cluster has 1 workers, hardware.num_nodes=2"),
+    ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_NODELIST": "host[1-3]",
+      "SLURM_STEP_TASKS_PER_NODE": "1(x3)"}, "the cluster has 3 workers, hardware.num_nodes=2"),
+])
+def test_keras_refuses_a_cluster_that_does_not_fit(sibling, environment, says):
+    if sibling.name != "keras":
+        pytest.skip("Keras alone finds clusters so")
+    assert says in (sibling.call(refusal, ("hardware.num_nodes=2",), environment) or "accepted")
+
+
+@pytest.mark.parametrize("environment", [
+    {"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "3", "TORCHELASTIC_RUN_ID": "1",
+     "GROUP_RANK": "0"},
+    {"SLURM_NTASKS": "3", "SLURM_NTASKS_PER_NODE": "3", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train",
+     "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1"},
+])
+def test_lightning_refuses_a_launcher_that_does_not_fit(sibling, environment):
+    if sibling.name != "lightning":
+        pytest.skip("Lightning alone is launched so")
+    said = sibling.call(refusal, ("hardware.devices=2",), environment)
+    assert "the launcher started 3 processes" in (said or "accepted")
+
+
 def mends(name: str) -> dict[str, bool]:
     """Whether what keras_project.multi_worker mends is still in Keras."""
     import inspect
