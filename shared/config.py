@@ -352,8 +352,6 @@ def check(config: Config) -> None:
     rule(not train.unfreeze_epoch or config.model.freeze == "backbone",
          f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
          "or leave it out")
-    rule(train.unfreeze_epoch < train.epochs,
-         f"train.unfreeze_epoch={train.unfreeze_epoch} comes after the last of train.epochs={train.epochs}; lower it")
     rule(config.model.freeze == "none" or config.hardware.devices * config.hardware.num_nodes == 1,
          "model.freeze=backbone has been built for one device alone; set hardware.devices=1 and hardware.num_nodes=1")
     rule(not (config.init_from and config.model.pretrained.lower() != "false"),

@@ -39,7 +39,9 @@ def checkpoint_of(config: Config) -> Checkpoint | None:
     wanted = config.model.pretrained
     if wanted.lower() == "false" or config.resume not in ("none", "auto"):
         return None
-    entry = ZOO[config.model.name]
+    entry = ZOO.get(config.model.name)
+    if entry is None:
+        raise UserError(f"no checkpoint is known for model.name={config.model.name}; set model.pretrained=false")
     if wanted.lower() == "true":
         source = entry.checkpoint
         facts, weights = hub_file(source, CONFIG), hub_file(source, WEIGHTS)
