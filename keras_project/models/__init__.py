@@ -3,16 +3,14 @@
 import keras
 import numpy as np
 
-from keras_project.models.efficientnet import efficientnet
-from keras_project.models.resnet import resnet
-from keras_project.models.vit import vit
+from keras_project.models import efficientnet, resnet, vit
 from shared.config import Config
 from shared.datasets import Data
 from shared.models import family_of
 from shared.weights import Shapes, Weights
 
 # By the first part of `model.name`.
-MODELS = {"resnet": resnet, "efficientnet": efficientnet, "vit": vit}
+MODELS = {"resnet": resnet.resnet, "efficientnet": efficientnet.efficientnet, "vit": vit.vit}
 
 # A layer is called what its module is called in PyTorch; its variables are called what Keras calls them.
 NEUTRAL = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",

@@ -3,16 +3,14 @@
 import torch
 from torch import nn
 
-from lightning_project.models.efficientnet import efficientnet
-from lightning_project.models.resnet import resnet
-from lightning_project.models.vit import vit
+from lightning_project.models import efficientnet, resnet, vit
 from shared.config import Config
 from shared.datasets import Data
 from shared.models import family_of
 from shared.weights import Shapes, Weights
 
 # By the first part of `model.name`.
-MODELS = {"resnet": resnet, "efficientnet": efficientnet, "vit": vit}
+MODELS = {"resnet": resnet.resnet, "efficientnet": efficientnet.efficientnet, "vit": vit.vit}
 
 
 def build_model(config: Config, data: Data) -> nn.Module:
