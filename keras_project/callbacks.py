@@ -43,14 +43,18 @@ class Record(Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.step = int(held(self.model.optimizer.iterations))
+        self.losses: list[float] = []  # of the parts of the batch in progress
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.recorder.epoch_begins()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.step = int(held(self.model.optimizer.iterations))  # several batches on, with steps_per_execution
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
-        self.recorder.step_ends(self.step, float(logs["last_loss"]), float(held(optimizer.gradient_norm)))
+        self.losses.append(float(logs["last_loss"]))
+        step = int(held(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
+        if step != self.step:  # that was the batch's last part
+            optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
+            self.recorder.step_ends(step, float(np.mean(self.losses)), float(held(optimizer.gradient_norm)))
+            self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         self.recorder.training_ends()
@@ -119,6 +123,9 @@ class SaveLast(Callback):
         self.file = recorder.run.checkpoints / "last.safetensors"
         self.counts: list[np.ndarray] = []  # of the metrics of the epoch that a checkpoint interrupted
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.step = int(held(self.model.optimizer.iterations))
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self.counts:  # `fit` has just reset them
             for variable, count in zip(self.model.metrics_variables, self.counts, strict=True):
@@ -126,8 +133,10 @@ class SaveLast(Callback):
         self.counts = []
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self.recorder.checkpoint_due(step := int(held(self.model.optimizer.iterations))):
+        step = int(held(self.model.optimizer.iterations))
+        if step != self.step and self.recorder.checkpoint_due(step):
             self.save(step)
+        self.step = step
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.save(int(held(self.model.optimizer.iterations)))
@@ -180,17 +189,18 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
     return step
 
 
-def fit(model: keras.Model, batches_from: Callable[[int], tf.data.Dataset], first_step: int, steps: int, epochs: int,
+def fit(model: keras.Model, batches_from: Callable[[int], tf.data.Dataset], first_step: int, steps: int, config: Config,
         **arguments: Any) -> None:
     """`model.fit` from `first_step` on. The epoch it lies in is fitted by itself, since it has fewer steps left."""
+    parts, epochs = config.train.accumulate, config.train.epochs  # what `fit` calls a step is a part of ours
     epoch, done = divmod(first_step, steps)
     if done:
         model.test_on_batch(*next(iter(batches_from(first_step))))  # metrics have no variables to restore before
-        model.fit(batches_from(first_step), initial_epoch=epoch, epochs=epoch + 1, steps_per_epoch=steps - done,
-                  shuffle=False, verbose=0, **arguments)
+        model.fit(batches_from(first_step), initial_epoch=epoch, epochs=epoch + 1,
+                  steps_per_epoch=(steps - done) * parts, shuffle=False, verbose=0, **arguments)
         epoch += 1
     if epoch < epochs and not model.stop_training:
-        model.fit(batches_from(epoch * steps), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps,
+        model.fit(batches_from(epoch * steps), initial_epoch=epoch, epochs=epochs, steps_per_epoch=steps * parts,
                   shuffle=False, verbose=0, **arguments)
 
 
@@ -262,7 +272,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if config.model.freeze == "backbone":
         callbacks.append(Freeze(config))
     if sys.stderr.isatty():
-        callbacks.insert(0, Progress(recorder.steps))
+        callbacks.insert(0, Progress(recorder.steps * train.accumulate))
     if debug.profile:
         callbacks.append(Profile(recorder))
     # The last one, so that what the others count is in the checkpoint.

@@ -31,7 +31,7 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     Raises:
         UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch.
     """
-    if steps % config.hardware.steps_per_execution:  # Keras would run into the next epoch
+    if steps * config.train.accumulate % config.hardware.steps_per_execution:  # Keras would run into the next epoch
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
                         f"{steps} steps of an epoch; use a number that does, such as 1")
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)

@@ -11,7 +11,7 @@ from shared.datasets import Data, Images
 
 def train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
     """All training batches of all epochs from `first_step` on, as (images, targets); the strategy shares them out."""
-    return build_dataset(config, data, TrainBatches(config, data), runtime, first_step)
+    return build_dataset(config, data, TrainBatches(config, data), runtime, first_step * config.train.accumulate)
 
 
 def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) -> tf.data.Dataset:
@@ -22,9 +22,9 @@ def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) ->
 
 
 def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime,
-                  first_step: int = 0) -> tf.data.Dataset:
-    """`batches` from `first_step` on, read in parallel, in order, and augmented: (n, S, S, C), (n, K) and weight (n,),
-    where there is one."""
+                  first: int = 0) -> tf.data.Dataset:
+    """`batches` from number `first` on, read in parallel, in order, and augmented: images (n, S, S, C), targets (n, K)
+    and, in evaluation, weights (n,)."""
     augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
 
     def finish(batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
@@ -36,11 +36,11 @@ def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime
     options.autotune.enabled = False
     # Each worker reads whole batches, in the same order, and keeps its share.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return read_dataset(batches, runtime, first_step).map(finish).prefetch(2).with_options(options)
+    return read_dataset(batches, runtime, first).map(finish).prefetch(2).with_options(options)
 
 
-def read_dataset(batches: Batches, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
-    """`batches` from `first_step` on as dictionaries of tensors, before augmentation."""
+def read_dataset(batches: Batches, runtime: Runtime, first: int = 0) -> tf.data.Dataset:
+    """`batches` from number `first` on as dictionaries of tensors, before augmentation."""
     spec = batches.spec()
 
     def read(step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -52,4 +52,4 @@ def read_dataset(batches: Batches, runtime: Runtime, first_step: int = 0) -> tf.
                 for (name, (_, shape)), array in zip(spec.items(), arrays, strict=True)}
 
     workers = runtime.workers(from_files=batches.split.files is not None) or 1
-    return tf.data.Dataset.range(first_step, len(batches)).map(read, num_parallel_calls=workers)
+    return tf.data.Dataset.range(first, len(batches)).map(read, num_parallel_calls=workers)

@@ -160,7 +160,10 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer with the shared learning rate of each step."""
     settings = config.optimizer
     # The name leads the paths of its variables in a checkpoint; Keras' own default counts the optimizers made so far.
-    common = {"name": "optimizer", "learning_rate": TableSchedule(learning_rates(config, steps)),
+    parts = config.train.accumulate
+    # Keras asks for the learning rate of each part of a batch, and updates at the last.
+    common = {"name": "optimizer", "learning_rate": TableSchedule(np.repeat(learning_rates(config, steps), parts)),
+              "gradient_accumulation_steps": parts if parts > 1 else None,
               "decay": settings.weight_decay, "decay_norm_and_bias": settings.decay_norm_and_bias,
               "max_norm": config.train.grad_clip, "head": head_module(config.model.name),
               "backbone_factor": settings.backbone_lr_factor, "backbone_start": config.train.unfreeze_epoch * steps}

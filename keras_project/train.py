@@ -43,7 +43,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         with runtime.strategy.scope():
             compile_classifier(config, model, steps)
             first_step = resume(run.last_checkpoint(), model, callbacks)
-        fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config.train.epochs,
+        fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config,
             callbacks=callbacks, validation_data=eval_dataset(config, data, data.val, runtime))
 
         if not runtime.leader:

@@ -29,6 +29,7 @@ class Record(Callback):
     def __init__(self, recorder: Recorder):
         self.recorder = recorder
         self.clock: dict[str, float] | None = None
+        self.loss = 0.0  # of the parts of the batch in progress
         self.gradient_norm = torch.zeros(())
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -48,8 +49,11 @@ class Record(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        loss = trainer.strategy.reduce(outputs["loss"], reduce_op="mean")  # over all processes
-        self.recorder.step_ends(trainer.global_step, float(loss), float(self.gradient_norm))
+        # A part's loss is divided by the number of parts already; here, the mean over all processes.
+        self.loss += float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
+        if trainer.global_step != self.recorder.step:  # that was the batch's last part
+            self.recorder.step_ends(trainer.global_step, self.loss, float(self.gradient_norm))
+            self.loss = 0.0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.recorder.training_ends()
@@ -92,13 +96,17 @@ class SaveLast(Callback):
 
     def __init__(self, recorder: Recorder):
         self.recorder, self.file = recorder, recorder.run.checkpoints / "last.ckpt"
-        self.saved = 0
+        self.step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         agree_to_stop(trainer, self.recorder)
-        if self.recorder.checkpoint_due(trainer.global_step) and trainer.global_step != self.saved:
+        if trainer.global_step != self.step and self.recorder.checkpoint_due(trainer.global_step):
             self.save(trainer)
+        self.step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         agree_to_stop(trainer, self.recorder)
@@ -107,7 +115,6 @@ class SaveLast(Callback):
     def save(self, trainer: L.Trainer) -> None:
         write_checkpoint(self.file, lambda path: trainer.save_checkpoint(path, weights_only=False),
                          self.recorder.run.leader)
-        self.saved = trainer.global_step  # with accumulation, several batches end at one step
         if self.recorder.stop.signal is not None:
             raise self.recorder.stopped(trainer.global_step, self.recorder.stop.signal)
 

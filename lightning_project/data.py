@@ -28,20 +28,20 @@ class BatchDataset(Dataset):
 
 
 class StepSampler(Sampler[int]):
-    """The numbers of one epoch's batches, from the step on at which training is.
+    """The numbers of one epoch's batches, `parts` of them a step, from the step on at which training is.
 
     Lightning's `set_epoch` is one epoch behind after a resume from a checkpoint of an epoch's end (2.6.6).
     """
 
-    def __init__(self, steps: int, current_step: Callable[[], int]):
-        self.steps, self.current_step = steps, current_step
+    def __init__(self, steps: int, parts: int, current_step: Callable[[], int]):
+        self.steps, self.parts, self.current_step = steps, parts, current_step
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.parts
 
     def __iter__(self) -> Iterator[int]:
         first = self.current_step()
-        return iter(range(first, (first // self.steps + 1) * self.steps))
+        return iter(range(first * self.parts, (first // self.steps + 1) * self.steps * self.parts))
 
 
 class DataModule(L.LightningDataModule):
@@ -60,7 +60,8 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         batches = TrainBatches(self.config, self.data, self.share)
-        return self.loader(batches, StepSampler(batches.steps, lambda: self.trainer.global_step if self.trainer else 0))
+        return self.loader(batches, StepSampler(batches.steps, batches.parts,
+                                                lambda: self.trainer.global_step if self.trainer else 0))
 
     def eval_dataloader(self, split: Images) -> DataLoader:
         return self.loader(EvalBatches(self.config, self.data, split, self.share, multiple_of=self.runtime.processes))

@@ -95,8 +95,9 @@ def build_runtime(config: Config) -> Runtime:
     trainer = {
         "accelerator": accelerator, "devices": devices, "num_nodes": settings.num_nodes, "strategy": strategy,
         "precision": PRECISION[precision],
-        "gradient_clip_val": config.train.grad_clip or None, "logger": False, "num_sanity_val_steps": 0,
-        "enable_model_summary": False, "enable_progress_bar": sys.stderr.isatty(),
+        "accumulate_grad_batches": config.train.accumulate, "gradient_clip_val": config.train.grad_clip or None,
+        "logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False,
+        "enable_progress_bar": sys.stderr.isatty(),
         "detect_anomaly": debug.detect_anomaly, "deterministic": debug.deterministic,
         # Batches are cut in shared.batches already, in the same place for both siblings.
         "use_distributed_sampler": False}

@@ -91,21 +91,26 @@ class Batches:
 
 
 class TrainBatches(Batches):
-    """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run."""
+    """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run.
+
+    With `train.accumulate` = k, batches i k to i k + k - 1 are the parts of that of step i.
+    """
 
     def __init__(self, config: Config, data: Data, share: tuple[int, int] = (0, 1)):
         super().__init__(config, data, data.train, share)
         self.steps = steps_per_epoch(config, len(data.train))
+        self.parts = config.train.accumulate
 
     def __len__(self) -> int:
-        return self.steps * self.config.train.epochs
+        return self.steps * self.parts * self.config.train.epochs
 
     @property
     def augmented(self) -> bool:
         return not self.config.debug.overfit_batches
 
-    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        indices, draws = self.own(self.indices(step)), None
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        step, part = divmod(number, self.parts)
+        indices, draws = np.split(self.own(self.indices(step)), self.parts)[part], None
         if self.augmented:
             draws = augment.epoch_draws(len(self.split), self.config.seed, step // self.steps)[indices]
         return self.read(indices, draws)

@@ -124,6 +124,8 @@ class TrainConfig:
     epochs: int = key(10, "passes over the training images", unit="epochs", low=1, high=1_000_000)
     batch_size: int = key(64, "global batch of a training step; the last partial batch of an epoch is left out",
                           unit="images", low=1)
+    accumulate: int = key(1, "split each batch into so many parts, one after the other, to fit into memory; gradients "
+                          "are averaged, so that only BatchNorm notices, which sees a part at a time", low=1, high=4096)
     eval_batch_size: int = key(256, "batch of validation and test; the last partial batch counts", unit="images", low=1)
     label_smoothing: float = key(0.0, "share of the target spread evenly over all classes, in training only", low=0.0,
                                  high=0.999)
@@ -368,7 +370,7 @@ def check(config: Config) -> None:
     # A data set without a validation split still trains, but then nothing can say which epoch was the best.
     rule(dataset.val_fraction > 0 or dataset.name in ("image_folder", "imagenet_mini", "imagenette"),
          "dataset.val_fraction=0 leaves no images to choose the best epoch by; give it a value such as 0.1")
-    share_evenly(config, config.hardware.devices * config.hardware.num_nodes)
+    share_evenly(config, max(1, config.hardware.devices) * config.hardware.num_nodes)
     rule(not (config.hardware.strategy == "single" and config.hardware.devices * config.hardware.num_nodes > 1),
          "hardware.strategy=single uses one device of one machine; set hardware.devices=1 and hardware.num_nodes=1")
     rule(not (config.hardware.strategy == "fsdp" and config.hardware.accelerator in ("cpu", "tpu")),

@@ -52,17 +52,17 @@ def tpu_is_there() -> bool:
 
 
 def share_evenly(config: Any, devices: int) -> None:
-    """Raise `UserError` where `devices` devices cannot share `train.batch_size` equally; 0 devices: not known yet."""
-    batch, augment = config.train.batch_size, config.augment
-    if devices < 2:
-        return
+    """Raise `UserError` where `devices`, in `train.accumulate` parts, cannot share `train.batch_size` equally."""
+    batch, augment, parts = config.train.batch_size, config.augment, devices * config.train.accumulate
     # Mixing takes neighbours, which must not be parted.
-    unit = devices * (2 if augment.mixup_alpha or augment.cutmix_alpha else 1)
+    mixes = parts > 1 and (augment.mixup_alpha or augment.cutmix_alpha)
+    unit = parts * (2 if mixes else 1)
     if batch % unit:
         sizes = [size for size in (batch // unit * unit, -(-batch // unit) * unit) if size]
-        pairs = ", in pairs because of mixup or CutMix" if unit > devices else ""
-        raise UserError(f"train.batch_size={batch} cannot be shared equally by {devices} devices{pairs}; the nearest "
-                        f"sizes that can are {' and '.join(map(str, sizes))}")
+        pairs = ", in pairs because of mixup or CutMix" if mixes else ""
+        times = f" in train.accumulate={config.train.accumulate} parts" if config.train.accumulate > 1 else ""
+        raise UserError(f"train.batch_size={batch} cannot be shared equally by {devices} devices{times}{pairs}; the "
+                        f"nearest sizes that can are {' and '.join(map(str, sizes))}")
 
 
 def choose_accelerator(wanted: str, gpus: int, tpu: bool = False) -> str:

@@ -183,8 +183,9 @@ class Recorder:
         self.tracker.finish(None, status=1)
         if out_of_memory(error):
             batch = self.config.train.batch_size
-            raise UserError(f"train.batch_size={batch} did not fit into memory; try {max(1, batch // 2)}, a smaller "
-                            "dataset.image_size, hardware.precision=bf16 or more hardware.devices") from None
+            raise UserError(f"train.batch_size={batch} did not fit into memory; split it with "
+                            f"train.accumulate={2 * self.config.train.accumulate}, or try {max(1, batch // 2)}, a "
+                            "smaller dataset.image_size or hardware.precision=bf16") from None
         if process_lost(error):
             if self.stop.signal is not None:
                 raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None

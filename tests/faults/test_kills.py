@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import FRAMEWORKS, installed
 from tests.trainings import STEPS, assert_close_training, assert_same_training, only_run, run, start, wait
 
+pytestmark = pytest.mark.timeout(900)
 KILLS = 10
 
 

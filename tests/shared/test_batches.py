@@ -132,6 +132,19 @@ def test_processes_share_out_a_training_batch():
         == whole["index"][whole["partner"]].reshape(2, 2).tolist()
 
 
+def test_accumulation_splits_a_batch_into_parts():
+    data, config = data_of(10), config_of(crop="pad", flip=True)
+    whole = [TrainBatches(config, data)[step] for step in range(4)]
+    config.train.accumulate = 2
+    parts = TrainBatches(config, data)
+    assert len(parts) == 8
+    for step, batch in enumerate(whole):
+        halves = [parts[2 * step], parts[2 * step + 1]]
+        for name, array in batch.items():
+            assert np.array_equal(np.concatenate([half[name] for half in halves]), array), name
+    assert parts.names(1) == whole[1]["index"].tolist()
+
+
 def test_names_of_a_batch_are_its_files_or_indices(files):
     data, config = data_of(10), config_of(batch_size=2)
     assert TrainBatches(config, data).names(3) == TrainBatches(config, data)[3]["index"].tolist()

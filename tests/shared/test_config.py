@@ -258,6 +258,7 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["hardware.devices=2", "hardware.num_nodes=2", "train.batch_size=3"], "the nearest sizes that can are 4"),
     (["hardware.devices=2", "augment.mixup_alpha=1", "train.batch_size=62"], "in pairs because of mixup or CutMix; the "
                                                                              "nearest sizes that can are 60 and 64"),
+    (["train.accumulate=3"], "cannot be shared equally by 1 devices in train.accumulate=3 parts; the nearest"),
     (["hardware.devices=2", "hardware.strategy=single"], "hardware.strategy=single uses one device"),
     (["hardware.accelerator=cpu", "hardware.strategy=fsdp"], "hardware.strategy=fsdp needs GPUs"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),

@@ -176,7 +176,7 @@ class UnavailableError(Exception):
 
 
 @pytest.mark.parametrize(("error", "says"), [
-    (MemoryError(), r"train\.batch_size=10 did not fit into memory; try 5"),
+    (MemoryError(), r"train\.batch_size=10 did not fit into memory; split it with train\.accumulate=2, or try 5"),
     (ResourceExhaustedError("OOM when allocating tensor"), "did not fit into memory"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "did not fit into memory"),
     (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:1"), "another process of this"),
