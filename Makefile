@@ -18,7 +18,7 @@ KERAS := $(BIN)/python
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train test test-faults lint lightning keras compare parity bench clean
+.PHONY: help setup setup-gpu train test test-faults lint lightning keras compare parity bench bench-models clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ parity: $(READY)  ## prove that both siblings run the same experiment
 
 bench: $(READY)  ## measure what data and callbacks cost beside the bare training step
 	@$(LIGHTNING) -m shared.bench $(ARGS)
+
+bench-models: setup  ## measure memory and speed of a training step of every model
+	@$(BIN)/python -m shared.bench_models $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .pytest_cache .ruff_cache *.egg-info

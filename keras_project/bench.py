@@ -1,4 +1,4 @@
-"""Measures for `shared.bench`: python -m keras_project.bench CONFIG OUT ROUNDS"""
+"""Measures for `shared.bench`: python -m keras_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
 
 import json
 import sys
@@ -46,7 +46,13 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     return steps * len(images) / (time.perf_counter() - started)
 
 
-def main(config: Config, out: Path, rounds: int) -> None:
+def measure_bare(config: Config, out: Path, steps: int) -> None:
+    from keras_project.runtime import peak_memory_gib
+
+    out.write_text(json.dumps({"bare": bare_images_per_second(config, steps), "peak_memory_gib": peak_memory_gib()}))
+
+
+def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     from keras_project.train import train
 
     measured = []
@@ -58,4 +64,5 @@ def main(config: Config, out: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]))
+    work = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
+    work(load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -17,8 +17,10 @@ from keras_project.models import neutral_weights
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
 from shared.errors import UserError
+from shared.models import head_module
 from shared.recorder import Recorder
 from shared.runs import refuse_checkpoint, write_checkpoint
+from shared.schedule import is_frozen
 from shared.weights import read, read_metadata, refuse_misfit, save, write_tensors
 
 # Keras' names of the metrics and ours. Validation's loss has smoothed targets, its cross-entropy has not.
@@ -239,6 +241,24 @@ class Progress(Callback):
         self.bar.close()
 
 
+class Freeze(Callback):
+    """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config, self.frozen = config, None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        frozen, head = is_frozen(self.config, epoch), head_module(self.config.model.name)
+        if not self.model.optimizer.built:  # for all variables, before some of them cease to be trainable
+            self.model.optimizer.build(self.model.trainable_variables)
+        for layer in self.model.layers:
+            layer.trainable = not frozen or layer.name == head
+        if frozen != self.frozen:
+            self.frozen = frozen
+            self.model.make_train_function(force=True)  # traced before, with other trainable variables
+
+
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
@@ -249,6 +269,8 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
                                           patience=train.early_stopping_patience)
         callbacks.append(stopping)
         keepers.append(stopping)
+    if config.model.freeze == "backbone":
+        callbacks.append(Freeze(config))
     if sys.stderr.isatty():
         callbacks.insert(0, Progress(recorder.steps * train.accumulate))
     if debug.profile:

@@ -10,7 +10,9 @@ import tensorflow as tf
 from keras import ops
 
 from shared.config import Config
+from shared.models import head_module
 from shared.schedule import learning_rates
+from shared.weights import decays
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -31,15 +33,19 @@ class TorchOptimizer(keras.optimizers.Optimizer):
     """What the rules below share: which variables decay, and PyTorch's clipping of the global norm.
 
     Clipping multiplies all gradients by min(1, max_norm / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_` does.
-    Variables of more than one dimension decay, the others with `decay_norm_and_bias`.
+    All but the layer called `head` learn at `backbone_factor` of the rate, and from step `backbone_start` on.
+    Which variables decay says `shared.weights.decays`.
     """
 
-    def __init__(self, learning_rate: Any, decay: float, decay_norm_and_bias: bool, max_norm: float, **kwargs):
+    def __init__(self, learning_rate: Any, decay: float, decay_norm_and_bias: bool, max_norm: float,
+                 head: str = "", backbone_factor: float = 1.0, backbone_start: int = 0, **kwargs):
         super().__init__(learning_rate, **kwargs)
         self.decay, self.decay_norm_and_bias, self.max_norm = decay, decay_norm_and_bias, max_norm
+        self.head, self.backbone_factor, self.backbone_start = head, backbone_factor, backbone_start
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
+        self.of_head = [variable.path.startswith(f"{self.head}/") for variable in variables]
         # Of the last step, before clipping; not finite where any gradient is not.
         self.gradient_norm = self.add_variable((), name="gradient_norm", aggregation="only_first_replica")
 
@@ -54,14 +60,22 @@ class TorchOptimizer(keras.optimizers.Optimizer):
             pairs = [(None if gradient is None else gradient * factor, variable) for gradient, variable in pairs]
         return pairs
 
+    def rate_of(self, variable: keras.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
+        factor = 1.0 if self.is_head(variable) else self.backbone_factor
+        return tf.cast(learning_rate, variable.dtype) * factor
+
+    def is_head(self, variable: keras.Variable) -> bool:
+        return self.of_head[self._get_variable_index(variable)]
+
     def decay_of(self, variable: keras.Variable) -> float:
-        return self.decay if self.decay_norm_and_bias or len(variable.shape) > 1 else 0.0
+        return self.decay if decays(variable.shape, self.decay_norm_and_bias) else 0.0
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.pop("weight_decay")  # Keras' own, never used here
         return {**config, "decay": self.decay, "decay_norm_and_bias": self.decay_norm_and_bias,
-                "max_norm": self.max_norm}
+                "max_norm": self.max_norm, "head": self.head, "backbone_factor": self.backbone_factor,
+                "backbone_start": self.backbone_start}
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -82,7 +96,7 @@ class SGD(TorchOptimizer):
             self.velocities = self.add_optimizer_variables(variables, "velocity")
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        rate = tf.cast(learning_rate, variable.dtype)
+        rate = self.rate_of(variable, learning_rate)
         gradient = tf.cast(gradient, variable.dtype)
         if decay := self.decay_of(variable):
             gradient = gradient + decay * variable
@@ -117,7 +131,7 @@ class Adam(TorchOptimizer):
             self.squares = self.add_optimizer_variables(variables, "square")
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        rate = tf.cast(learning_rate, variable.dtype)
+        rate = self.rate_of(variable, learning_rate)
         gradient = tf.cast(gradient, variable.dtype)
         index = self._get_variable_index(variable)
         mean, square = self.means[index], self.squares[index]
@@ -129,7 +143,9 @@ class Adam(TorchOptimizer):
         self.assign(mean, self.beta1 * mean + (1 - self.beta1) * gradient)
         self.assign(square, self.beta2 * square + (1 - self.beta2) * gradient * gradient)
         # PyTorch computes the corrections in float64 on the host, whatever the weights are.
-        t = tf.cast(self.iterations + 1, tf.float64)
+        # Its count is of a parameter's own steps: those of a backbone begin when it is no longer frozen.
+        start = 0 if self.is_head(variable) else self.backbone_start
+        t = tf.cast(self.iterations + 1 - start, tf.float64)
         correction1 = tf.cast(1 - tf.pow(tf.constant(self.beta1, tf.float64), t), variable.dtype)
         correction2 = tf.cast(tf.sqrt(1 - tf.pow(tf.constant(self.beta2, tf.float64), t)), variable.dtype)
         denominator = ops.sqrt(square) / correction2 + self.eps
@@ -149,7 +165,8 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     common = {"name": "optimizer", "learning_rate": TableSchedule(np.repeat(learning_rates(config, steps), parts)),
               "gradient_accumulation_steps": parts if parts > 1 else None,
               "decay": settings.weight_decay, "decay_norm_and_bias": settings.decay_norm_and_bias,
-              "max_norm": config.train.grad_clip}
+              "max_norm": config.train.grad_clip, "head": head_module(config.model.name),
+              "backbone_factor": settings.backbone_lr_factor, "backbone_start": config.train.unfreeze_epoch * steps}
     if settings.name == "sgd":
         return SGD(momentum=settings.momentum, nesterov=settings.nesterov, **common)
     return Adam(beta1=settings.beta1, beta2=settings.beta2, eps=settings.eps, decoupled=settings.name == "adamw",

@@ -14,7 +14,7 @@ from keras_project.train import train
 from shared.batches import TrainBatches
 from shared.config import Config
 from shared.datasets import load
-from shared.parity.request import MARKS, Arrays, answer, digests, splits, uneven
+from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
 from shared.schedule import steps_per_epoch
 from shared.weights import starting_weights
 
@@ -35,7 +35,7 @@ def record_pixels(config: Config) -> Arrays:
     found = {}
 
     def keep(name: str, batches: tf.data.Dataset) -> None:
-        images, targets = zip(*batches.as_numpy_iterator(), strict=True)
+        images, targets, *_ = zip(*batches.as_numpy_iterator(), strict=True)
         found[f"{name} images"], found[f"{name} targets"] = np.concatenate(images), np.concatenate(targets)
 
     for epoch in range(config.train.epochs):
@@ -67,7 +67,8 @@ def record_forward(config: Config) -> Arrays:
     names = [name for name, variable in neutral_state(model).items() if variable.trainable]
     gradients = tape.gradient(loss, [neutral_state(model)[name].value for name in names])
     return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
-        | {f"gradient {name}": to_neutral(gradient.numpy()) for name, gradient in zip(names, gradients, strict=True)}
+        | {f"gradient {name}": thinned(to_neutral(gradient.numpy()))
+           for name, gradient in zip(names, gradients, strict=True)}
 
 
 def record_rates(config: Config) -> Arrays:

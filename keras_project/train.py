@@ -9,6 +9,9 @@ from shared.config import Config
 
 def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test the best epoch's weights and return what result.json holds."""
+    from shared.pretrained import prepared
+
+    config = prepared(config)
     # Imported here, so that a wrong config is told before TensorFlow loads.
     from keras_project.callbacks import build_callbacks, fit, resume
     from keras_project.classifier import compile_classifier
@@ -28,7 +31,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     data = load(config)
     with runtime.strategy.scope():
         model = runtime.prepare(build_model(config, data))
-    weights = starting_point(config, neutral_shapes(model), runtime.leader)
+    weights = starting_point(config, neutral_shapes(model), data.folders, runtime.leader)
     load_weights(model, weights)
 
     run = Run.start_together(config, "keras", runtime.leader, runtime.agree)

@@ -9,12 +9,15 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_project.models import neutral_shapes
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
+from shared.models import head_module
 from shared.recorder import Recorder
 from shared.runs import refuse_checkpoint, write_checkpoint
+from shared.schedule import is_frozen
 from shared.weights import save
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -142,6 +145,23 @@ def checked(checkpoint: Path | None, model: nn.Module) -> Path | None:
     return checkpoint
 
 
+class Freeze(Callback):
+    """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    # At each batch, because a run resumed within an epoch begins none, and validation puts modules back into training.
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any,
+                             batch_idx: int) -> None:
+        frozen, head = is_frozen(self.config, trainer.current_epoch), head_module(self.config.model.name)
+        for name, parameter in pl_module.model.named_parameters():
+            parameter.requires_grad_(not frozen or name.startswith(f"{head}."))
+        for module in pl_module.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(not frozen)
+
+
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
@@ -150,6 +170,8 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
         callbacks.append(EarlyStopping(train.monitor, mode=DIRECTIONS[train.monitor], min_delta=0.0,
                                        patience=train.early_stopping_patience, check_on_train_epoch_end=True,
                                        check_finite=False))  # a loss that is not finite is no improvement, as in Keras
+    if config.model.freeze == "backbone":
+        callbacks.append(Freeze(config))
     if sys.stderr.isatty():
         callbacks.append(TQDMProgressBar(leave=False))
     if debug.profile:

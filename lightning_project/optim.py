@@ -5,16 +5,22 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from shared.config import Config
+from shared.models import head_module
 from shared.schedule import learning_rate_factors
+from shared.weights import decays
 
 
 def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
-    """The optimizer with two groups of parameters, those that decay and those that do not."""
-    settings = config.optimizer
-    groups = [{"params": [], "weight_decay": settings.weight_decay}, {"params": [], "weight_decay": 0.0}]
-    for parameter in model.parameters():
-        decays = settings.decay_norm_and_bias or parameter.ndim > 1
-        groups[0 if decays else 1]["params"].append(parameter)
+    """The optimizer with groups of parameters: those that decay and those that do not, of the head and of the rest.
+
+    What is frozen is in them, and is passed over as long as it has no gradient.
+    """
+    settings, head = config.optimizer, head_module(config.model.name)
+    groups = [{"params": [], "lr": settings.lr * factor, "weight_decay": decay}
+              for factor in (1.0, settings.backbone_lr_factor) for decay in (settings.weight_decay, 0.0)]
+    for name, parameter in model.named_parameters():
+        group = 0 if decays(parameter.shape, settings.decay_norm_and_bias) else 1
+        groups[group if name.startswith(f"{head}.") else group + 2]["params"].append(parameter)
     if settings.name == "sgd":
         return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
     rule = {"adam": Adam, "adamw": AdamW}[settings.name]

@@ -9,6 +9,9 @@ from shared.config import Config
 
 def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test the best epoch's weights and return what result.json holds."""
+    from shared.pretrained import prepared
+
+    config = prepared(config)
     # Imported here, so that a wrong config is told before PyTorch loads.
     import lightning as L
 
@@ -29,7 +32,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load(config)
     model = build_model(config, data)
-    weights = starting_point(config, neutral_shapes(model), runtime.leader)
+    weights = starting_point(config, neutral_shapes(model), data.folders, runtime.leader)
     load_weights(model, weights)
     model = runtime.prepare(model)
 

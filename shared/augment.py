@@ -43,16 +43,22 @@ def pad_offsets(settings: AugmentConfig, draws: np.ndarray) -> np.ndarray:
     return (draws[:, [TOP, LEFT]] * span).astype(np.int64) - settings.crop_padding
 
 
-def resample(start: np.ndarray, length: np.ndarray, size_in: int, size_out: int) -> np.ndarray:
+def resample(start: np.ndarray, length: np.ndarray, size_in: int, size_out: int,
+             interpolation: str = "bilinear") -> np.ndarray:
     """Matrices that resize `length` pixels from `start` on to `size_out`, (n, size_out, size_in) float32.
 
-    Bilinear with antialiasing: a triangle filter as wide as the larger of one source and one target pixel, the one
-    that Pillow's `resize(box=...)` uses.
+    With antialiasing, as Pillow's `resize(box=...)`: a filter that is as many times wider as a target pixel is larger
+    than a source pixel. Bilinear is a triangle, bicubic Keys' cubic (doi:10.1109/TASSP.1981.1163711) with a = -1/2.
     """
     scale = (length / size_out)[:, None]
     centre = start[:, None] + (np.arange(size_out) + 0.5) * scale  # (n, size_out), in source pixels
     distance = np.abs(np.arange(size_in) + 0.5 - centre[:, :, None]) / np.maximum(scale, 1.0)[:, :, None]
-    weight = np.maximum(1.0 - distance, 0.0)
+    if interpolation == "bicubic":
+        near = (1.5 * distance - 2.5) * distance**2 + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        weight = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
+    else:
+        weight = np.maximum(1.0 - distance, 0.0)
     return (weight / weight.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -62,17 +68,20 @@ def shift(offset: np.ndarray, size: int) -> np.ndarray:
 
 
 def geometry(settings: AugmentConfig, draws: np.ndarray | None, height: int, width: int,
-             size: int) -> tuple[np.ndarray, np.ndarray] | None:
+             size: int,
+             interpolation: str = "bilinear") -> tuple[np.ndarray, np.ndarray] | None:
     """Matrices for rows (n, size, height) and columns (n, size, width), float32; None where the image stays as it is.
 
     `draws` is None for images that are not augmented. The new image is `rows @ image @ columns.T`.
     """
     if draws is not None and settings.crop == "resized":
         top, left, box_height, box_width = resized_box(settings, draws, height, width).T
-        return resample(top, box_height, height, size), resample(left, box_width, width, size)
+        return (resample(top, box_height, height, size, interpolation),
+                resample(left, box_width, width, size, interpolation))
     whole = None
     if (height, width) != (size, size):
-        whole = tuple(resample(np.zeros(1), np.array([length]), length, size) for length in (height, width))
+        whole = tuple(resample(np.zeros(1), np.array([length]), length, size, interpolation)
+                      for length in (height, width))
     if draws is None or settings.crop == "none" or settings.crop_padding == 0:
         return whole
     moved = tuple(shift(offset, size) for offset in pad_offsets(settings, draws).T)

@@ -40,7 +40,8 @@ class Batches:
         batch = {"target": target, "index": np.array(indices, np.int64)}
         if self.split.pixels is not None:
             batch["image"] = self.split.pixels[indices]
-            matrices = augment.geometry(settings, draws, *batch["image"].shape[1:3], size)
+            matrices = augment.geometry(settings, draws, *batch["image"].shape[1:3], size,
+                                        self.config.dataset.interpolation)
             if matrices is not None:
                 batch["rows"], batch["columns"] = matrices
         else:
@@ -61,7 +62,7 @@ class Batches:
         box = images.center_square(self.config.dataset.center_crop)
         if draws is not None and settings.crop == "resized":
             box = lambda height, width: augment.resized_box(settings, draws, height, width)[0]  # noqa: E731
-        image = images.read(self.split.files[index], size, box)
+        image = images.read(self.split.files[index], size, box, self.config.dataset.interpolation)
         if draws is not None and settings.crop == "pad" and settings.crop_padding:
             pad = settings.crop_padding
             top, left = augment.pad_offsets(settings, draws)[0] + pad

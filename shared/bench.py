@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,8 +65,17 @@ def main() -> None:
 
 def measure(sibling: str, config: Path, folder: Path) -> list[dict[str, float]]:
     """Images per second of `train` and of the `bare` step in each round."""
+    return run_bench(sibling, config, folder, "rounds", ROUNDS)
+
+
+def bare(sibling: str, config: Path, folder: Path, steps: int) -> dict[str, float]:
+    """Images per second of `steps` bare steps, and the peak memory of the process."""
+    return run_bench(sibling, config, folder, "bare", steps)
+
+
+def run_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
     out = folder / f"{sibling}.json"
-    command = [required(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), str(ROUNDS)]
+    command = [required(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), what, str(count)]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     except OSError as error:

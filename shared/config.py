@@ -8,11 +8,12 @@ import os
 import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from shared.errors import UserError
 from shared.hardware import share_evenly
 
+INTERPOLATIONS = ("bilinear", "bicubic")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -35,6 +36,10 @@ class DatasetConfig:
                           low=0, high=2048)
     center_crop: float = key(1.0, "share of the shorter side that the central square keeps where a file is not cropped "
                              "at random, so in evaluation", above=0.0, high=1.0)
+    interpolation: str = key("bilinear", "how images are scaled, always antialiased; a pretrained checkpoint sets its "
+                             "own, as of center_crop, mean and std", choices=INTERPOLATIONS)
+    mean: list[float] = key([], "of the pixels of each channel, scaled to 0..1; empty: the data set's")
+    std: list[float] = key([], "their standard deviation; empty: the data set's")
     val_fraction: float = key(0.1, "share of the training images held out for validation, stratified by class; not "
                               "used where an image folder has train, val and test", low=0.0, high=0.9)
     test_fraction: float = key(0.1, "share held out for testing where an image folder has no test or val folder",
@@ -70,15 +75,29 @@ class AugmentConfig:
 
 @dataclass
 class ModelConfig:
-    name: str = key("resnet18", "architecture", choices=("resnet18",))
+    name: str = key("resnet18", "architecture; python -m shared.models tells about each", choices=(
+        "resnet18", "resnet34", "resnet50", "efficientnet_b0", "efficientnet_b3", "vit_tiny", "vit_small", "vit_base"))
+    pretrained: str = key("false", "false: initial weights; true: the published checkpoint, by way of the Hugging Face "
+                          "hub's cache; or a folder or .safetensors file in timm's format. Its preprocessing applies")
+    freeze: str = key("none", "backbone: nothing but the head trains, and BatchNorm's statistics stay too; until "
+                      "train.unfreeze_epoch", choices=("none", "backbone"))
     stem: str = key("auto", "first layers of a ResNet: 3x3 stride 1 (small) or 7x7 stride 2 and pooling (large); auto: "
                     "small up to 64 pixels", choices=("auto", "small", "large"))
+    patch_size: int = key(0, "side of a ViT's patches; 0: 4 up to images of 64 pixels, else 16", unit="pixels", low=0,
+                          high=256)
+    dropout: float = key(0.0, "share of the features that the head misses in training. Like stochastic_depth drawn by "
+                         "each framework itself, so that such runs are comparable in distribution only", low=0.0,
+                         high=0.99)
+    stochastic_depth: float = key(0.0, "probability with which the last block's branch is left out for an image in "
+                                  "training, falling to 0 at the first block (arXiv:1603.09382)", low=0.0, high=0.99)
 
 
 @dataclass
 class OptimizerConfig:
     name: str = key("sgd", "update rule, PyTorch's formula in both siblings", choices=("sgd", "adam", "adamw"))
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
+    backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
+                                    high=100.0)
     momentum: float = key(0.9, "momentum of sgd", low=0.0, high=0.9999)
     nesterov: bool = key(True, "Nesterov's momentum in sgd")
     weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw: w -= lr * decay * w",
@@ -112,6 +131,8 @@ class TrainConfig:
                                  high=0.999)
     grad_clip: float = key(0.0, "largest global L2 norm of the gradient; 0: no clipping", low=0.0,
                             high=1e9)
+    unfreeze_epoch: int = key(0, "train all from this epoch on, counted from 0, where model.freeze=backbone; 0: never",
+                              unit="epochs", low=0)
     checkpoint_every_steps: int = key(0, "checkpoint so often within an epoch too, beside the one at its end; 0: never",
                                       unit="steps", low=0)
     monitor: str = key("val/accuracy", "what makes an epoch the best one",
@@ -219,7 +240,8 @@ def usage(command: str, purpose: str) -> str:
             lines += ["", f"{head or 'run'}:"]
             section = head
         facts = item.metadata
-        kind = getattr(item.type, "__name__", str(item.type)) if item.type != list[str] else "list of str"
+        kind = getattr(item.type, "__name__", str(item.type)) if get_origin(item.type) is not list \
+            else f"list of {get_args(item.type)[0].__name__}"
         default = value_at(defaults, dotted)
         default = str(default).lower() if isinstance(default, bool) else "''" if default == "" else default
         allowed = " | ".join(map(str, facts["choices"])) or limits(facts)
@@ -327,7 +349,16 @@ def check(config: Config) -> None:
          "optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false")
     rule(dataset.name not in ("image_folder", "imagenet_mini") or dataset.root != "",
          f"dataset.name={dataset.name} needs dataset.root, the folder that holds train/<class>/*.jpg or <class>/*.jpg")
-    for dotted in ("output_dir", "resume", "init_from", "dataset.root"):
+    rule(len(dataset.mean) == len(dataset.std) and all(std > 0 for std in dataset.std),
+         f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for each channel, and std above 0")
+    rule(not train.unfreeze_epoch or config.model.freeze == "backbone",
+         f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
+         "or leave it out")
+    rule(config.model.freeze == "none" or config.hardware.devices * config.hardware.num_nodes == 1,
+         "model.freeze=backbone has been built for one device alone; set hardware.devices=1 and hardware.num_nodes=1")
+    rule(not (config.init_from and config.model.pretrained.lower() != "false"),
+         "init_from and model.pretrained both name a starting point; set model.pretrained=false or drop init_from")
+    for dotted in ("output_dir", "resume", "init_from", "model.pretrained", "dataset.root"):
         path = value_at(config, dotted)
         rule(not os.path.expanduser(path).startswith("~"), f"{dotted}='{path}' is in the home of nobody known here")
     rule(not dataset.root or Path(dataset.root).expanduser().is_dir(),

@@ -17,6 +17,7 @@ from shared.schedule import steps_per_epoch
 from shared.weights import (
     Shapes,
     Weights,
+    decays,
     read,
     read_metadata,
     refuse_misfit,
@@ -26,10 +27,10 @@ from shared.weights import (
 )
 
 
-def starting_point(config: Config, shapes: Shapes, leader: bool = True) -> Weights:
+def starting_point(config: Config, shapes: Shapes, folders: tuple[str, ...] = (), leader: bool = True) -> Weights:
     """Where training starts from, in this order: the run that `resume` names, whose checkpoint later overwrites what
-    is returned here; `init_from`; weights drawn from the seed."""
-    weights, source = starting_weights(config, shapes)
+    is returned here; `init_from`; a published checkpoint, `model.pretrained`; weights drawn from the seed."""
+    weights, source = starting_weights(config, shapes, folders)
     if config.resume in ("none", "auto"):
         say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
     return weights
@@ -43,7 +44,7 @@ def describe(run: Run, data: Data, weights: Weights, parameters: int, **facts: A
     order = fingerprint(epoch_order(len(data.train), config.seed, 0))
     decayed = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var"))
-                  and (config.optimizer.decay_norm_and_bias or tensor.ndim > 1))
+                  and decays(tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
                "skipped_images": len(data.skipped),
                "fingerprints": {**data.fingerprints(), "order": order,

@@ -28,28 +28,30 @@ def decode(path: str | os.PathLike) -> np.ndarray:
     return np.array(open_rgb(path))
 
 
-def read(path: str | os.PathLike, size: int, box: Box) -> np.ndarray:
-    """A part of an image file scaled to (size, size, 3) uint8, bilinear and antialiased.
+def read(path: str | os.PathLike, size: int, box: Box, interpolation: str = "bilinear") -> np.ndarray:
+    """A part of an image file scaled to (size, size, 3) uint8, antialiased.
 
     Args:
         path: the image file.
         size: height and width of the result in pixels.
         box: told the decoded height and width, names the part: (top, left, height, width) in pixels, not
             necessarily whole ones.
+        interpolation: bilinear or bicubic.
 
     Raises:
         UserError: as in `decode`.
     """
     image = open_rgb(path)
-    return scale(image, size, box(image.height, image.width))
+    return scale(image, size, box(image.height, image.width), interpolation)
 
 
-def scale(image: Image.Image, size: int, box: tuple[float, float, float, float]) -> np.ndarray:
+def scale(image: Image.Image, size: int, box: tuple[float, float, float, float],
+          interpolation: str = "bilinear") -> np.ndarray:
     """The box (top, left, height, width) of an image as (size, size) or (size, size, 3) uint8."""
     top, left, height, width = box
     # Sums of floats may pass the edge by a rounding error, which Pillow refuses.
     edges = max(left, 0), max(top, 0), min(left + width, image.width), min(top + height, image.height)
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=edges))
+    return np.array(image.resize((size, size), Image.Resampling[interpolation.upper()], box=edges))
 
 
 def center_square(share: float) -> Box:

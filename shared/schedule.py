@@ -13,6 +13,12 @@ def steps_per_epoch(config: Config, train_images: int) -> int:
     return steps
 
 
+def is_frozen(config: Config, epoch: int) -> bool:
+    """Whether all but the head stays as it is in an epoch, counted from 0."""
+    return config.model.freeze == "backbone" and (not config.train.unfreeze_epoch
+                                                  or epoch < config.train.unfreeze_epoch)
+
+
 def learning_rate_factors(config: Config, steps: int) -> np.ndarray:
     """What multiplies `optimizer.lr` at each of `train.epochs` x `steps` training steps, (total,) float64.
 

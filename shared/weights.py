@@ -17,27 +17,25 @@ from scipy.special import ndtri
 
 from shared.config import Config, to_yaml
 from shared.errors import UserError
+from shared.models import HEADS, family_of
+from shared.pretrained import checkpoint_of, fitted
 from shared.runs import write_whole
 from shared.sampling import WEIGHTS, fingerprint, uniforms
 
 Shapes = dict[str, tuple[int, ...]]
 Weights = dict[str, np.ndarray]
 
-# The tensors that depend on the number of classes, by the first part of the model's name.
-HEADS = {"resnet": ("fc.weight", "fc.bias")}
 FORMAT = "lightning-keras-template/1"
-
-
-def head_of(model: str) -> tuple[str, ...]:
-    return next(names for family, names in HEADS.items() if model.startswith(family))
 
 
 def initial_weights(shapes: Shapes, seed: int) -> Weights:
     """Float32 weights to start from; each depends on the seed, its own name and its shape, and on nothing else.
 
     Convolutions: normal, variance 2 / (out x height x width), as He et al. (arXiv:1502.01852, equation 14, the
-    backward form, which torchvision's ResNet uses). Dense: uniform in +-1/sqrt(in), PyTorch's default. BatchNorm: 1 and
-    0, running mean 0 and variance 1. Biases: 0.
+    backward form, which torchvision's ResNet uses), where a depthwise one has one output for each input. Dense: uniform
+    in +-1/sqrt(in), PyTorch's default. BatchNorm and LayerNorm: 1 and 0, running mean 0 and variance 1. Biases: 0.
+    In a ViT, as in timm: dense layers, head and position embedding normal with deviation 0.02, class token 1e-6, kernel
+    of the patches uniform in +-1/sqrt(in x height x width).
     """
     return {name: initial_tensor(name, tuple(shape), seed) for name, shape in shapes.items()}
 
@@ -46,29 +44,57 @@ def initial_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     if len(shape) == 1:
         return np.full(shape, float(name.endswith((".weight", ".running_var"))), np.float32)
     draws = uniforms(int(np.prod(shape)), seed, WEIGHTS, zlib.crc32(name.encode())).reshape(shape)
-    if len(shape) == 2:
-        return ((2 * draws - 1) / np.sqrt(shape[1])).astype(np.float32)
-    assert len(shape) == 4, f"{name} has shape {shape}: no rule for it"
+    deviation = normal_deviation(name, shape)
+    if deviation is None:
+        return ((2 * draws - 1) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
     # Half a step up, since the quantile of 0 is minus infinity.
-    return (ndtri(draws + 2.0**-54) * np.sqrt(2 / (shape[0] * shape[2] * shape[3]))).astype(np.float32)
+    return (ndtri(draws + 2.0**-54) * deviation).astype(np.float32)
 
 
-def starting_weights(config: Config, shapes: Shapes) -> tuple[Weights, str]:
-    """The weights that a new run starts from, and a line that says which they are.
+def normal_deviation(name: str, shape: tuple[int, ...]) -> float | None:
+    """The standard deviation of a tensor that is drawn from a normal distribution; None for a uniform one."""
+    if name in ("cls_token", "pos_embed"):
+        return 1e-6 if name == "cls_token" else 0.02
+    if len(shape) == 2:
+        return 0.02 if ".attn." in name or ".mlp." in name or name.startswith("head.") else None
+    assert len(shape) == 4, f"{name} has shape {shape}: no rule for it"
+    if name.startswith("patch_embed."):
+        return None
+    outputs = 1 if ".conv_dw." in name else shape[0]
+    return np.sqrt(2 / (outputs * shape[2] * shape[3]))
+
+
+def decays(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
+    """Whether weight decay touches a parameter of this shape: kernels and matrices.
+
+    Biases and what normalises do not decay unless `norm_and_bias`, nor do, as in timm, a ViT's class token and position
+    embedding, which have three axes.
+    """
+    return norm_and_bias or len(shape) in (2, 4)
+
+
+def starting_weights(config: Config, shapes: Shapes, folders: tuple[str, ...] = ()) -> tuple[Weights, str]:
+    """The weights that a new run starts from, and a line that says which they are: `init_from`, a published checkpoint,
+    else weights drawn from the seed. `folders` are the names of the class folders.
 
     Raises:
-        UserError: where `init_from` does not fit the model.
+        UserError: where `init_from` or the checkpoint does not fit the model.
     """
-    weights = initial_weights(shapes, config.seed)
-    if not config.init_from:
-        return weights, f"initial weights drawn with seed {config.seed}"
-    path = weight_file(config.init_from)
-    given, head = read(path), head_of(config.model.name)
-    if left_out := [name for name in head if name in given and given[name].shape != shapes[name]]:
-        given |= {name: weights[name] for name in left_out}
+    head, words = HEADS[family_of(config.model.name)], []
+    if config.init_from:
+        source = path = weight_file(config.init_from)
+        given = {name: tensor for name, tensor in read(path).items()
+                 if name not in head or tensor.shape == shapes[name]}
+    elif checkpoint := checkpoint_of(config):
+        source, path = checkpoint.source, checkpoint.weights
+        given, words = fitted(read(path), shapes, config.model.name, folders)
+    else:
+        return initial_weights(shapes, config.seed), f"initial weights drawn with seed {config.seed}"
+    if anew := [name for name in head if name not in given]:
+        given |= initial_weights({name: shapes[name] for name in anew}, config.seed)
+        words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
     refuse_misfit(given, shapes, path)
-    kept = f"; {', '.join(left_out)} drawn anew for {shapes[head[0]][0]} classes" if left_out else ""
-    return given, f"weights from {path}{kept}"
+    return given, "; ".join([f"weights from {source}", *words])
 
 
 def weight_file(given: str) -> Path:
@@ -109,8 +135,8 @@ def refuse_misfit(weights: Weights, shapes: Shapes, source: object) -> None:
     problems = ([f"missing {', '.join(missing[:3])}{' ...' if missing[3:] else ''}"] if missing else []) \
         + ([f"unexpected {', '.join(extra[:3])}{' ...' if extra[3:] else ''}"] if extra else []) + wrong[:3]
     if problems:
-        raise UserError(f"{source} does not fit this model: {'; '.join(problems)}; check model.name, dataset.name and "
-                        "model.stem")
+        raise UserError(f"{source} does not fit this model: {'; '.join(problems)}; check model.name, dataset.name, "
+                        "dataset.image_size, model.stem and model.patch_size")
 
 
 def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str],

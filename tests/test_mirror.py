@@ -31,9 +31,6 @@ ONE_SIBLING_ONLY = {
     "keras_project/callbacks.py": {"ResumableEarlyStopping", "Progress", "variables_of", "resume", "fit"},
     # Each DDP process predicts its share; a Keras strategy puts shares together itself.
     "lightning_project/evaluate.py": {"gathered"},
-    # PyTorch's BatchNorm is the formula, on one device; over several CPUs it has none.
-    "lightning_project/models/layers.py": {"SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
-    "keras_project/models/layers.py": {"BatchNorm"},
     # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
     "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank",
                                      "under_slurm"},
@@ -48,8 +45,16 @@ ONE_SIBLING_ONLY = {
     # Keras' layout differs from the neutral one.
     "keras_project/models/__init__.py": {"to_neutral", "from_neutral"},
     # Modules in one, a functional model in the other.
-    "lightning_project/models/resnet.py": {"BasicBlock", "ResNet"},
-    "keras_project/models/resnet.py": {"convolution", "basic_block", "resnet"},
+    "lightning_project/models/resnet.py": {"Block", "ResNet"},
+    "keras_project/models/resnet.py": {"block"},
+    "lightning_project/models/efficientnet.py": {"Block", "EfficientNet", "SqueezeExcite"},
+    "keras_project/models/efficientnet.py": {"block", "normed", "squeeze_excite"},
+    "lightning_project/models/vit.py": {"Attention", "Block", "PatchEmbed", "Perceptron", "VisionTransformer"},
+    "keras_project/models/vit.py": {"AttendedValues", "Tokens", "block"},
+    # PyTorch's convolutions are depthwise and pad as asked, and its BatchNorm is the formula, on one device; over
+    # several CPUs it has none.
+    "lightning_project/models/layers.py": {"SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
+    "keras_project/models/layers.py": {"BatchNorm", "DepthwiseConv", "convolution", "gelu", "with_head"},
 }
 OTHER_ARGUMENTS = {
     "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",
@@ -57,11 +62,10 @@ OTHER_ARGUMENTS = {
     "runtime.py:build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
     "callbacks.py:SaveLast.__init__": "Lightning collects what callbacks keep, Keras does not",
     "callbacks.py:SaveLast.save": "a Trainer knows its step and what to save",
-    "models/resnet.py:resnet18": "a functional Keras model needs its input's size",
     "probe.py:Snapshots.__init__": "a Trainer brings the test images along",
 }
 # Methods that a framework calls: their names and arguments are the framework's.
-HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|update_state|result|get_config|__(call|len|getitem|iter)__")
+HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|forward|update_state|result|get_config|__(call|len|getitem|iter)__")
 
 
 def modules(folder: str) -> dict[str, Path]:
@@ -119,7 +123,8 @@ PAIRS = {pair.name: pair for pair in pairs()}
 def test_both_siblings_have_the_same_files():
     lightning, keras = (modules(folder) for folder in SIBLINGS)
     assert {"train.py", "evaluate.py", "data.py", "augment.py", "optim.py", "callbacks.py", "runtime.py",
-            "models/__init__.py", "models/resnet.py"} <= set(lightning) & set(keras)
+            "models/__init__.py", "models/resnet.py", "models/efficientnet.py",
+            "models/vit.py"} <= set(lightning) & set(keras)
     for mine, other, word in ((lightning, keras, "PyTorch"), (keras, lightning, "Keras")):
         for name in set(mine) - set(other):
             documentation = ast.get_docstring(tree_of(mine[name])) or ""

@@ -3,41 +3,43 @@
 import keras
 import numpy as np
 
-from keras_project.models.resnet import resnet18
+from keras_project.models import efficientnet, resnet, vit
 from shared.config import Config
 from shared.datasets import Data
+from shared.models import family_of
 from shared.weights import Shapes, Weights
 
-MODELS = {"resnet18": resnet18}
+# By the first part of `model.name`.
+MODELS = {"resnet": resnet.resnet, "efficientnet": efficientnet.efficientnet, "vit": vit.vit}
 
 # A layer is called what its module is called in PyTorch; its variables are called what Keras calls them.
 NEUTRAL = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
            "moving_variance": "running_var"}
+# Parameters of the model itself in PyTorch, not of a module of it.
+BARE = ("cls_token", "pos_embed")
 
 
 def build_model(config: Config, data: Data) -> keras.Model:
     """An untrained model for the images and classes of `data`."""
-    return MODELS[config.model.name](data.channels, len(data.classes), stem_of(config, data.image_size),
-                                     data.image_size)
-
-
-def stem_of(config: Config, image_size: int) -> str:
-    return config.model.stem if config.model.stem != "auto" else "small" if image_size <= 64 else "large"
+    build = MODELS[family_of(config.model.name)]
+    return build(config.model, data.channels, len(data.classes), data.image_size)
 
 
 def neutral_state(model: keras.Model) -> dict[str, keras.Variable]:
     """The variables of the model by their names in the neutral format, in the order of the layers."""
-    return {f"{layer.name}.{NEUTRAL[variable.name]}": variable for layer in model.layers for variable in layer.weights}
+    return {variable.name if variable.name in BARE else f"{layer.name}.{NEUTRAL[variable.name]}": variable
+            for layer in model.layers for variable in layer.weights}
 
 
 def to_neutral(tensor: np.ndarray) -> np.ndarray:
     """Kernels in PyTorch's layout: (H, W, in, out) to (out, in, H, W), (in, out) to (out, in)."""
-    return np.ascontiguousarray(tensor.transpose(3, 2, 0, 1) if tensor.ndim == 4 else tensor.T)
+    axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(tensor.ndim, range(tensor.ndim))
+    return np.ascontiguousarray(tensor.transpose(axes))
 
 
 def from_neutral(tensor: np.ndarray) -> np.ndarray:
     """The inverse of `to_neutral`."""
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+    return tensor.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(tensor.ndim, range(tensor.ndim)))
 
 
 def neutral_shapes(model: keras.Model) -> Shapes:

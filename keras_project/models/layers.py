@@ -1,7 +1,10 @@
-"""Layers whose formula in Keras differs from PyTorch's, with PyTorch's formula."""
+"""Layers whose formula in Keras differs from PyTorch's, with PyTorch's formula, and parts that several models have."""
 
 import keras
 import tensorflow as tf
+from keras import layers
+
+from shared.config import ModelConfig
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -60,3 +63,79 @@ class BatchNorm(keras.layers.BatchNormalization):
     def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + batch * (1 - self.momentum))
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class DepthwiseConv(layers.Layer):
+    """A convolution of each channel by itself, without bias or padding: (n, H, W, C) to (n, h, w, C).
+
+    Keras' own keeps its kernel as (size, size, C, 1); this one as (size, size, 1, C), in which, as in PyTorch, it is a
+    convolution of as many groups as channels.
+    """
+
+    def __init__(self, size: int, stride: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.stride = size, stride
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        self.kernel = self.add_weight((self.size, self.size, 1, input_shape[-1]), name="kernel")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        kernel = tf.reshape(tf.convert_to_tensor(self.kernel), (self.size, self.size, -1, 1))
+        return tf.nn.depthwise_conv2d(inputs, kernel, (1, self.stride, self.stride, 1), "VALID")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        n, height, width, channels = input_shape
+        return n, (height - self.size) // self.stride + 1, (width - self.size) // self.stride + 1, channels
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "size": self.size, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class StochasticDepth(layers.Layer):
+    """Drops the branch of each image with probability `rate` in training, and scales what is left, so that its mean
+    stays (arXiv:1603.09382). The draws are Keras' own: not those of the other sibling."""
+
+    def __init__(self, rate: float, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        # Only where it draws, so that other models have no state to keep.
+        self.generator = keras.random.SeedGenerator() if rate else None
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not (training and self.rate):
+            return inputs
+        shape = (tf.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
+        kept = keras.random.uniform(shape, dtype="float32", seed=self.generator) >= self.rate
+        return inputs * (tf.cast(kept, inputs.dtype) / (1 - self.rate))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable("keras_project")
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """x times the normal distribution's integral up to x, not its tanh approximation.
+
+    By erf, as PyTorch does; Keras' own takes erfc, which converters to ONNX do not know.
+    """
+    return 0.5 * x * (1 + tf.math.erf(x / tf.sqrt(tf.constant(2, x.dtype))))
+
+
+def convolution(x: keras.KerasTensor, channels_out: int, size: int, stride: int, name: str) -> keras.KerasTensor:
+    """A convolution without bias that pads alike on all sides; Keras' "same" pads one side more where stride is 2."""
+    if size > 1:
+        x = layers.ZeroPadding2D(size // 2, name=f"{name}.padding")(x)
+    return layers.Conv2D(channels_out, size, stride, padding="valid", use_bias=False, name=name)(x)
+
+
+def with_head(inputs: keras.KerasTensor, x: keras.KerasTensor, settings: ModelConfig, classes: int,
+              name: str) -> keras.Model:
+    """The model from `inputs` to the logits (n, K) of features `x` (n, w)."""
+    if settings.dropout:
+        x = layers.Dropout(settings.dropout, name="dropout")(x)
+    x = layers.Dense(classes, name=name)(x)
+    # The loss is computed in fp32 under mixed precision, as PyTorch's autocast does.
+    logits = layers.Activation("linear", name="logits", dtype="float64" if x.dtype == "float64" else "float32")(x)
+    return keras.Model(inputs, logits)

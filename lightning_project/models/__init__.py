@@ -3,21 +3,20 @@
 import torch
 from torch import nn
 
-from lightning_project.models.resnet import resnet18
+from lightning_project.models import efficientnet, resnet, vit
 from shared.config import Config
 from shared.datasets import Data
+from shared.models import family_of
 from shared.weights import Shapes, Weights
 
-MODELS = {"resnet18": resnet18}
+# By the first part of `model.name`.
+MODELS = {"resnet": resnet.resnet, "efficientnet": efficientnet.efficientnet, "vit": vit.vit}
 
 
 def build_model(config: Config, data: Data) -> nn.Module:
     """An untrained model for the images and classes of `data`."""
-    return MODELS[config.model.name](data.channels, len(data.classes), stem_of(config, data.image_size))
-
-
-def stem_of(config: Config, image_size: int) -> str:
-    return config.model.stem if config.model.stem != "auto" else "small" if image_size <= 64 else "large"
+    build = MODELS[family_of(config.model.name)]
+    return build(config.model, data.channels, len(data.classes), data.image_size)
 
 
 def neutral_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,9 +1,24 @@
-"""BatchNorm over the batches of all processes."""
+"""Layers that PyTorch lacks: stochastic depth, and BatchNorm over the batches of all processes."""
 
 from typing import Any
 
 import torch
 from torch import distributed, nn
+
+
+class StochasticDepth(nn.Module):
+    """Drops the branch of each image with probability `rate` in training, and scales what is left, so that its mean
+    stays (arXiv:1603.09382). The draws are PyTorch's own: not those of the other sibling."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not (self.training and self.rate):
+            return x
+        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
+        return x * (kept.to(x.dtype) / (1 - self.rate))
 
 
 class SumOverProcesses(torch.autograd.Function):

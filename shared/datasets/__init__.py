@@ -10,6 +10,7 @@ from shared.config import Config, DatasetConfig
 from shared.datasets import arrays, folder
 from shared.datasets.definitions import Definition, definition_of
 from shared.datasets.download import locate
+from shared.datasets.imagenet import synsets
 from shared.errors import UserError
 from shared.sampling import LIMIT, fingerprint, split, stratified_choice
 
@@ -63,6 +64,7 @@ class Data:
     std: tuple[float, ...]
     skipped: tuple[str, ...] = ()   # unreadable files that were left out
     root: str = ""              # folder that the files lie in; empty where pixels are in memory
+    folders: tuple[str, ...] = ()   # what the classes' folders are called; empty where pixels are in memory
     identity: str = ""          # hash of all images and labels, before any limit or validation split
 
     def fingerprints(self) -> dict[str, str]:
@@ -93,9 +95,9 @@ def load(config: Config) -> Data:
     definition = definition_of(dataset)
     if dataset.name in READERS:
         train, test = read_arrays(dataset, definition)
-        classes, splits, root, skipped = definition.classes, {"train": train, "test": test}, "", ()
+        classes, folders, splits, root, skipped = definition.classes, (), {"train": train, "test": test}, "", ()
     else:
-        classes, splits, root, skipped = read_folder(dataset, definition)
+        classes, folders, splits, root, skipped = read_folder(dataset, definition)
     identity = fingerprint(*(part for images in splits.values() for part in content(images, root)),
                            *(file_sizes(images) for images in splits.values() if root))
 
@@ -109,7 +111,8 @@ def load(config: Config) -> Data:
 
     data = Data(name=dataset.name, classes=classes, train=train, val=val, test=test,
                 image_size=dataset.image_size or definition.image_size, channels=definition.channels,
-                mean=definition.mean, std=definition.std, skipped=skipped, root=root, identity=identity)
+                mean=by_channel(dataset.mean, definition.mean), std=by_channel(dataset.std, definition.std),
+                skipped=skipped, root=root, identity=identity, folders=folders)
     check(data, config)
     return data
 
@@ -121,8 +124,9 @@ def read_arrays(dataset: DatasetConfig, definition: Definition) -> tuple[Images,
 
 
 def read_folder(dataset: DatasetConfig, definition: Definition
-                ) -> tuple[tuple[str, ...], dict[str, Images], str, tuple[str, ...]]:
-    """Classes, the images of train, test and maybe val, the folder they lie in, and the files that were left out."""
+                ) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Images], str, tuple[str, ...]]:
+    """Classes, the names of their folders, the images of train, test and maybe val, the folder they lie in, and the
+    files that were left out."""
     root = locate(definition, dataset.root) if definition.members else Path(dataset.root).expanduser().absolute()
     names, listings = folder.scan(root)
     splits = {name: Images(labels, None, files) for name, (files, labels) in listings.items()}
@@ -139,8 +143,15 @@ def read_folder(dataset: DatasetConfig, definition: Definition
         else:
             kept, held_out = split(splits["train"].labels, dataset.test_fraction, arrays.FIXED_SEED)
             splits["train"], splits["test"] = splits["train"].take(kept), splits["train"].take(held_out)
-    readable = dict(definition.class_names)
-    return tuple(readable.get(name, name) for name in names), splits, str(root), tuple(skipped)
+    readable = dict(definition.class_names) or (synsets() if set(names) <= synsets().keys() else {})
+    return tuple(readable.get(name, name) for name in names), names, splits, str(root), tuple(skipped)
+
+
+def by_channel(given: list[float], own: tuple[float, ...]) -> tuple[float, ...]:
+    """A value per channel: the data set's `own` unless `given`; of grey images the mean over given colours."""
+    if not given or len(given) == len(own):
+        return tuple(given) or own
+    return (sum(given) / len(given),) * len(own)
 
 
 def limit(images: Images, count: int, seed: int) -> Images:

@@ -15,6 +15,7 @@ from shared.parity.request import MARKS, Arrays, Task
 PIXELS = 1e-6
 LOGITS = 1e-8
 GRADIENTS = 1e-8
+SMALLEST_GRADIENT = 1e-4  # of the largest of all: smaller ones are relative to this
 RATES = 1e-12
 LOSS_UP_TO_STEP = dict(zip(MARKS, (1e-12, 1e-10, 1e-9), strict=True))
 WEIGHTS = 1e-9
@@ -146,8 +147,12 @@ def compare_forward(task: Task, ours: Answer, theirs: Answer) -> Iterator[Findin
     for mode in ("evaluation", "training"):
         yield worst(4, f"{mode} logits, {model}", LOGITS, [apart(f"{mode} logits", ours, theirs)])
     yield worst(5, f"loss, {model}", GRADIENTS, [apart("loss", ours, theirs, relative=True)])
+    names = all_names(ours, theirs, "gradient ")
+    # What BatchNorm takes out again, such as the bias of another one before it, has a gradient of nothing but rounding.
+    floor = SMALLEST_GRADIENT * max((float(np.abs(ours.arrays[name]).max()) for name in names if name in ours.arrays),
+                                    default=0.0)
     yield worst(5, f"gradients, {model}", GRADIENTS,
-                (apart(name, ours, theirs, relative=True) for name in all_names(ours, theirs, "gradient ")))
+                (apart(name, ours, theirs, relative=True, floor=floor) for name in names))
 
 
 def compare_rates(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
@@ -233,7 +238,7 @@ def all_names(ours: Answer, theirs: Answer, start: str) -> list[str]:
 
 def paired(measure: Callable) -> Callable:
     """A measure of two arrays that is infinite where one of them is missing."""
-    def measured(name: str, ours: Answer, theirs: Answer, **options: bool) -> tuple[float, str]:
+    def measured(name: str, ours: Answer, theirs: Answer, **options: bool | float) -> tuple[float, str]:
         for here, there in ((ours, theirs), (theirs, ours)):
             if name not in here.arrays:
                 return math.inf, f"{name} in {there.label} only"
@@ -242,8 +247,9 @@ def paired(measure: Callable) -> Callable:
 
 
 def difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, relative: bool = False,
-               count_from: int = 0) -> tuple[float, str]:
-    """The largest absolute difference and where it is; relative to the largest value of `a` where asked for."""
+               floor: float = 0.0, count_from: int = 0) -> tuple[float, str]:
+    """The largest absolute difference and where it is; relative to the largest value of `a`, and no less than `floor`,
+    where asked for."""
     if a.shape != b.shape:
         return math.inf, f"{name} is {a.shape} in {ours}, {b.shape} in {theirs}"
     if a.size == 0:
@@ -255,7 +261,7 @@ def difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, 
     if not figure:
         return 0.0, ""
     if relative:
-        scale = float(np.abs(a).max())
+        scale = max(float(np.abs(a).max()), floor)
         figure = figure / scale if scale else math.inf
     at = f"[{', '.join(str(int(i) + count_from) for i in place)}]" if place else ""
     return figure, f"{name}{at}: {a[place]:.10g} in {ours}, {b[place]:.10g} in {theirs}"

@@ -8,15 +8,19 @@ from typing import Any
 from shared.config import Config, DatasetConfig, DebugConfig, check, schema
 from shared.datasets import Data
 from shared.errors import UserError
+from shared.models import stem_of
 from shared.parity.pictures import write_pictures
 from shared.parity.request import MARKS, Task
+from shared.pretrained import prepared
 
 RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients", 6: "learning rate", 7: "steps",
          8: "epoch metrics", 9: "scores"}
+STEMS_APART = ("resnet18",)  # the other ResNets have the same stems
 OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05)}  # learning rate, weight decay
 
 # Float64 convolutions take TensorFlow about 40 ms a training image of 8x8 pixels on two cores, 16 times that at 32x32.
 FIT_SIZE, FORWARD_SIZE = 16, 32  # pixels; larger images are scaled down to this on rungs 4 to 9
+FIT_PATCH, FORWARD_PATCH = 4, 16  # pixels; a ViT's patches there, so that most of the work is in few tokens
 BATCH = 8  # images, on rungs 4 to 9
 PIXELS_BYTES = 2**25  # of augmented images that rung 2 compares of each case, spread over two epochs
 
@@ -43,18 +47,21 @@ def base_of(config: Config) -> Config:
     """
     if config.hardware.accelerator == "gpu":
         raise UserError("parity compares on the CPU, where float64 is at hand; leave hardware.accelerator out")
-    base = changed(config, resume="none", debug=DebugConfig(), augment__policy="none", hardware__accelerator="cpu",
-                   hardware__precision=precision_of(config), tracking__mode="disabled", tracking__tensorboard=False,
+    base = changed(prepared(config), resume="none", debug=DebugConfig(), augment__policy="none",
+                   model__pretrained="false", model__dropout=0.0, model__stochastic_depth=0.0,
+                   hardware__accelerator="cpu", hardware__precision=precision_of(config),
+                   tracking__mode="disabled", tracking__tensorboard=False,
                    tracking__log_every_steps=1, train__early_stopping_patience=0)
     check(base)
     return base
 
 
 def plan(config: Config, data: Data, folder: Path, rungs: set[int], optimizers: tuple[str, ...] = tuple(OPTIMIZERS),
-         steps: int = MARKS[-1]) -> list[Task]:
+         steps: int = MARKS[-1], models: tuple[str, ...] = ()) -> list[Task]:
     """The tasks of `rungs`, from 1 to 9, for `config` as `base_of` returns it and its data.
 
-    `folder` takes the image files of rung 2. Fits run for `steps` steps, or a few more to end with an epoch.
+    `folder` takes the image files of rung 2. Fits run for `steps` steps, or a few more to end with an epoch. `models`
+    are those of rungs 4 and 5, all unless named.
     """
     tasks = []
     if 1 in rungs:
@@ -64,7 +71,7 @@ def plan(config: Config, data: Data, folder: Path, rungs: set[int], optimizers: 
     if 3 in rungs:
         tasks.append(Task("start", "start", config))
     if rungs & {4, 5}:
-        tasks += forward_tasks(config, data)
+        tasks += forward_tasks(config, data, models or schema()["model.name"].metadata["choices"])
     if 6 in rungs:
         for name in schema()["schedule.name"].metadata["choices"]:
             tasks.append(Task(f"rates-{name}", "rates", changed(config, schedule__name=name)))
@@ -96,20 +103,21 @@ def pixel_tasks(config: Config, data: Data, folder: Path) -> list[Task]:
             Task("files-resized-mixed", "pixels", changed(files, **resized))]
 
 
-def small(config: Config, data: Data, size: int) -> Config:
-    """`config` with images of at most `size` pixels and a stem that stays what it was."""
-    stem = config.model.stem if config.model.stem != "auto" else "small" if data.image_size <= 64 else "large"
-    return changed(config, dataset__image_size=min(data.image_size, size), model__stem=stem,
-                   train__batch_size=min(BATCH, len(data.train)), train__label_smoothing=0.1)
+def small(config: Config, data: Data, size: int, patch: int) -> Config:
+    """`config` with images of at most `size` pixels, and a stem and patches that fit."""
+    size = min(data.image_size, size)
+    return changed(config, dataset__image_size=size, model__stem=stem_of(config.model, data.image_size),
+                   model__patch_size=math.gcd(size, patch), train__batch_size=min(BATCH, len(data.train)),
+                   train__label_smoothing=0.1)
 
 
-def forward_tasks(config: Config, data: Data) -> list[Task]:
+def forward_tasks(config: Config, data: Data, models: tuple[str, ...]) -> list[Task]:
     tasks = []
-    for name in schema()["model.name"].metadata["choices"]:
-        for stem in ("small", "large") if name.startswith("resnet") else ("auto",):
-            variant = changed(small(one_epoch(config), data, FORWARD_SIZE), model__name=name, model__stem=stem,
-                              init_from="")
-            tasks.append(Task(f"forward-{name}-{stem}", "forward", variant))
+    for name in models:
+        for stem in ("small", "large") if name in STEMS_APART else ("auto",):
+            variant = changed(small(one_epoch(config), data, FORWARD_SIZE, FORWARD_PATCH), model__name=name,
+                              model__stem=stem, init_from="")
+            tasks.append(Task(f"forward-{name}{'' if stem == 'auto' else f'-{stem}'}", "forward", variant))
     return tasks
 
 
@@ -122,8 +130,9 @@ def fit_task(config: Config, data: Data, optimizer: str, steps: int) -> Task:
     wanted = math.ceil((per_epoch * batch) * (1 + len(data.val) / len(data.train))) + 2 * len(data.classes)
     limit = min(wanted, config.dataset.limit_train or wanted)
     rate, decay = OPTIMIZERS[optimizer]
-    fit = changed(small(config, data, FIT_SIZE), dataset__limit_train=limit, dataset__limit_test=4 * batch + 3,
-                  train__epochs=epochs, train__eval_batch_size=batch + 2, train__grad_clip=1.0,
+    fit = changed(small(config, data, FIT_SIZE, FIT_PATCH), dataset__limit_train=limit,
+                  dataset__limit_test=4 * batch + 3, train__epochs=epochs,
+                  train__eval_batch_size=batch + 2, train__grad_clip=1.0,
                   debug__limit_batches=per_epoch, optimizer__name=optimizer, optimizer__lr=rate,
                   optimizer__weight_decay=decay, schedule__name="cosine", schedule__warmup_epochs=0.5)
     return Task(f"fit-{optimizer}", "fit", fit)

@@ -30,10 +30,11 @@ KINDS = {
     "raw": "the split, and order, target and hash of the bytes of every sample of an epoch, before augmentation",
     "pixels": "augmented training batches of all epochs, validation and test batches, and their targets",
     "start": "the weights drawn for the model, and those it holds after they passed through it",
-    "forward": "logits in evaluation and training mode, loss, and gradient of each parameter, for one batch",
+    "forward": "logits in evaluation and training mode, loss, and gradient of each parameter, thinned, for one batch",
     "rates": "the learning rate at every step as the optimizer has it",
     "fit": "weights after the steps in MARKS and test logits at the end of `train`; a run folder beside",
 }
+LARGEST = 2**18  # values of a tensor that are compared on rung 5
 MARKS = (1, 10, 50)  # training steps, counted from 1, after which a fit's weights are kept
 
 # A Python file that a probe runs before it works; the tests break a sibling with it on purpose.
@@ -91,6 +92,13 @@ def splits(data: Data) -> Arrays:
         found[f"{name} samples"] = digests(images.pixels if images.files is None else map(str.encode, images.files))
         found[f"{name} labels"] = images.labels
     return found
+
+
+def thinned(tensor: np.ndarray) -> np.ndarray:
+    """Evenly spaced values of a tensor with more than LARGEST of them: a ViT-Base's gradients are 700 MB in float64."""
+    if tensor.size <= LARGEST:
+        return tensor
+    return tensor.reshape(-1)[::-(-tensor.size // LARGEST) | 1]  # odd, so that it is not always the same place in a row
 
 
 def uneven(weights: Weights) -> Weights:

@@ -17,8 +17,7 @@ from keras import layers
 
 from keras_project import optim
 from keras_project.callbacks import ResumableEarlyStopping
-from keras_project.models.layers import BatchNorm
-from keras_project.models.resnet import convolution
+from keras_project.models.layers import BatchNorm, convolution
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.set_visible_devices([], "GPU")

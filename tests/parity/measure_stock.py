@@ -24,6 +24,7 @@ from keras_project.models import resnet
 from keras_project.models.layers import BatchNorm
 from keras_project.optim import SGD, Adam, TableSchedule
 from keras_project.runtime import POLICY
+from shared.config import ModelConfig
 
 BATCH = 64
 RATES = TableSchedule(np.linspace(0.01, 0.001, 1000))
@@ -44,7 +45,7 @@ PAIRS = {"SGD": ("ours", "stock SGD"), "AdamW": ("our AdamW", "stock AdamW"),
 def training_step(size: int, optimizer: keras.optimizers.Optimizer, norm: Callable) -> Callable[[], tf.Tensor]:
     """A compiled training step on one batch, compiled and run once already."""
     resnet.BatchNorm = norm
-    model = resnet.resnet18(channels=3, classes=10, stem="small", image_size=size)
+    model = resnet.resnet(ModelConfig(), channels=3, classes=10, image_size=size)
     optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     images = tf.constant(rng.standard_normal((BATCH, size, size, 3)), tf.float32)

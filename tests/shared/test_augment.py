@@ -261,3 +261,11 @@ def test_lambda_follows_the_beta_distribution(alpha):
     assert share.max() <= 1
     assert share.mean() == pytest.approx(0.5, abs=0.02)
     assert share.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+
+
+@pytest.mark.parametrize("size_out", [5, 12, 31])
+def test_bicubic_resampling_is_pillows(size_out):
+    image = np.random.default_rng(0).random((12, 12), np.float32)
+    matrix = resample(np.zeros(1), np.array([12.0]), 12, size_out, "bicubic")
+    expected = Image.fromarray(image).resize((size_out, size_out), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(apply((matrix, matrix), image[None])[0], expected, atol=1e-5)

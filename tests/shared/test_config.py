@@ -140,7 +140,7 @@ def test_two_configs_share_no_list():
     ("zzz=3", "unknown key 'zzz'; see --help"), ("=3", "unknown key ''; see --help"),
     ("seed.deeper=3", "unknown key 'seed.deeper'; did you mean 'seed'?"),
     ("train=3", "'train' is a section, not a value; set one of its keys, such as 'train.epochs'"),
-    ("model.name=resnet81", "model.name='resnet81' is not one of resnet18; did you mean 'resnet18'?"),
+    ("model.name=resnet81", "model.name='resnet81' is not one of resnet18, resnet34"),
     ("dataset.name=cifar11", "did you mean 'cifar10'?"), ("tracking.mode=offlin", "did you mean 'offline'?"),
     ("--epochs=3", "unknown option '--epochs=3'; options are --help and --print-config, keys are key=value"),
     ("configs/quikstart.yaml", "does not exist; did you mean 'configs/quickstart.yaml'?"),

@@ -11,7 +11,6 @@ from shared import weights as module
 from shared.config import Config
 from shared.errors import UserError
 from shared.weights import (
-    head_of,
     initial_weights,
     read,
     read_metadata,
@@ -196,10 +195,3 @@ def test_weights_of_another_model_are_refused(model, change, hint):
             given[name] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=f"^the file does not fit this model: {hint}"):
         refuse_misfit(given, shapes, "the file")
-
-
-def test_every_model_of_the_schema_has_a_head():
-    from shared.config import schema
-
-    for name in schema()["model.name"].metadata["choices"]:
-        assert head_of(name)

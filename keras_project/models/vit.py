@@ -1,0 +1,75 @@
+"""Vision Transformer, after Dosovitskiy et al. (arXiv:2010.11929), with timm's names.
+
+Written out, because it is short, and Keras has none. As in timm, normalisation comes before each branch, its eps is
+1e-6, and the class token alone is classified.
+"""
+
+import keras
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_project.models.layers import StochasticDepth, gelu, with_head
+from shared.config import ModelConfig
+from shared.models import VITS, depth_rates, patch_of
+
+EPS = 1e-6
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class Tokens(layers.Layer):
+    """Puts the class token first and adds each token's place: (n, T, D) to (n, 1 + T, D)."""
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        _, tokens, width = input_shape
+        self.cls_token = self.add_weight((1, 1, width), "zeros", name="cls_token")
+        self.pos_embed = self.add_weight((1, 1 + tokens, width), "zeros", name="pos_embed")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        first = ops.broadcast_to(self.cls_token, (ops.shape(inputs)[0], 1, inputs.shape[-1]))
+        return ops.concatenate([first, inputs], axis=1) + self.pos_embed
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class AttendedValues(layers.Layer):
+    """Every token takes from all tokens: queries, keys and values (n, T, 3 D) to (n, T, D)."""
+
+    def __init__(self, heads: int, **kwargs):
+        super().__init__(**kwargs)
+        self.heads = heads
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        tokens, width = inputs.shape[1], inputs.shape[2] // 3
+        qkv = ops.reshape(inputs, (-1, tokens, 3, self.heads, width // self.heads))
+        queries, keys, values = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)  # (n, heads, T, D / heads) each
+        scale = (width // self.heads) ** -0.5
+        share = ops.softmax(ops.matmul(queries * scale, ops.transpose(keys, (0, 1, 3, 2))))  # (n, heads, T, T)
+        return ops.reshape(ops.transpose(ops.matmul(share, values), (0, 2, 1, 3)), (-1, tokens, width))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "heads": self.heads}
+
+
+def block(x: keras.KerasTensor, heads: int, drop: float, name: str) -> keras.KerasTensor:
+    """Attention among the tokens, then two dense layers on each of them: (n, T, D) to (n, T, D)."""
+    width = x.shape[-1]
+    y = layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm1")(x)
+    y = AttendedValues(heads, name=f"{name}.attn")(layers.Dense(3 * width, name=f"{name}.attn.qkv")(y))
+    y = StochasticDepth(drop, name=f"{name}.drop1")(layers.Dense(width, name=f"{name}.attn.proj")(y))
+    x = layers.Add(name=f"{name}.add1")([x, y])
+    y = layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm2")(x)
+    y = layers.Activation(gelu, name=f"{name}.mlp.act")(layers.Dense(4 * width, name=f"{name}.mlp.fc1")(y))
+    y = StochasticDepth(drop, name=f"{name}.drop2")(layers.Dense(width, name=f"{name}.mlp.fc2")(y))
+    return layers.Add(name=f"{name}.add2")([x, y])
+
+
+def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
+    """Images (n, S, S, C) to logits (n, K)."""
+    width, depth, heads = VITS[settings.name]
+    patch = patch_of(settings, image_size)
+    inputs = keras.Input((image_size, image_size, channels), name="images")
+    x = layers.Conv2D(width, patch, patch, name="patch_embed.proj")(inputs)
+    x = Tokens(name="tokens")(layers.Reshape((-1, width), name="patches")(x))  # (n, T, D) -> (n, 1 + T, D)
+    for number, drop in enumerate(depth_rates(settings.stochastic_depth, depth)):
+        x = block(x, heads, drop, f"blocks.{number}")
+    x = layers.LayerNormalization(epsilon=EPS, name="norm")(x)
+    return with_head(inputs, x[:, 0], settings, classes, "head")

@@ -1,0 +1,96 @@
+"""Vision Transformer, after Dosovitskiy et al. (arXiv:2010.11929), with timm's names.
+
+Written out, because it is short. As in timm, normalisation comes before each branch, its eps is 1e-6, and the class
+token alone is classified.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_project.models.layers import StochasticDepth
+from shared.config import ModelConfig
+from shared.models import VITS, depth_rates, patch_of
+
+EPS = 1e-6
+
+
+class Attention(nn.Module):
+    """Every token takes from all tokens: (n, T, D) to (n, T, D)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # (n, heads, T, D / heads) each
+        x = F.scaled_dot_product_attention(queries, keys, values)
+        return self.proj(x.transpose(1, 2).reshape(n, tokens, width))
+
+
+class Perceptron(nn.Module):
+    """Each token by itself: (n, T, D) to (n, T, 4 D) to (n, T, D)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, drop: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, EPS)
+        self.mlp = Perceptron(width)
+        self.drop = StochasticDepth(drop)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.drop(self.attn(self.norm1(x)))
+        return x + self.drop(self.mlp(self.norm2(x)))
+
+
+class PatchEmbed(nn.Module):
+    """Images (n, C, S, S) to one token per patch (n, T, D), row by row."""
+
+    def __init__(self, channels: int, width: int, patch: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, patch)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """Images (n, C, S, S) to logits (n, K)."""
+
+    def __init__(self, settings: ModelConfig, channels: int, classes: int, image_size: int):
+        super().__init__()
+        width, depth, heads = VITS[settings.name]
+        patch = patch_of(settings, image_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (image_size // patch) ** 2, width))
+        self.patch_embed = PatchEmbed(channels, width, patch)
+        self.blocks = nn.Sequential(*(Block(width, heads, drop)
+                                      for drop in depth_rates(settings.stochastic_depth, depth)))
+        self.norm = nn.LayerNorm(width, EPS)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch_embed(x)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # (n, 1 + T, D)
+        x = self.norm(self.blocks(x))
+        return self.head(self.dropout(x[:, 0]))
+
+
+def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> VisionTransformer:
+    return VisionTransformer(settings, channels, classes, image_size)

@@ -1,0 +1,224 @@
+"""Checkpoints in timm's format: through our code into both siblings, with the logits of timm's own model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from shared.config import REPOSITORY, Config, ModelConfig
+from shared.datasets.imagenet import synsets
+from shared.errors import UserError
+from shared.models import ZOO
+from shared.pretrained import checkpoint_of, prepared
+from shared.weights import starting_weights
+from tests.conftest import FRAMEWORKS, Sibling, installed
+from tests.siblings.test_zoo import start
+
+needs_timm = pytest.mark.skipif(not (installed("timm") and installed("torch")), reason="timm is not installed")
+SIZE = 64  # pixels, 16 patches in place of a ViT's own 196
+
+
+def save_with_timm(_, name, folder, classes, size=SIZE):
+    """Save timm's model with random weights and statistics; return its logits (2, classes) in float64."""
+    import timm
+    import torch
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    model = timm.create_model(ZOO[name].timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.dtype == torch.float32 and tensor.ndim == 1:
+                tensor.add_(0.1 * torch.rand_like(tensor))
+    model.pretrained_cfg["crop_pct"] = 0.9
+    save_for_hf(model, folder, safe_serialization=True)
+    images = torch.linspace(-1, 1, 2 * 3 * size * size, dtype=torch.float64).reshape(2, 3, size, size).sin()
+    with torch.no_grad():
+        return model.double().eval()(images).numpy()
+
+
+def logits_of(sibling, name, folder, classes, size=SIZE):
+    """The same images through our model, started from the checkpoint."""
+    config, models, model = start(sibling, name, f"model.pretrained={folder}", "hardware.precision=fp64", size=size,
+                                  classes=classes)
+    weights, _ = starting_weights(config, models.neutral_shapes(model))
+    models.load_weights(model, weights)
+    images = np.sin(np.linspace(-1, 1, 2 * 3 * size * size).reshape(2, 3, size, size))
+    if sibling == "lightning":
+        import torch
+
+        with torch.no_grad():
+            return model.eval()(torch.from_numpy(images)).numpy()
+    return model(images.transpose(0, 2, 3, 1), training=False).numpy()
+
+
+@pytest.fixture(scope="module")
+def with_torch():
+    process = Sibling("lightning")
+    yield process
+    process.pool.shutdown()
+
+
+@pytest.fixture(scope="module")
+def saved(with_torch, tmp_path_factory):
+    """`saved(name)`: a folder that timm wrote, and timm's logits."""
+    kept = {}
+
+    def save(name):
+        if name not in kept:
+            folder = tmp_path_factory.mktemp(name)
+            kept[name] = folder, with_torch.call(save_with_timm, name, str(folder), 7)
+        return kept[name]
+    yield save
+    for folder, _ in kept.values():  # 800 MB, which pytest would keep for three sessions
+        shutil.rmtree(folder)
+
+
+@needs_timm
+@pytest.mark.parametrize("name", ZOO)
+def test_logits_are_timms(saved, sibling, name):
+    folder, expected = saved(name)
+    found = sibling.call(logits_of, name, str(folder), 7)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+
+
+def resized_by_timm(_, place, size):
+    import torch
+    from timm.layers import resample_abs_pos_embed
+
+    return resample_abs_pos_embed(torch.from_numpy(place), [size, size], num_prefix_tokens=1).numpy()
+
+
+@needs_timm
+@pytest.mark.parametrize("size", [4, 9, 24])
+def test_a_position_embedding_is_scaled_as_in_timm(with_torch, size):
+    from shared.pretrained import moved
+
+    place = np.random.default_rng(0).normal(size=(1, 1 + 14 * 14, 8)).astype(np.float32)
+    np.testing.assert_allclose(moved(place, size**2), with_torch.call(resized_by_timm, place, size), atol=1e-5)
+
+
+# The rest needs no framework: a checkpoint of few tensors, and the shapes of a model.
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A ResNet-18's first and last tensors in timm's format."""
+    random = np.random.default_rng(0)
+    tensors = {"conv1.weight": random.normal(size=(64, 3, 7, 7)), "fc.weight": random.normal(size=(1000, 512)),
+               "fc.bias": random.normal(size=1000)}
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    save_file({**{name: tensor.astype(np.float32) for name, tensor in tensors.items()},
+               "bn1.num_batches_tracked": np.array(3)}, folder / "model.safetensors")
+    facts = {"architecture": "resnet18", "num_classes": 1000, "pretrained_cfg": {
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic", "crop_pct": 0.9}}
+    (folder / "config.json").write_text(json.dumps(facts))
+    return folder
+
+
+def start_from(folder, classes=1000, channels=3, folders=()):
+    shapes = {"conv1.weight": (64, channels, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
+    return starting_weights(Config(model=ModelConfig(pretrained=str(folder))), shapes, folders)
+
+
+def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):
+    given = load_file(checkpoint / "model.safetensors")
+    whole, words = start_from(checkpoint)
+    assert words == f"weights from {checkpoint}"
+    assert all(np.array_equal(whole[name], given[name]) for name in whole)
+    other, words = start_from(checkpoint / "model.safetensors", classes=12)
+    assert np.array_equal(other["conv1.weight"], given["conv1.weight"])
+    assert other["fc.weight"].shape == (12, 512)
+    assert not other["fc.bias"].any()
+    assert words.endswith("; fc.weight, fc.bias drawn anew for 12 classes")
+
+
+def test_head_of_imagenet_is_taken_by_name(checkpoint):
+    given = load_file(checkpoint / "model.safetensors")
+    # tench, English springer and parachute are classes 0, 217 and 701.
+    weights, words = start_from(checkpoint, classes=3, folders=("n01440764", "n02102040", "n03888257"))
+    assert np.array_equal(weights["fc.weight"], given["fc.weight"][[0, 217, 701]])
+    assert np.array_equal(weights["fc.bias"], given["fc.bias"][[0, 217, 701]])
+    assert words.endswith("; head of ImageNet's 3 classes by name")
+    assert list(synsets()).index("n02102040") == 217
+    assert list(synsets().values())[701] == "parachute"
+    assert len(set(synsets().values())) == 1000
+
+
+def test_grey_images_see_the_sum_of_the_first_kernels_colours(checkpoint):
+    given = load_file(checkpoint / "model.safetensors")
+    weights, words = start_from(checkpoint, channels=1)
+    assert "first kernel summed over colours" in words
+    np.testing.assert_allclose(weights["conv1.weight"][:, 0], given["conv1.weight"].sum(axis=1), rtol=1e-6)
+
+
+def test_the_checkpoints_preprocessing_is_applied_and_kept_in_the_config(checkpoint):
+    config = prepared(Config(model=ModelConfig(pretrained=str(checkpoint))))
+    assert config.dataset.mean == [0.1, 0.2, 0.3]
+    assert config.dataset.std == [0.4, 0.5, 0.6]
+    assert (config.dataset.interpolation, config.dataset.center_crop) == ("bicubic", 0.9)
+    assert config.model.stem == "large"
+    assert prepared(Config()) == Config()
+    from shared.datasets import load
+    grey = load(config)  # the digits
+    assert grey.mean == pytest.approx((0.2,))
+    assert grey.std == pytest.approx((0.5,))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"architecture": "resnet50"}, "holds a resnet50, and model.name=resnet18 is timm's resnet18"),
+    ({"pretrained_cfg": {}}, r"config.json is not a checkpoint's config of timm's \(KeyError: 'mean'\)"),
+])
+def test_a_checkpoint_of_something_else_is_refused(checkpoint, change, says):
+    facts = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(facts | change))
+    with pytest.raises(UserError, match=says):
+        checkpoint_of(Config(model=ModelConfig(pretrained=str(checkpoint))))
+
+
+def test_what_contradicts_a_checkpoint_is_refused(checkpoint, tmp_path):
+    with pytest.raises(UserError, match="have the large stem"):
+        prepared(Config(model=ModelConfig(pretrained=str(checkpoint), stem="small")))
+    with pytest.raises(UserError, match=r"model.safetensors does not exist; name a folder"):
+        checkpoint_of(Config(model=ModelConfig(pretrained=str(tmp_path))))
+
+
+def run_offline(sibling, home, *words):
+    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run([sys.executable, f"{sibling}_project/train.py", "model.pretrained=true", *words],
+                          cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.parametrize("sibling", FRAMEWORKS)
+def test_offline_without_the_checkpoint_one_line_says_what_to_do(tmp_path, sibling):
+    done = run_offline(sibling, tmp_path / "hub", f"output_dir={tmp_path / 'runs'}")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: model.pretrained=true: timm/resnet18.a1_in1k is not in the hub's cache")
+    assert "HF_HUB_OFFLINE" in done.stderr
+    assert "model.pretrained=FOLDER" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_offline_a_cached_checkpoint_is_found_by_the_hubs_own_client(checkpoint, tmp_path):
+    revision = "0" * 40
+    cached = tmp_path / "hub" / "hub" / "models--timm--resnet18.a1_in1k"
+    (cached / "snapshots").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(revision)
+    shutil.copytree(checkpoint, cached / "snapshots" / revision)
+    program = ("from shared.config import Config, ModelConfig; from shared.pretrained import checkpoint_of; "
+               "print(checkpoint_of(Config(model=ModelConfig(pretrained='true'))))")
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 0, done.stderr
+    assert "source='timm/resnet18.a1_in1k'" in done.stdout
+    assert revision in done.stdout
+
+

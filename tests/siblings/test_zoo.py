@@ -1,0 +1,135 @@
+"""Every model in both siblings: built, counted, trained for a step, and the same as timm's of that name."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from shared.models import ZOO
+
+SIZE, CHANNELS, CLASSES = 32, 3, 5
+
+
+def start(sibling, name, *words, size=SIZE, classes=CLASSES, channels=CHANNELS):
+    """(config, the sibling's `models` module, an untrained model), in fp64 where `words` say so."""
+    import importlib
+
+    from shared.config import parse
+
+    config = parse([f"model.name={name}", "model.patch_size=16", "model.stem=large", "hardware.threads=1",
+                    "hardware.precision=fp32", *words], "test", "")
+    importlib.import_module(f"{sibling}_project.runtime").build_runtime(config)
+    models = importlib.import_module(f"{sibling}_project.models")
+    data = SimpleNamespace(channels=channels, classes=tuple(map(str, range(classes))), image_size=size)
+    return config, models, models.build_model(config, data)
+
+
+def batch(channels=CHANNELS):
+    """Images (4, C, S, S) and labels (4,)."""
+    draws = np.random.default_rng(0)
+    return draws.normal(size=(4, channels, SIZE, SIZE)).astype(np.float32), np.arange(4)
+
+
+def loss_and_gradients(sibling, model, images, labels):
+    """The loss in training mode, and the gradient by name (None where there is none)."""
+    if sibling == "lightning":
+        import torch
+        from torch.nn import functional as F
+
+        model.train().zero_grad()
+        loss = F.cross_entropy(model(torch.from_numpy(images)), torch.from_numpy(labels))
+        loss.backward()
+        return loss.item(), {name: None if parameter.grad is None else parameter.grad.numpy()
+                             for name, parameter in model.named_parameters()}
+    import tensorflow as tf
+
+    from keras_project.models import neutral_state, to_neutral
+    with tf.GradientTape() as tape:
+        logits = model(images.transpose(0, 2, 3, 1), training=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    state = {name: variable for name, variable in neutral_state(model).items() if variable.trainable}
+    gradients = tape.gradient(loss, [variable.value for variable in state.values()])
+    return float(loss), {name: None if gradient is None else to_neutral(gradient.numpy())
+                         for name, gradient in zip(state, gradients, strict=True)}
+
+
+def one_step(sibling, name):
+    """Counts, gradients and the loss before and after a step down the gradient."""
+    from shared.weights import initial_weights
+
+    entry = ZOO[name]
+    _, models, model = start(sibling, name, size=entry.image_size, classes=1000)
+    found = {"count": models.parameter_count(model)}
+    _, models, model = start(sibling, name)
+    weights = initial_weights(models.neutral_shapes(model), 0)
+    models.load_weights(model, weights)
+    loss, gradients = loss_and_gradients(sibling, model, *batch())
+    found |= {"without": [name for name, gradient in gradients.items()
+                          if gradient is None or not np.isfinite(gradient).all() or not gradient.any()],
+              "gradients": len(gradients), "trainable": sum(".running_" not in name for name in weights)}
+    # So short that the loss falls by a hundredth of itself, as far as the gradient can tell.
+    rate = 0.01 * loss / sum(float((gradient**2).sum()) for gradient in gradients.values())
+    held = models.neutral_weights(model)  # its BatchNorm statistics have moved
+    models.load_weights(model, held | {name: held[name] - rate * gradient
+                                       for name, gradient in gradients.items()})
+    found["losses"] = loss, loss_and_gradients(sibling, model, *batch())[0]
+    return found
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_model_is_whole_and_learns(sibling, name):
+    found = sibling.call(one_step, name)
+    assert found["count"] == ZOO[name].parameters
+    assert found["without"] == []
+    assert found["gradients"] == found["trainable"]
+    before, after = found["losses"]
+    assert np.isfinite(before)
+    assert after < before
+
+
+def drops(sibling, rate):
+    """Outputs of the sibling's stochastic depth for ones (1000, 2, 2), in training and in evaluation."""
+    if sibling == "lightning":
+        import torch
+
+        from lightning_project.models.layers import StochasticDepth
+        layer, ones = StochasticDepth(rate), torch.ones(1000, 2, 2)
+        return layer.train()(ones).numpy(), layer.eval()(ones).numpy()
+    from keras_project.models.layers import StochasticDepth
+    layer, ones = StochasticDepth(rate), np.ones((1000, 2, 2), np.float32)
+    return np.asarray(layer(ones, training=True)), np.asarray(layer(ones, training=False))
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean(sibling):
+    training, evaluation = sibling.call(drops, 0.25)
+    assert (evaluation == 1).all()
+    per_image = training.reshape(1000, 4)
+    assert (per_image == per_image[:, :1]).all()
+    assert set(np.unique(per_image.round(5))) == {0.0, np.float32(1 / 0.75).round(5)}
+    # 4.5 standard deviations of the share of 1,000 draws.
+    assert (per_image[:, 0] == 0).mean() == pytest.approx(0.25, abs=0.062)
+
+
+def regularised(sibling, name):
+    """Logits of one batch, twice in training mode and twice in evaluation."""
+    _, models, model = start(sibling, name, "model.dropout=0.5", "model.stochastic_depth=0.5")
+    from shared.weights import initial_weights
+
+    models.load_weights(model, initial_weights(models.neutral_shapes(model), 0))
+    images, _ = batch()
+    if sibling == "lightning":
+        import torch
+
+        with torch.no_grad():
+            evaluated = [model.eval()(torch.from_numpy(images)).numpy() for _ in range(2)]
+            return [model.train()(torch.from_numpy(images)).numpy() for _ in range(2)], evaluated
+    images = images.transpose(0, 2, 3, 1)
+    evaluated = [model(images, training=False).numpy() for _ in range(2)]
+    return [model(images, training=True).numpy() for _ in range(2)], evaluated
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_tiny"])
+def test_dropout_and_stochastic_depth_draw_in_training_alone(sibling, name):
+    training, evaluation = sibling.call(regularised, name)
+    assert (evaluation[0] == evaluation[1]).all()
+    assert not np.allclose(training[0], training[1])
