@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -13,6 +13,15 @@ from lightning_project.optim import build_optimizer, build_schedule
 from shared.config import Config
 
 Batch = dict[str, torch.Tensor]
+
+
+def of_all_processes(value: torch.Tensor) -> torch.Tensor:
+    """The values of all processes on the CPU, (processes, ...)."""
+    if not distributed.is_initialized():
+        return value[None].cpu()
+    values = [torch.empty_like(value) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(values, value)
+    return torch.stack(values).cpu()
 
 
 def counted(batch: Batch) -> Batch:
@@ -38,9 +47,7 @@ class Classifier(L.LightningModule):
         if self.trainer.global_step % self.steps:
             own = {f"{name}.{state}": getattr(metric, state) for name, metric in self.metrics["train_metrics"].items()
                    for state in metric._defaults}
-            # (processes, ...) each; all_gather leaves out the first axis where there is one process.
-            checkpoint["train_metrics"] = {name: self.all_gather(value).reshape(-1, *value.shape).cpu()
-                                           for name, value in own.items()}
+            checkpoint["train_metrics"] = {name: of_all_processes(value) for name, value in own.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.counts = checkpoint.get("train_metrics", {})

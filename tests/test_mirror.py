@@ -20,7 +20,7 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 # tests fail.
 ONE_SIBLING_ONLY = {
     # The training step and the optimizer are hooks of a LightningModule ...
-    "lightning_project/classifier.py": {"Classifier", "counted"},
+    "lightning_project/classifier.py": {"Classifier", "counted", "of_all_processes"},
     # ... and arguments of compile(); the loss of a single step is a metric, since Keras reports running means.
     "keras_project/classifier.py": {"compile_classifier", "LastLoss"},
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
