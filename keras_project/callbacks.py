@@ -14,6 +14,7 @@ from keras.callbacks import Callback, EarlyStopping
 from tqdm import tqdm
 
 from keras_project.models import neutral_weights
+from keras_project.optim import update_rule
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
 from shared.errors import UserError
@@ -21,7 +22,7 @@ from shared.models import head_module
 from shared.recorder import Recorder
 from shared.runs import refuse_checkpoint, write_checkpoint
 from shared.schedule import is_frozen
-from shared.weights import read, read_metadata, refuse_misfit, save, write_tensors
+from shared.weights import Weights, read, read_metadata, refuse_misfit, save, write_tensors
 
 # Keras' names of the metrics and ours. Validation's loss has smoothed targets, its cross-entropy has not.
 EPOCH_METRICS = {"train/loss": "loss", "train/accuracy": "accuracy", "val/loss": "val_cross_entropy",
@@ -52,8 +53,8 @@ class Record(Callback):
         self.losses.append(float(logs["last_loss"]))
         step = int(held(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
         if step != self.step:  # that was the batch's last part
-            optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under loss scaling
-            self.recorder.step_ends(step, float(np.mean(self.losses)), float(held(optimizer.gradient_norm)))
+            norm = float(held(update_rule(self.model.optimizer).gradient_norm))
+            self.recorder.step_ends(step, float(np.mean(self.losses)), norm)
             self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -63,17 +64,34 @@ class Record(Callback):
         self.recorder.epoch_ends(self.step, {ours: float(logs[name]) for ours, name in EPOCH_METRICS.items()})
 
 
+class Average(Callback):
+    """Puts the average of all weights, `train.ema_decay`, which the optimizer keeps, in their place during validation.
+    """
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        update_rule(self.model.optimizer).swap_averages()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        update_rule(self.model.optimizer).swap_averages()
+
+    def weights(self) -> Weights:
+        update_rule(self.model.optimizer).swap_averages()
+        weights = neutral_weights(self.model)
+        update_rule(self.model.optimizer).swap_averages()
+        return weights
+
+
 class SaveBest(Callback):
     """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
 
-    def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...]):
+    def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         super().__init__()
-        self.config, self.recorder, self.classes = config, recorder, classes
+        self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
         self.best = Best(config.train.monitor)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.best.update(float(logs[EPOCH_METRICS[self.best.monitor]]), epoch + 1):
-            weights = neutral_weights(self.model)
+            weights = self.average.weights() if self.average else neutral_weights(self.model)
             if self.recorder.run.leader:
                 save(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
@@ -169,7 +187,6 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         if last.recorder.run.resumed:
             last.recorder.rewind(0)
         return 0
-    model.optimizer.build(model.trainable_variables)
     variables = variables_of(model)
     try:
         tensors, state = read(checkpoint), json.loads(read_metadata(checkpoint).get("state", "null"))
@@ -250,8 +267,6 @@ class Freeze(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         frozen, head = is_frozen(self.config, epoch), head_module(self.config.model.name)
-        if not self.model.optimizer.built:  # for all variables, before some of them cease to be trainable
-            self.model.optimizer.build(self.model.trainable_variables)
         for layer in self.model.layers:
             layer.trainable = not frozen or layer.name == head
         if frozen != self.frozen:
@@ -262,8 +277,9 @@ class Freeze(Callback):
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
-    best = SaveBest(config, recorder, classes)
-    callbacks, keepers = [Record(recorder), best], [best]
+    average = Average() if train.ema_decay else None
+    best = SaveBest(config, recorder, classes, average)
+    callbacks, keepers = [*([average] if average else []), Record(recorder), best], [best]
     if train.early_stopping_patience:
         stopping = ResumableEarlyStopping(EPOCH_METRICS[train.monitor], mode=DIRECTIONS[train.monitor], min_delta=0.0,
                                           patience=train.early_stopping_patience)

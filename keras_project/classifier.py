@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from keras_project.optim import build_optimizer
+from keras_project.optim import build_optimizer, update_rule
 from shared.config import Config
 from shared.errors import UserError
+from shared.schedule import average_decays
 
 
 class LastLoss(keras.metrics.Metric):
@@ -43,3 +44,7 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     model.compile(optimizer=build_optimizer(config, steps), loss=loss, metrics=[LastLoss(loss)],
                   weighted_metrics=weighted, jit_compile=config.hardware.compile,
                   steps_per_execution=config.hardware.steps_per_execution)
+    # For all variables, before some of them are frozen, and before a checkpoint fills them.
+    model.optimizer.build(model.trainable_variables)
+    if config.train.ema_decay:
+        update_rule(model.optimizer).average(model.variables, 1 - average_decays(config, steps))

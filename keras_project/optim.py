@@ -42,6 +42,7 @@ class TorchOptimizer(keras.optimizers.Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.decay, self.decay_norm_and_bias, self.max_norm = decay, decay_norm_and_bias, max_norm
         self.head, self.backbone_factor, self.backbone_start = head, backbone_factor, backbone_start
+        self.averaged: list[keras.Variable] = []
 
     def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
@@ -59,6 +60,38 @@ class TorchOptimizer(keras.optimizers.Optimizer):
             factor = tf.minimum(tf.ones([], norm.dtype), self.max_norm / (norm + 1e-6))
             pairs = [(None if gradient is None else gradient * factor, variable) for gradient, variable in pairs]
         return pairs
+
+    def average(self, variables: list[keras.Variable], shares: np.ndarray) -> None:
+        """Keep averages of `variables`, from their values now on: average += share (variable - average) at each step.
+
+        Keras' own `use_ema` leaves BatchNorm's statistics out, counts each part of an accumulated batch as a step, and
+        starts frozen weights at 0 (keras/src/optimizers/base_optimizer.py).
+        """
+        self.averaged = [variable for variable in variables if keras.backend.is_float_dtype(variable.dtype)]
+        self.averages = self.add_optimizer_variables(self.averaged, "average")
+        self.shares = tf.constant(shares)
+        for variable, average in zip(self.averaged, self.averages, strict=True):
+            average.assign(ops.convert_to_numpy(variable))
+
+    def _backend_update_step(self, grads: list, trainable_variables: list, learning_rate: tf.Tensor) -> None:
+        # As in Keras' own, the update of variables that are spread over devices is told to each of them.
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        if self.averaged:
+            share = tf.gather(self.shares, tf.minimum(tf.cast(self.iterations, tf.int64), len(self.shares) - 1))
+            tf.__internal__.distribute.interim.maybe_merge_call(self.move_averages, self._distribution_strategy, share)
+
+    def move_averages(self, strategy: tf.distribute.Strategy, share: tf.Tensor) -> None:
+        def move(average: tf.Variable, variable: tf.Variable, share: tf.Tensor) -> None:
+            average.assign_add(tf.cast(share, average.dtype) * (variable - average))
+        for variable, average in zip(self.averaged, self.averages, strict=True):
+            strategy.extended.update(average.value, move, args=(variable.value, share), group=False)
+
+    def swap_averages(self) -> None:
+        """Exchange the values of variables and averages."""
+        for variable, average in zip(self.averaged, self.averages, strict=True):
+            value = ops.convert_to_numpy(variable)
+            variable.assign(ops.convert_to_numpy(average))
+            average.assign(value)
 
     def rate_of(self, variable: keras.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         factor = 1.0 if self.is_head(variable) else self.backbone_factor
@@ -154,6 +187,11 @@ class Adam(TorchOptimizer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps,
                 "decoupled": self.decoupled}
+
+
+def update_rule(optimizer: keras.optimizers.Optimizer) -> TorchOptimizer:
+    """One of the optimizers above, also where Keras has wrapped it to scale the loss."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:

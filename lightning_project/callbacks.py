@@ -2,23 +2,24 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar, WeightAveraging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_project.models import neutral_shapes
+from lightning_project.models import neutral_shapes, neutral_weights
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
 from shared.models import head_module
 from shared.recorder import Recorder
 from shared.runs import refuse_checkpoint, write_checkpoint
-from shared.schedule import is_frozen
-from shared.weights import save
+from shared.schedule import average_decays, is_frozen
+from shared.weights import Weights, save
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
@@ -69,18 +70,36 @@ class Record(Callback):
         self.clock = state_dict
 
 
+class Average(WeightAveraging):
+    """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation."""
+
+    def weights(self) -> Weights:
+        return neutral_weights(self._average_model.module.model)
+
+
+def move_averages(config: Config, steps: int) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
+    """What `Average` does at each step: average += (1 - decay) (weight - average)."""
+    decays = average_decays(config, steps)
+
+    def move(averages: list[torch.Tensor], weights: list[torch.Tensor], updates: torch.Tensor) -> None:
+        if averages[0].is_floating_point():  # BatchNorm's count of batches, which nobody uses, is none
+            torch._foreach_lerp_(averages, weights, 1 - decays[int(updates)])
+    return move
+
+
 class SaveBest(Callback):
     """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
 
-    def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...]):
-        self.config, self.recorder, self.classes = config, recorder, classes
+    def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
+        self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
         self.best = Best(config.train.monitor)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.best.update(float(trainer.callback_metrics[self.best.monitor]), trainer.current_epoch + 1):
             state = trainer.strategy.lightning_module_state_dict()  # of all processes, where a model is shared out
             if self.recorder.run.leader:
-                weights = {name: state[f"model.{name}"].cpu().numpy() for name in neutral_shapes(pl_module.model)}
+                weights = self.average.weights() if self.average else \
+                    {name: state[f"model.{name}"].cpu().numpy() for name in neutral_shapes(pl_module.model)}
                 save(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
 
@@ -165,7 +184,8 @@ class Freeze(Callback):
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
-    callbacks = [Record(recorder), SaveBest(config, recorder, classes)]
+    average = Average(multi_avg_fn=move_averages(config, recorder.steps)) if train.ema_decay else None
+    callbacks = [*([average] if average else []), Record(recorder), SaveBest(config, recorder, classes, average)]
     if train.early_stopping_patience:
         callbacks.append(EarlyStopping(train.monitor, mode=DIRECTIONS[train.monitor], min_delta=0.0,
                                        patience=train.early_stopping_patience, check_on_train_epoch_end=True,

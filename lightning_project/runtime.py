@@ -83,7 +83,7 @@ def build_runtime(config: Config) -> Runtime:
     processes = devices * settings.num_nodes
     hardware.share_evenly(config, processes)
     rank = process_rank(devices)
-    strategy = build_strategy(settings, processes, on_gpu)
+    strategy = build_strategy(settings, processes, on_gpu, config.model.freeze != "none")
     name = "one device" if strategy == "auto" else f"{type(strategy).__name__.removesuffix('Strategy')} on {processes}"
     say(f"PyTorch {torch.__version__} on {device} ({accelerator}), {precision}, {name}", leader=rank == 0)
     # Our line has said it; and the warning is about code of Lightning's own that no user can change.
@@ -155,14 +155,16 @@ def process_rank(devices: int) -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if devices > 1 else 0
 
 
-def build_strategy(settings: HardwareConfig, processes: int, on_gpu: bool) -> Strategy | str:
+def build_strategy(settings: HardwareConfig, processes: int, on_gpu: bool, freezes: bool) -> Strategy | str:
     """`hardware.strategy` in Lightning's terms. Raises `UserError` for FSDP without GPUs."""
     if settings.strategy == "fsdp":
         if not on_gpu:
             raise UserError("hardware.strategy=fsdp needs GPUs; use data_parallel")
         return FSDPStrategy(state_dict_type="full")
     # ddp_spawn and ddp_fork lose metrics or steps in Lightning 2.6.6, so there is no name for them.
-    return DDPStrategy() if processes > 1 or settings.strategy == "data_parallel" else "auto"
+    if processes > 1 or settings.strategy == "data_parallel":
+        return DDPStrategy(find_unused_parameters=freezes)  # what is frozen gets no gradient for a while
+    return "auto"
 
 
 def join_processes(rank: int, processes: int, on_gpu: bool) -> None:

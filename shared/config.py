@@ -131,6 +131,9 @@ class TrainConfig:
                                  high=0.999)
     grad_clip: float = key(0.0, "largest global L2 norm of the gradient; 0: no clipping", low=0.0,
                             high=1e9)
+    ema_decay: float = key(0.0, "validate, test and keep as the best a moving average of the weights, BatchNorm's "
+                           "statistics too, which keeps this share of itself at each step, less in the first ones; "
+                           "0: the weights themselves", low=0.0, high=0.999999)
     unfreeze_epoch: int = key(0, "train all from this epoch on, counted from 0, where model.freeze=backbone; 0: never",
                               unit="epochs", low=0)
     checkpoint_every_steps: int = key(0, "checkpoint so often within an epoch too, beside the one at its end; 0: never",
@@ -354,8 +357,8 @@ def check(config: Config) -> None:
     rule(not train.unfreeze_epoch or config.model.freeze == "backbone",
          f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
          "or leave it out")
-    rule(config.model.freeze == "none" or config.hardware.devices * config.hardware.num_nodes == 1,
-         "model.freeze=backbone has been built for one device alone; set hardware.devices=1 and hardware.num_nodes=1")
+    rule(not (config.hardware.strategy == "fsdp" and config.model.freeze != "none"),
+         "hardware.strategy=fsdp shares out parameters that all train; use data_parallel with model.freeze=backbone")
     rule(not (config.init_from and config.model.pretrained.lower() != "false"),
          "init_from and model.pretrained both name a starting point; set model.pretrained=false or drop init_from")
     for dotted in ("output_dir", "resume", "init_from", "model.pretrained", "dataset.root"):
@@ -375,6 +378,9 @@ def check(config: Config) -> None:
          "hardware.strategy=single uses one device of one machine; set hardware.devices=1 and hardware.num_nodes=1")
     rule(not (config.hardware.strategy == "fsdp" and config.hardware.accelerator in ("cpu", "tpu")),
          "hardware.strategy=fsdp needs GPUs; use data_parallel")
+    rule(not (config.hardware.strategy == "fsdp" and train.ema_decay),
+         f"train.ema_decay={train.ema_decay:g} needs the whole model on each device; use "
+         "hardware.strategy=data_parallel, or leave it out")
     rule(not (config.hardware.precision == "fp16" and config.hardware.accelerator == "cpu"),
          "hardware.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     rule(not (config.hardware.precision == "fp64" and augment.policy != "none"),

@@ -1,4 +1,4 @@
-"""The learning rate at every step, as one table that both siblings look up."""
+"""The learning rate and the decay of averaged weights at every step, as tables that both siblings look up."""
 
 import numpy as np
 
@@ -43,3 +43,13 @@ def learning_rate_factors(config: Config, steps: int) -> np.ndarray:
 def learning_rates(config: Config, steps: int) -> np.ndarray:
     """The learning rate of each training step, (total,) float64."""
     return config.optimizer.lr * learning_rate_factors(config, steps)
+
+
+def average_decays(config: Config, steps: int) -> np.ndarray:
+    """What share of itself the average of the weights keeps at each training step, (total,) float64.
+
+    After the first step the average is the weights. Then at most (1 + step) / (10 + step), so that a short training
+    does not average its beginning (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
+    """
+    step = np.arange(config.train.epochs * steps)
+    return np.where(step == 0, 0.0, np.minimum(config.train.ema_decay, (1 + step) / (10 + step)))

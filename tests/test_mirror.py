@@ -26,8 +26,9 @@ ONE_SIBLING_ONLY = {
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
     "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
     "keras_project/data.py": {"train_dataset", "eval_dataset", "build_dataset", "read_dataset"},
-    # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file.
-    "lightning_project/callbacks.py": {"checked", "agree_to_stop"},
+    # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file; its
+    # averages are moved by a callback, Keras' by the optimizer.
+    "lightning_project/callbacks.py": {"checked", "agree_to_stop", "move_averages"},
     "keras_project/callbacks.py": {"ResumableEarlyStopping", "Progress", "variables_of", "resume", "fit"},
     # Each DDP process predicts its share; a Keras strategy puts shares together itself.
     "lightning_project/evaluate.py": {"gathered"},
@@ -39,7 +40,7 @@ ONE_SIBLING_ONLY = {
     "lightning_project/augment.py": {"apply_policy"},
     # PyTorch's optimizers are the formula; LambdaLR stands beside the optimizer, a Keras schedule goes into it.
     "lightning_project/optim.py": {"build_schedule"},
-    "keras_project/optim.py": {"TableSchedule", "TorchOptimizer", "SGD", "Adam"},
+    "keras_project/optim.py": {"TableSchedule", "TorchOptimizer", "SGD", "Adam", "update_rule"},
     # Keras' data sets and predictions come out as arrays.
     "lightning_project/probe.py": {"joined"},
     # Keras' layout differs from the neutral one.
@@ -51,9 +52,9 @@ ONE_SIBLING_ONLY = {
     "keras_project/models/efficientnet.py": {"block", "normed", "squeeze_excite"},
     "lightning_project/models/vit.py": {"Attention", "Block", "PatchEmbed", "Perceptron", "VisionTransformer"},
     "keras_project/models/vit.py": {"AttendedValues", "Tokens", "block"},
-    # PyTorch's convolutions are depthwise and pad as asked, and its BatchNorm is the formula, on one device; over
-    # several CPUs it has none.
-    "lightning_project/models/layers.py": {"SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
+    # PyTorch's convolutions are depthwise and pad as asked, but for single pixels in bf16; and its BatchNorm is the
+    # formula, on one device; over several CPUs it has none.
+    "lightning_project/models/layers.py": {"Conv2d", "SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
     "keras_project/models/layers.py": {"BatchNorm", "DepthwiseConv", "convolution", "gelu", "with_head"},
 }
 OTHER_ARGUMENTS = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_project.models.layers import StochasticDepth
+from lightning_project.models.layers import Conv2d, StochasticDepth
 from shared.config import ModelConfig
 from shared.models import Stage, depth_rates, efficientnet_shape
 
@@ -19,8 +19,8 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, reduced: int):
         super().__init__()
-        self.conv_reduce = nn.Conv2d(channels, reduced, 1)
-        self.conv_expand = nn.Conv2d(reduced, channels, 1)
+        self.conv_reduce = Conv2d(channels, reduced, 1)
+        self.conv_expand = Conv2d(reduced, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scale = x.mean(dim=(2, 3), keepdim=True)  # (n, C, 1, 1)
@@ -38,12 +38,12 @@ class Block(nn.Module):
         inside = channels_in * stage.expansion
         self.expands = stage.expansion > 1
         if self.expands:
-            self.conv_pw = nn.Conv2d(channels_in, inside, 1, bias=False)
+            self.conv_pw = Conv2d(channels_in, inside, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(inside)
-        self.conv_dw = nn.Conv2d(inside, inside, stage.kernel, stride, stage.kernel // 2, groups=inside, bias=False)
+        self.conv_dw = Conv2d(inside, inside, stage.kernel, stride, stage.kernel // 2, groups=inside, bias=False)
         self.add_module("bn2" if self.expands else "bn1", nn.BatchNorm2d(inside))
         self.se = SqueezeExcite(inside, channels_in // 4)
-        self.add_module("conv_pwl" if self.expands else "conv_pw", nn.Conv2d(inside, stage.channels, 1, bias=False))
+        self.add_module("conv_pwl" if self.expands else "conv_pw", Conv2d(inside, stage.channels, 1, bias=False))
         self.add_module("bn3" if self.expands else "bn2", nn.BatchNorm2d(stage.channels))
         self.has_shortcut = stride == 1 and channels_in == stage.channels
         self.drop = StochasticDepth(drop)
@@ -66,7 +66,7 @@ class EfficientNet(nn.Module):
     def __init__(self, settings: ModelConfig, channels: int, classes: int):
         super().__init__()
         width, stages, last = efficientnet_shape(settings.name)
-        self.conv_stem = nn.Conv2d(channels, width, 3, 2, padding=1, bias=False)
+        self.conv_stem = Conv2d(channels, width, 3, 2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         rates = iter(depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
         rows = []
@@ -77,7 +77,7 @@ class EfficientNet(nn.Module):
                 width = stage.channels
             rows.append(nn.Sequential(*row))
         self.blocks = nn.Sequential(*rows)
-        self.conv_head = nn.Conv2d(width, last, 1, bias=False)
+        self.conv_head = Conv2d(width, last, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(last)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(last, classes)

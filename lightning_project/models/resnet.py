@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_project.models.layers import StochasticDepth
+from lightning_project.models.layers import Conv2d, StochasticDepth
 from shared.config import ModelConfig
 from shared.models import RESNETS, depth_rates, stem_of
 
@@ -25,13 +25,13 @@ class Block(nn.Module):
         shapes = [(channels_in, inside, 1, 1), (inside, inside, 3, stride), (inside, channels_out, 1, 1)] \
             if bottleneck else [(channels_in, inside, 3, stride), (inside, inside, 3, 1)]
         for number, (wide_in, wide_out, size, step) in enumerate(shapes, 1):
-            self.add_module(f"conv{number}", nn.Conv2d(wide_in, wide_out, size, step, size // 2, bias=False))
+            self.add_module(f"conv{number}", Conv2d(wide_in, wide_out, size, step, size // 2, bias=False))
             self.add_module(f"bn{number}", nn.BatchNorm2d(wide_out))
         self.convolutions = len(shapes)
         self.drop = StochasticDepth(drop)
         self.downsample = nn.Sequential()
         if stride != 1 or channels_in != channels_out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+            self.downsample = nn.Sequential(Conv2d(channels_in, channels_out, 1, stride, bias=False),
                                             nn.BatchNorm2d(channels_out))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ class ResNet(nn.Module):
         blocks, bottleneck = RESNETS[settings.name]
         self.stem = stem
         size, stride = (3, 1) if stem == "small" else (7, 2)  # small as for CIFAR in section 4.2 of the paper
-        self.conv1 = nn.Conv2d(channels, 64, size, stride, padding=size // 2, bias=False)
+        self.conv1 = Conv2d(channels, 64, size, stride, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         width, rates = 64, iter(depth_rates(settings.stochastic_depth, sum(blocks)))
         for stage, count in enumerate(blocks):

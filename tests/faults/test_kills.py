@@ -75,6 +75,16 @@ def test_resumed_on_another_number_of_devices(sibling, whole, tmp_path, report, 
     report(f"killed on {words[0][-1]} devices, resumed on {devices}, {sibling}", 1, 1)
 
 
+def test_unfrozen_on_two_devices_it_trains_what_one_does(sibling, tmp_path, report):
+    words = ["model.freeze=backbone", "train.unfreeze_epoch=1", "optimizer.backbone_lr_factor=0.1",
+             "train.monitor=val/loss"]
+    for devices in (1, 2):
+        ended = run(sibling, tmp_path / str(devices), *words, f"hardware.devices={devices}")
+        assert ended.code == 0, ended.err[-3000:]
+    assert_close_training(*(only_run(tmp_path / str(devices), sibling) for devices in (1, 2)))
+    report(f"frozen, then unfrozen on two devices, {sibling}: what one device trains", 1, 1)
+
+
 def test_a_killed_ddp_process_ends_the_other_within_a_minute(tmp_path, report):
     ended = run("lightning", tmp_path, "hardware.devices=2", fault="kill-worker", step=5)
     assert ended.code == 2

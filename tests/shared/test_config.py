@@ -261,6 +261,8 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["train.accumulate=3"], "cannot be shared equally by 1 devices in train.accumulate=3 parts; the nearest"),
     (["hardware.devices=2", "hardware.strategy=single"], "hardware.strategy=single uses one device"),
     (["hardware.accelerator=cpu", "hardware.strategy=fsdp"], "hardware.strategy=fsdp needs GPUs"),
+    (["hardware.strategy=fsdp", "train.ema_decay=0.9"], "train.ema_decay=0.9 needs the whole model on each device"),
+    (["hardware.strategy=fsdp", "model.freeze=backbone"], "hardware.strategy=fsdp shares out parameters"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
     (["resume=auto", "init_from=x.safetensors"], "so drop init_from"),
     (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.config import Config
-from shared.schedule import learning_rate_factors, learning_rates, steps_per_epoch
+from shared.schedule import average_decays, learning_rate_factors, learning_rates, steps_per_epoch
 
 
 def config(epochs=2, warmup=0.0, name="constant", lr=1.0, **schedule):
@@ -71,3 +71,14 @@ def test_steps_are_whole_batches_and_debugging_limits_them(images, batch, limit,
     made = config()
     made.train.batch_size, made.debug.limit_batches, made.debug.overfit_batches = batch, limit, overfit
     assert steps_per_epoch(made, images) == expected
+
+
+@pytest.mark.parametrize(("decay", "expected"), [
+    (0.0, [0, 0, 0, 0, 0, 0]),
+    (0.3, [0, 2 / 11, 3 / 12, 0.3, 0.3, 0.3]),
+    (0.999, [0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15]),
+])
+def test_averages_forget_their_beginning(decay, expected):
+    made = config(epochs=2)
+    made.train.ema_decay = decay
+    assert average_decays(made, 3).tolist() == pytest.approx(expected, rel=1e-12)

@@ -1,5 +1,6 @@
 """Whole trainings in each sibling: what they leave behind, how they go on, how they stop."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -183,10 +184,39 @@ def test_every_switch_trains(sibling, tmp_path, words):
     assert np.isfinite(done["result"]["test/loss"])
 
 
+def averaged(sibling, folder, *words):
+    """The rows and best weights of a training of one epoch in float64, and, by NumPy, the average of its weights."""
+    from unittest import mock
+
+    from shared.config import parse
+    from shared.schedule import average_decays
+
+    config = parse([f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
+                    "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
+                    "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
+    probe = importlib.import_module(f"{sibling}_project.probe")
+    with mock.patch.object(probe, "MARKS", range(1, 7)):
+        steps = probe.record_fit(config)
+    run = next(Path(folder).glob("*/*"))
+    best, expected = load_file(run / "best.safetensors"), {}
+    for step, decay in enumerate(average_decays(config, 6), 1):
+        for name in best:
+            weights = steps[f"step {step} {name}"]
+            expected[name] = decay * expected[name] + (1 - decay) * weights if step > 1 else weights
+    return best, expected, epochs(run)[0], json.loads((run / "result.json").read_text())
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_average_of_the_weights_is_validated_and_kept(sibling, tmp_path, parts):
+    best, expected, row, result = sibling.call(averaged, str(tmp_path), f"train.accumulate={parts}")
+    for name, weights in best.items():
+        if parts == 1 or ".running_" not in name:  # of which Keras' snapshots of parts are half a batch ahead
+            np.testing.assert_allclose(weights, expected[name], rtol=0, atol=1e-12, err_msg=name)
+    assert row["val/loss"] == pytest.approx(result["val/loss"], rel=1e-6)
+
+
 def policed(sibling: str, policy: str, channels: int) -> np.ndarray:
     """A batch of grey ramps under a library's policy, (32, 16, 16, C), back in 0 to 255."""
-    import importlib
-
     from shared.config import AugmentConfig
     module = importlib.import_module(f"{sibling}_project.augment")
     ramp = np.broadcast_to(np.arange(16, dtype=np.uint8)[:, None, None] * 16, (32, 16, 16, channels)).copy()

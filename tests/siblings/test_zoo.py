@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shared.models import ZOO
+from shared.models import HEADS, ZOO, family_of
 
 SIZE, CHANNELS, CLASSES = 32, 3, 5
 
@@ -30,13 +30,28 @@ def batch(channels=CHANNELS):
     return draws.normal(size=(4, channels, SIZE, SIZE)).astype(np.float32), np.arange(4)
 
 
-def loss_and_gradients(sibling, model, images, labels):
-    """The loss in training mode, and the gradient by name (None where there is none)."""
+def freeze(sibling, config, model):
+    """What the sibling's callback does in a frozen epoch."""
+    import importlib
+
+    callback = importlib.import_module(f"{sibling}_project.callbacks").Freeze(config)
+    if sibling == "lightning":
+        callback.on_train_batch_start(SimpleNamespace(current_epoch=0), SimpleNamespace(model=model), None, 0)
+    else:
+        callback.set_model(SimpleNamespace(layers=model.layers, make_train_function=lambda force: None))
+        callback.on_epoch_begin(0)
+
+
+def loss_and_gradients(sibling, model, images, labels, frozen=None):
+    """The loss in training mode, with what the config `frozen` freezes, and the gradient by name (None where there is
+    none)."""
     if sibling == "lightning":
         import torch
         from torch.nn import functional as F
 
         model.train().zero_grad()
+        if frozen:
+            freeze(sibling, frozen, model)
         loss = F.cross_entropy(model(torch.from_numpy(images)), torch.from_numpy(labels))
         loss.backward()
         return loss.item(), {name: None if parameter.grad is None else parameter.grad.numpy()
@@ -44,6 +59,8 @@ def loss_and_gradients(sibling, model, images, labels):
     import tensorflow as tf
 
     from keras_project.models import neutral_state, to_neutral
+    if frozen:
+        freeze(sibling, frozen, model)
     with tf.GradientTape() as tape:
         logits = model(images.transpose(0, 2, 3, 1), training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
@@ -60,7 +77,7 @@ def one_step(sibling, name):
     entry = ZOO[name]
     _, models, model = start(sibling, name, size=entry.image_size, classes=1000)
     found = {"count": models.parameter_count(model)}
-    _, models, model = start(sibling, name)
+    frozen, models, model = start(sibling, name, "model.freeze=backbone")
     weights = initial_weights(models.neutral_shapes(model), 0)
     models.load_weights(model, weights)
     loss, gradients = loss_and_gradients(sibling, model, *batch())
@@ -73,6 +90,11 @@ def one_step(sibling, name):
     models.load_weights(model, held | {name: held[name] - rate * gradient
                                        for name, gradient in gradients.items()})
     found["losses"] = loss, loss_and_gradients(sibling, model, *batch())[0]
+    held = models.neutral_weights(model)
+    _, gradients = loss_and_gradients(sibling, model, *batch(), frozen)
+    found["learn while frozen"] = [name for name, gradient in gradients.items() if gradient is not None]
+    after = models.neutral_weights(model)
+    found["moved while frozen"] = [name for name in held if held[name].tobytes() != after[name].tobytes()]
     return found
 
 
@@ -85,6 +107,49 @@ def test_a_model_is_whole_and_learns(sibling, name):
     before, after = found["losses"]
     assert np.isfinite(before)
     assert after < before
+    assert found["learn while frozen"] == list(HEADS[family_of(name)])
+    assert found["moved while frozen"] == []  # BatchNorm's statistics neither
+
+
+def single_pixel(sibling, size):
+    """Gradient of a convolution's kernel of stride 2, (32, 64, size, size), for images of one pixel, in bf16 and fp32.
+    """
+    draws = np.random.default_rng(0)
+    images, kernel = draws.normal(size=(16, 64, 1, 1)), draws.normal(size=(32, 64, size, size))
+    if sibling == "lightning":
+        import torch
+
+        from lightning_project.models.layers import Conv2d
+        layer = Conv2d(64, 32, size, 2, size // 2, bias=False)
+        layer.weight.data = torch.from_numpy(kernel).float()
+
+        def gradient(half):
+            layer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                layer(torch.from_numpy(images).float()).float().square().sum().backward()
+            return layer.weight.grad.numpy().copy()
+        return [gradient(half) for half in (True, False)]
+    import keras
+    import tensorflow as tf
+
+    from keras_project.models import from_neutral, to_neutral
+    from keras_project.models.layers import convolution
+
+    def gradient(policy):
+        keras.config.set_dtype_policy(policy)
+        inputs = keras.Input((1, 1, 64))
+        model = keras.Model(inputs, convolution(inputs, 32, size, 2, "conv"))
+        model.layers[-1].kernel.assign(from_neutral(kernel))
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(tf.cast(model(images.transpose(0, 2, 3, 1)), tf.float32)))
+        return to_neutral(tape.gradient(loss, model.layers[-1].kernel.value).numpy())
+    return [gradient(policy) for policy in ("mixed_bfloat16", "float32")]
+
+
+@pytest.mark.parametrize("size", [3, 7])
+def test_bf16_gradients_of_a_single_pixel(sibling, size):
+    half, full = sibling.call(single_pixel, size)
+    assert np.linalg.norm(half - full) < 0.02 * np.linalg.norm(full)  # bf16 keeps 8 bits
 
 
 def drops(sibling, rate):
