@@ -140,8 +140,8 @@ def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.Clu
         resolver, number = tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(workers)
     elif "SLURM_PROCID" in os.environ:
         # It sorts host names as text and gives every job port 8888, so slurm_keras.sbatch sets TF_CONFIG instead.
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=devices, gpus_per_task=devices,
-                                                                       auto_set_gpu=False)
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=devices * nodes, gpus_per_task=devices, auto_set_gpu=False)  # enough for all on one machine
         number = resolver.cluster_spec().num_tasks("worker")
         resolver.task_id  # noqa: B018 - known only after the specification was resolved
     else:

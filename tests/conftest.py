@@ -18,6 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FRAMEWORKS = {"lightning": "torch", "keras": "tensorflow"}
+SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
 def installed(package: str) -> bool:
@@ -57,13 +58,16 @@ def real_data() -> Path:
     return folder
 
 
-def train(sibling: str, folder: str, *words: str) -> dict[str, Any]:
+def train(sibling: str, folder: str, *words: str, whole_model: bool = False) -> dict[str, Any]:
     """Train in this process with small defaults; result, what was printed, and the error instead of raising it.
 
-    Few images, one thread of it all, so that a run takes a second or two.
+    Few images, one thread of it all and a small ResNet, so that a run takes a second or two.
     """
+    from unittest import mock
+
     from shared.config import parse
     from shared.errors import user_message
+    from shared.models import RESNETS
 
     config = parse([
         f"output_dir={folder}", "tracking.mode=disabled", "tracking.log_every_steps=1", "hardware.precision=fp32",
@@ -73,7 +77,8 @@ def train(sibling: str, folder: str, *words: str) -> dict[str, Any]:
     module = importlib.import_module(f"{sibling}_project.train")
     out, err = io.StringIO(), io.StringIO()
     result, error, kind = None, None, None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    shapes = {} if whole_model else SMALL
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(RESNETS, shapes):
         try:
             result = module.train(config)
         except (Exception, KeyboardInterrupt, SystemExit) as raised:

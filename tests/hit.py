@@ -22,7 +22,11 @@ from unittest import mock
 from shared import runs
 from shared.command import report_errors
 from shared.config import parse
+from shared.models import RESNETS
 from shared.recorder import Recorder
+from tests.conftest import SMALL
+
+RESNETS |= SMALL  # because it is written to disk after every second step
 
 
 def die() -> None:

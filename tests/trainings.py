@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -42,8 +44,9 @@ class Ended:
 
 
 def start(sibling: str, folder: Path, *words: str, fault: str = "none", step: int = 0,
-          env: dict[str, str] | None = None) -> subprocess.Popen:
-    command = [sys.executable, str(HIT), sibling, fault, str(step), *WORDS, f"output_dir={folder}", *words]
+          env: dict[str, str] | None = None, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    """A training that `fault` hits after `step`; `launcher` is what Python runs it with."""
+    command = [sys.executable, *launcher, str(HIT), sibling, fault, str(step), *WORDS, f"output_dir={folder}", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, **(env or {})})
 
@@ -58,6 +61,35 @@ def wait(process: subprocess.Popen, seconds: float = TEST_SECONDS) -> Ended:
         out, err = process.communicate()
         raise AssertionError(f"still running after {seconds} s:\n{out[-1000:]}\n{err[-3000:]}") from None
     return Ended(process.returncode, out, err, time.monotonic() - started)
+
+
+def workers(folder: Path, *words: str, **more: Any) -> list[subprocess.Popen]:
+    """Two Keras workers on loopback, the first of which leads."""
+    sockets = [socket.socket() for _ in range(2)]
+    for one in sockets:
+        one.bind(("localhost", 0))
+    cluster = {"worker": [f"localhost:{one.getsockname()[1]}" for one in sockets]}
+    for one in sockets:
+        one.close()
+    tasks = [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}) for index in range(2)]
+    return [start("keras", folder, "hardware.num_nodes=2", *words, env={"TF_CONFIG": task}, **more) for task in tasks]
+
+
+def torchrun(folder: Path, *words: str, **more: Any) -> list[subprocess.Popen]:
+    """Two Lightning processes, started by torchrun."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    return [start("lightning", folder, "hardware.devices=2", *words, launcher=launcher, **more)]
+
+
+def slurm(sibling: str, folder: Path, *words: str, **more: Any) -> list[subprocess.Popen]:
+    """Two processes with the variables that srun would set for two tasks on this machine."""
+    job = str(random.randrange(10_000, 20_000))  # from which Lightning derives its port
+    words = ("hardware.devices=2" if sibling == "lightning" else "hardware.num_nodes=2", *words)
+    of_all = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": job, "SLURM_JOB_NAME": "train",
+              "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0", "SLURM_STEP_NODELIST": "localhost",
+              "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    return [start(sibling, folder, *words, env=of_all | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}, **more)
+            for rank in range(2)]
 
 
 def run(sibling: str, folder: Path, *words: str, **more: Any) -> Ended:

@@ -1,13 +1,11 @@
 """Trainings that are hit by faults and end as if they never had been; on several devices and machines too."""
 
-import json
 import random
-import socket
 
 import pytest
 
 from tests.conftest import FRAMEWORKS, installed
-from tests.trainings import STEPS, assert_close_training, assert_same_training, only_run, run, start, wait
+from tests.trainings import STEPS, assert_close_training, assert_same_training, only_run, run, wait, workers
 
 pytestmark = pytest.mark.timeout(900)
 KILLS = 10
@@ -93,32 +91,6 @@ def test_a_killed_ddp_process_ends_the_other_within_a_minute(tmp_path, report):
     ended = run("lightning", tmp_path, "hardware.devices=2")
     assert ended.code == 0, ended.err[-2000:]
     report("a DDP process killed: the other ends with a message, the run resumes", 1, 1)
-
-
-def workers(folder, *words, fault="none", step=0):
-    """Two Keras workers on loopback, the first of which leads."""
-    sockets = [socket.socket() for _ in range(2)]
-    for one in sockets:
-        one.bind(("localhost", 0))
-    cluster = {"worker": [f"localhost:{one.getsockname()[1]}" for one in sockets]}
-    for one in sockets:
-        one.close()
-    found = []
-    for index in range(2):
-        task = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        found.append(start("keras", folder, "hardware.num_nodes=2", *words, fault=fault, step=step,
-                           env={"TF_CONFIG": task}))
-    return found
-
-
-def test_two_workers_train_what_one_process_does(tmp_path, report):
-    ended = run("keras", tmp_path / "one")
-    assert ended.code == 0, ended.err[-2000:]
-    for process in workers(tmp_path / "two"):
-        ended = wait(process)
-        assert ended.code == 0, ended.err[-3000:]
-    assert_close_training(only_run(tmp_path / "one", "keras"), only_run(tmp_path / "two", "keras"))
-    report("two Keras workers on loopback train what one process does", 1, 1)
 
 
 @pytest.mark.parametrize("fault", ["kill", "kill-worker", "term"])

@@ -3,10 +3,21 @@
 Each training is a process of its own, since a killed one must not take others along.
 """
 
+from functools import partial
+
 import pytest
 
 from tests.conftest import FRAMEWORKS, installed
-from tests.trainings import assert_close_training, assert_same_training, only_run, run
+from tests.trainings import (
+    assert_close_training,
+    assert_same_training,
+    only_run,
+    run,
+    slurm,
+    torchrun,
+    wait,
+    workers,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -37,6 +48,18 @@ def test_two_devices_train_what_one_does(trained, tmp_path):
     assert ended.code == 0, ended.err[-3000:]
     assert " on 2\n" in ended.err
     assert ended.out.count("epoch 3/3") == 1  # one process speaks
+    assert_close_training(whole, only_run(tmp_path, sibling))
+
+
+@pytest.mark.parametrize("launched", ["torchrun", "TF_CONFIG", "SLURM"])
+def test_two_processes_of_a_launcher_train_what_one_does(trained, tmp_path, launched):
+    sibling, whole = trained
+    if launched == {"lightning": "TF_CONFIG", "keras": "torchrun"}[sibling]:
+        pytest.skip(f"{launched} is not for {sibling}")
+    start = {"torchrun": torchrun, "TF_CONFIG": workers, "SLURM": partial(slurm, sibling)}[launched]
+    ended = [wait(process) for process in start(tmp_path)]
+    assert [one.code for one in ended] == [0] * len(ended), ended[-1].err[-3000:]
+    assert "".join(one.out for one in ended).count("epoch 3/3") == 1
     assert_close_training(whole, only_run(tmp_path, sibling))
 
 

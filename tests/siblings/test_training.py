@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from safetensors.numpy import load_file
 
 from shared.metrics import scores
 from shared.weights import read_metadata
-from tests.conftest import train
+from tests.conftest import SMALL, train
+
+train_whole = partial(train, whole_model=True)
 
 
 def rows(run: Path) -> list[dict]:
@@ -26,7 +29,7 @@ def epochs(run: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def trained(sibling, tmp_path_factory):
     """A finished run of two epochs."""
-    done = sibling.call(train, str(tmp_path_factory.mktemp("trained")))
+    done = sibling.call(train_whole, str(tmp_path_factory.mktemp("trained")))
     assert done["error"] is None, done["error"]
     return done
 
@@ -135,12 +138,12 @@ def test_resume_refuses_what_it_cannot_go_on_with(trained, sibling, tmp_path):
     shutil.copytree(trained["run"], copy)
     last = next((copy / "checkpoints").glob("last.*"))
     last.write_bytes(last.read_bytes()[:1000])
-    damaged = sibling.call(train, str(tmp_path), f"resume={copy}")
+    damaged = sibling.call(train_whole, str(tmp_path), f"resume={copy}")
     assert damaged["kind"] == "UserError", damaged["error"]
     assert last.name in damaged["error"]
     assert "delete it to go on from previous." in damaged["error"]
     last.unlink()
-    assert sibling.call(train, str(tmp_path), f"resume={copy}", "train.epochs=2")["error"] is None
+    assert sibling.call(train_whole, str(tmp_path), f"resume={copy}", "train.epochs=2")["error"] is None
 
 
 def test_early_stopping_counts_epochs_without_a_better_one(sibling, tmp_path):
@@ -189,13 +192,14 @@ def averaged(sibling, folder, *words):
     from unittest import mock
 
     from shared.config import parse
+    from shared.models import RESNETS
     from shared.schedule import average_decays
 
     config = parse([f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
                     "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
                     "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
     probe = importlib.import_module(f"{sibling}_project.probe")
-    with mock.patch.object(probe, "MARKS", range(1, 7)):
+    with mock.patch.object(probe, "MARKS", range(1, 7)), mock.patch.dict(RESNETS, SMALL):
         steps = probe.record_fit(config)
     run = next(Path(folder).glob("*/*"))
     best, expected = load_file(run / "best.safetensors"), {}
@@ -249,8 +253,9 @@ def test_library_policies_change_each_image_in_its_own_way(sibling, policy, chan
 
 
 def test_overfit_ends_near_certainty(sibling, tmp_path):
-    done = sibling.call(train, str(tmp_path), "configs/debug/overfit.yaml", "train.epochs=8", "dataset.limit_train=80",
-                        "schedule.warmup_epochs=0", "optimizer.lr=0.001", "train.batch_size=16")
+    done = sibling.call(train_whole, str(tmp_path), "configs/debug/overfit.yaml", "train.epochs=8",
+                        "dataset.limit_train=80", "schedule.warmup_epochs=0", "optimizer.lr=0.001",
+                        "train.batch_size=16")
     losses = [row["train/loss"] for row in epochs(done["run"])]
     assert losses[-1] < 0.2 < losses[0]
 
@@ -297,8 +302,8 @@ def test_unreadable_image_stops_with_its_name(sibling, tmp_path, workers):
 
 
 def test_init_from_starts_with_the_given_weights(trained, sibling, tmp_path):
-    done = sibling.call(train, str(tmp_path), f"init_from={trained['run']}", "optimizer.lr=1e-30", "train.epochs=1",
-                        "schedule.warmup_epochs=0", "optimizer.weight_decay=0")
+    done = sibling.call(train_whole, str(tmp_path), f"init_from={trained['run']}", "optimizer.lr=1e-30",
+                        "train.epochs=1", "schedule.warmup_epochs=0", "optimizer.weight_decay=0")
     start, end = (load_file(run / "best.safetensors") for run in (trained["run"], done["run"]))
     for name, tensor in start.items():
         if not name.endswith(("running_mean", "running_var")):
