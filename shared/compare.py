@@ -21,7 +21,8 @@ from shared.tables import WIDTH, Table, percent, points
 
 # Keys whose value may differ within one experiment: where its files lie, who watches, how the machine is used.
 # The data set's folder may differ because the data are compared by fingerprint.
-INCIDENTAL = ("output_dir", "resume", "dataset.root", "hardware.workers", "hardware.threads", "debug.profile")
+INCIDENTAL = ("output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "hardware.workers",
+              "hardware.threads", "debug.profile")
 # What must be on record in run.json and equal. All fingerprints may follow from the seed.
 FINGERPRINTS = ("fingerprints.data", "fingerprints.split", "fingerprints.test", "fingerprints.order",
                 "fingerprints.initial_weights")

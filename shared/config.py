@@ -90,6 +90,8 @@ class ModelConfig:
                          high=0.99)
     stochastic_depth: float = key(0.0, "probability with which the last block's branch is left out for an image in "
                                   "training, falling to 0 at the first block (arXiv:1603.09382)", low=0.0, high=0.99)
+    gradient_checkpointing: bool = key(False, "keep no activations within a ViT's blocks and compute them again in the "
+                                       "backward pass (arXiv:1604.06174): less memory, more time, the same numbers")
 
 
 @dataclass
@@ -359,6 +361,9 @@ def check(config: Config) -> None:
          "or leave it out")
     rule(not (config.hardware.strategy == "fsdp" and config.model.freeze != "none"),
          "hardware.strategy=fsdp shares out parameters that all train; use data_parallel with model.freeze=backbone")
+    rule(not config.model.gradient_checkpointing or config.model.name.startswith("vit_"),
+         f"model.gradient_checkpointing=true is for vit_* alone: {config.model.name} has BatchNorm, whose statistics a "
+         "repeated forward pass would update twice; set it to false")
     rule(not (config.init_from and config.model.pretrained.lower() != "false"),
          "init_from and model.pretrained both name a starting point; set model.pretrained=false or drop init_from")
     for dotted in ("output_dir", "resume", "init_from", "model.pretrained", "dataset.root"):

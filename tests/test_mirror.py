@@ -51,7 +51,7 @@ ONE_SIBLING_ONLY = {
     "lightning_project/models/efficientnet.py": {"Block", "EfficientNet", "SqueezeExcite"},
     "keras_project/models/efficientnet.py": {"block", "normed", "squeeze_excite"},
     "lightning_project/models/vit.py": {"Attention", "Block", "PatchEmbed", "Perceptron", "VisionTransformer"},
-    "keras_project/models/vit.py": {"AttendedValues", "Tokens", "block"},
+    "keras_project/models/vit.py": {"AttendedValues", "Recomputed", "Tokens", "block", "branch"},
     # PyTorch's convolutions are depthwise and pad as asked, but for single pixels in bf16; and its BatchNorm is the
     # formula, on one device; over several CPUs it has none.
     "lightning_project/models/layers.py": {"Conv2d", "SumOverProcesses", "SyncBatchNorm2d", "synchronise"},

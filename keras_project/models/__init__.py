@@ -27,8 +27,8 @@ def build_model(config: Config, data: Data) -> keras.Model:
 
 def neutral_state(model: keras.Model) -> dict[str, keras.Variable]:
     """The variables of the model by their names in the neutral format, in the order of the layers."""
-    return {variable.name if variable.name in BARE else f"{layer.name}.{NEUTRAL[variable.name]}": variable
-            for layer in model.layers for variable in layer.weights}
+    return {name if name in BARE else f"{layer}.{NEUTRAL[name]}": variable
+            for variable in model.weights for layer, name in [variable.path.split("/")[-2:]]}
 
 
 def to_neutral(tensor: np.ndarray) -> np.ndarray:

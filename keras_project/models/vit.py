@@ -49,17 +49,46 @@ class AttendedValues(layers.Layer):
         return {**super().get_config(), "heads": self.heads}
 
 
-def block(x: keras.KerasTensor, heads: int, drop: float, name: str) -> keras.KerasTensor:
+@keras.saving.register_keras_serializable("keras_project")
+class Recomputed(layers.Layer):
+    """Layers one after the other, of which training keeps no activations but computes them again in the backward pass.
+
+    None of them may draw, since the second call would draw anew. Keras' own RematScope keeps what lies between layers,
+    cannot call one with `training` in a graph, and does not cast weights again under mixed precision.
+    """
+
+    def __init__(self, parts: list[layers.Layer], **kwargs):
+        super().__init__(**kwargs)
+        self.parts = parts
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return tf.recompute_grad(self.chain)(inputs) if training else self.chain(inputs)
+
+    def chain(self, x: tf.Tensor) -> tf.Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+def branch(x: keras.KerasTensor, parts: list[layers.Layer], recompute: bool, name: str) -> keras.KerasTensor:
+    """`parts` one after the other: (n, T, D) to (n, T, D)."""
+    y = x
+    for part in parts:
+        y = part(y)  # outside of a Recomputed too, so that paths of variables do not tell whether there is one
+    return Recomputed(parts, name=name)(x) if recompute else y
+
+
+def block(x: keras.KerasTensor, heads: int, drop: float, recompute: bool, name: str) -> keras.KerasTensor:
     """Attention among the tokens, then two dense layers on each of them: (n, T, D) to (n, T, D)."""
     width = x.shape[-1]
-    y = layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm1")(x)
-    y = AttendedValues(heads, name=f"{name}.attn")(layers.Dense(3 * width, name=f"{name}.attn.qkv")(y))
-    y = StochasticDepth(drop, name=f"{name}.drop1")(layers.Dense(width, name=f"{name}.attn.proj")(y))
-    x = layers.Add(name=f"{name}.add1")([x, y])
-    y = layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm2")(x)
-    y = layers.Activation(gelu, name=f"{name}.mlp.act")(layers.Dense(4 * width, name=f"{name}.mlp.fc1")(y))
-    y = StochasticDepth(drop, name=f"{name}.drop2")(layers.Dense(width, name=f"{name}.mlp.fc2")(y))
-    return layers.Add(name=f"{name}.add2")([x, y])
+    y = branch(x, [layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm1"),
+                   layers.Dense(3 * width, name=f"{name}.attn.qkv"), AttendedValues(heads, name=f"{name}.attn"),
+                   layers.Dense(width, name=f"{name}.attn.proj")], recompute, f"{name}.branch1")
+    x = layers.Add(name=f"{name}.add1")([x, StochasticDepth(drop, name=f"{name}.drop1")(y)])
+    y = branch(x, [layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm2"),
+                   layers.Dense(4 * width, name=f"{name}.mlp.fc1"), layers.Activation(gelu, name=f"{name}.mlp.act"),
+                   layers.Dense(width, name=f"{name}.mlp.fc2")], recompute, f"{name}.branch2")
+    return layers.Add(name=f"{name}.add2")([x, StochasticDepth(drop, name=f"{name}.drop2")(y)])
 
 
 def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
@@ -70,6 +99,6 @@ def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> 
     x = layers.Conv2D(width, patch, patch, name="patch_embed.proj")(inputs)
     x = Tokens(name="tokens")(layers.Reshape((-1, width), name="patches")(x))  # (n, T, D) -> (n, 1 + T, D)
     for number, drop in enumerate(depth_rates(settings.stochastic_depth, depth)):
-        x = block(x, heads, drop, f"blocks.{number}")
+        x = block(x, heads, drop, settings.gradient_checkpointing, f"blocks.{number}")
     x = layers.LayerNormalization(epsilon=EPS, name="norm")(x)
     return with_head(inputs, x[:, 0], settings, classes, "head")

@@ -7,6 +7,7 @@ token alone is classified.
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lightning_project.models.layers import StochasticDepth
 from shared.config import ModelConfig
@@ -76,6 +77,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         width, depth, heads = VITS[settings.name]
         patch = patch_of(settings, image_size)
+        self.recompute = settings.gradient_checkpointing
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (image_size // patch) ** 2, width))
         self.patch_embed = PatchEmbed(channels, width, patch)
@@ -88,8 +90,10 @@ class VisionTransformer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch_embed(x)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # (n, 1 + T, D)
-        x = self.norm(self.blocks(x))
-        return self.head(self.dropout(x[:, 0]))
+        for block in self.blocks:
+            # The generators' states are kept and set back, so that stochastic depth drops the same branches again.
+            x = checkpoint(block, x, use_reentrant=False) if self.recompute and self.training else block(x)
+        return self.head(self.dropout(self.norm(x)[:, 0]))
 
 
 def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> VisionTransformer:

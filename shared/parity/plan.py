@@ -116,7 +116,8 @@ def forward_tasks(config: Config, data: Data, models: tuple[str, ...]) -> list[T
     for name in models:
         for stem in ("small", "large") if name in STEMS_APART else ("auto",):
             variant = changed(small(one_epoch(config), data, FORWARD_SIZE, FORWARD_PATCH), model__name=name,
-                              model__stem=stem, init_from="")
+                              model__stem=stem, init_from="", model__gradient_checkpointing=(
+                                  config.model.gradient_checkpointing and name.startswith("vit_")))
             tasks.append(Task(f"forward-{name}{'' if stem == 'auto' else f'-{stem}'}", "forward", variant))
     return tasks
 

@@ -155,6 +155,13 @@ def test_interpreter_without_the_framework_is_named(tmp_path):
     assert not list(tmp_path.glob("quickstart/parity-*"))
 
 
+def test_gradient_checkpointing_is_asked_of_the_models_that_have_it(tmp_path):
+    words = ["model.name=vit_tiny", "model.gradient_checkpointing=true", f"output_dir={tmp_path}"]
+    asked = {task.config.model.name: task.config.model.gradient_checkpointing
+             for task in tasks_of(words, tmp_path, {4}, models=("resnet18", "efficientnet_b0", "vit_small"))}
+    assert asked == {"resnet18": False, "efficientnet_b0": False, "vit_small": True}
+
+
 def test_difference_names_place_and_values():
     a, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 4.5]])
     assert difference("w", a, b, "A", "B") == (0.5, "w[1, 1]: 4 in A, 4.5 in B")

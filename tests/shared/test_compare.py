@@ -118,7 +118,8 @@ def test_same_experiment(pair):
 
 @pytest.mark.parametrize(("key", "value"), [
     ("output_dir", "elsewhere"), ("resume", "auto"), ("tracking.mode", "disabled"), ("tracking.tags", ["x"]),
-    ("hardware.workers", 3), ("hardware.threads", 1), ("debug.profile", True), ("dataset.root", "/data")])
+    ("hardware.workers", 3), ("hardware.threads", 1), ("debug.profile", True), ("dataset.root", "/data"),
+    ("model.gradient_checkpointing", True)])
 def test_incidental_keys_do_not_matter(tmp_path, key, value):
     assert differences([make_run(tmp_path), make_run(tmp_path, "keras", config={key: value})]) == []
 

@@ -265,6 +265,8 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["hardware.strategy=fsdp", "model.freeze=backbone"], "hardware.strategy=fsdp shares out parameters"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
     (["resume=auto", "init_from=x.safetensors"], "so drop init_from"),
+    (["model.gradient_checkpointing=true"], "model.gradient_checkpointing=true is for vit_* alone: resnet18 has"),
+    (["model.name=efficientnet_b0", "model.gradient_checkpointing=true"], "efficientnet_b0 has BatchNorm, whose"),
     (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),
 ])
 def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):
@@ -278,6 +280,7 @@ def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):
     ["optimizer.momentum=0", "optimizer.name=adam"], ["hardware.precision=fp16", "hardware.accelerator=gpu"],
     ["hardware.precision=fp16"], ["hardware.precision=fp64"], ["dataset.name=imagenette", "dataset.val_fraction=0"],
     ["dataset.val_fraction=0.9"], ["resume=auto"], ["init_from=x.safetensors"], ["resume=."], ["output_dir=new/one"],
+    ["model.name=vit_tiny", "model.gradient_checkpointing=true"],
     ["dataset.root=."], ["dataset.name=image_folder", "dataset.root=.", "dataset.test_fraction=0.5",
                          "dataset.val_fraction=0.5"],
 ])
