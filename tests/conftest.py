@@ -28,12 +28,17 @@ def installed(package: str) -> bool:
         return False
 
 
+def start_readers_as_usual() -> None:
+    """Let data loaders start their processes as in a user's training, not as this process was started."""
+    multiprocessing.set_start_method(None, force=True)
+
+
 class Sibling:
     """A sibling's name and its process."""
 
     def __init__(self, name: str):
         self.name = name
-        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_readers_as_usual)
 
     def call(self, function: Callable, *arguments: Any) -> Any:
         """`function(sibling name, *arguments)`, run in the sibling's process; what it raises is raised here."""
