@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d, padded by half of its size, which of a single pixel computes what its kernel's centre makes of it.
+    """nn.Conv2d, padded by half of its size, with a gradient that is right for images of a single pixel too.
 
-    The rest of the kernel meets zeros alone. In bfloat16 on a CPU, torch 2.15.0 gives it uninitialised memory for a
-    gradient wherever the stride is 2 or the kernel larger than 3x3.
+    In bfloat16 on a CPU, torch 2.15.0 gives the part of a kernel that meets nothing but padding uninitialised memory
+    for a gradient, where the stride is 2 or the kernel larger than 3x3. There the kernel's centre is taken alone.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[2:] != (1, 1) or self.padding == (0, 0):
+        if x.shape[2:] != (1, 1) or (self.stride == (1, 1) and self.kernel_size <= (3, 3)):
             return super().forward(x)
         row, column = self.padding
         return F.conv2d(x, self.weight[:, :, row:row + 1, column:column + 1], self.bias, groups=self.groups)

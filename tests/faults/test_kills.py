@@ -1,6 +1,8 @@
 """Trainings that are hit by faults and end as if they never had been; on several devices and machines too."""
 
+import os
 import random
+import shutil
 
 import pytest
 
@@ -59,6 +61,36 @@ def test_hit_once_at_any_step(sibling, whole, tmp_path, report, fault):
     assert ended.code == 0, ended.err[-2000:]
     assert_same_training(uncut, only_run(tmp_path, sibling))
     report(f"{fault}, {sibling}, {words[0]}", 1, 1)
+
+
+def damage(kind, checkpoint, mark):
+    if kind == "truncated":
+        os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    elif kind == "empty":
+        checkpoint.write_bytes(b"")
+    elif kind == "foreign":
+        shutil.copy(checkpoint.parent.parent / "best.safetensors", checkpoint)
+    else:  # a pickle that runs a command where it is loaded
+        checkpoint.write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "foreign", "malicious"])
+def test_a_checkpoint_that_is_none_is_refused_and_the_one_before_it_taken(sibling, tmp_path, report, kind):
+    uncut, cut, mark = tmp_path / "uncut", tmp_path / "cut", tmp_path / "mark"
+    assert run(sibling, uncut).code == 0
+    assert run(sibling, cut, fault="kill", step=11).code == -9
+    checkpoint = next(only_run(cut, sibling).glob("checkpoints/last.*"))
+    damage(kind, checkpoint, mark)
+    ended = run(sibling, cut)
+    assert ended.code == 2, ended.err[-2000:]
+    assert str(checkpoint) in ended.last
+    assert "delete it to go on from previous." in ended.last
+    assert not mark.exists()
+    checkpoint.unlink()
+    ended = run(sibling, cut)
+    assert ended.code == 0, ended.err[-2000:]
+    assert_same_training(only_run(uncut, sibling), only_run(cut, sibling))
+    report(f"{kind} checkpoint, {sibling}: refused, resumed from the one before", 1, 1)
 
 
 @pytest.mark.parametrize("devices", [1, 3])

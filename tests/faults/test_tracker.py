@@ -17,17 +17,18 @@ SLACK = 12
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
-def test_at_the_start(tmp_path, fault):
+def test_at_the_start(tmp_path, report, fault):
     with Server(fault) as server:
         done = tracked(tmp_path, server, PATIENCE)
     assert done.rows == 10
     assert done.seconds["all"] < PATIENCE + SLACK < 30
     assert len(done.told) == 1
     assert "it is kept offline: `wandb sync " in done.told[0]
+    report(f"W&B server {fault} from the start on", 1, 1)
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
-def test_in_mid_run(tmp_path, fault):
+def test_in_mid_run(tmp_path, report, fault):
     with Server("answers") as server:
         done = tracked(tmp_path, server, PATIENCE, after_row_5=lambda: server.become(fault))
     assert done.rows == 10
@@ -35,10 +36,11 @@ def test_in_mid_run(tmp_path, fault):
     assert done.seconds["all"] < PATIENCE + SLACK < 30
     assert len(done.told) == 1
     assert f"not everything was sent within {PATIENCE} s" in done.told[0]
+    report(f"W&B server {fault} in mid-run", 1, 1)
 
 
 @pytest.mark.parametrize("sibling", FRAMEWORKS)
-def test_a_training_goes_on_where_the_server_hangs(tmp_path, sibling):
+def test_a_training_goes_on_where_the_server_hangs(tmp_path, report, sibling):
     if not installed(FRAMEWORKS[sibling]):
         pytest.skip(f"{FRAMEWORKS[sibling]} is not installed")
     with Server("hangs") as server:
@@ -54,3 +56,4 @@ def test_a_training_goes_on_where_the_server_hangs(tmp_path, sibling):
     assert sum("Weights & Biases" in line for line in done.stderr.splitlines()) == 1
     results = list(Path(tmp_path, "runs").rglob("result.json"))
     assert len(results) == 1
+    report(f"W&B server hangs, whole training, {sibling}", 1, 1)
