@@ -5,6 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -16,7 +21,7 @@ from shared.errors import UserError
 from shared.models import ZOO
 from shared.pretrained import checkpoint_of, prepared
 from shared.weights import starting_weights
-from tests.conftest import FRAMEWORKS, Sibling, installed
+from tests.conftest import FRAMEWORKS, Sibling, installed, train
 from tests.siblings.test_zoo import start
 
 needs_timm = pytest.mark.skipif(not (installed("timm") and installed("torch")), reason="timm is not installed")
@@ -210,6 +215,51 @@ def test_offline_without_the_checkpoint_one_line_says_what_to_do(tmp_path, sibli
     assert not (tmp_path / "runs").exists()
 
 
+def fetched(folder, **environment):
+    """What a program with this `environment` is told of ResNet-18's published checkpoint."""
+    program = ("from shared.config import Config, ModelConfig; from shared.pretrained import checkpoint_of; "
+               "print(checkpoint_of(Config(model=ModelConfig(pretrained='true'))))")
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"HF_HOME": str(folder)} | environment)
+    assert done.returncode == 0, done.stderr
+    assert "source='timm/resnet18.a1_in1k'" in done.stdout
+    return done.stdout
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A mirror of the hub that has one checkpoint, in the folder `checkpoint`."""
+
+    checkpoint: Path
+
+    def do_HEAD(self):
+        repository, _, name = self.path.partition("/resolve/main/")
+        assert repository == "/timm/resnet18.a1_in1k"
+        content = (self.checkpoint / name).read_bytes()
+        self.send_response(200)
+        for header, value in {"ETag": f'"{zlib.crc32(content):08x}"', "X-Repo-Commit": "1" * 40,
+                              "Content-Length": len(content)}.items():
+            self.send_header(header, value)
+        self.end_headers()
+        return content
+
+    def do_GET(self):
+        self.wfile.write(self.do_HEAD())
+
+    def log_message(self, *words):
+        pass
+
+
+def test_a_checkpoint_is_fetched_from_a_mirror_once(checkpoint, tmp_path):
+    handler = type("Handler", (Hub,), {"checkpoint": checkpoint})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        online = fetched(tmp_path / "hub", HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    found = next((tmp_path / "hub").rglob("snapshots/*/model.safetensors"))
+    assert found.read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+    assert fetched(tmp_path / "hub", HF_HUB_OFFLINE="1") == online
+
+
 def test_offline_a_cached_checkpoint_is_found_by_the_hubs_own_client(checkpoint, tmp_path):
     revision = "0" * 40
     cached = tmp_path / "hub" / "hub" / "models--timm--resnet18.a1_in1k"
@@ -217,12 +267,34 @@ def test_offline_a_cached_checkpoint_is_found_by_the_hubs_own_client(checkpoint,
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(revision)
     shutil.copytree(checkpoint, cached / "snapshots" / revision)
-    program = ("from shared.config import Config, ModelConfig; from shared.pretrained import checkpoint_of; "
-               "print(checkpoint_of(Config(model=ModelConfig(pretrained='true'))))")
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
-                          env=os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"})
-    assert done.returncode == 0, done.stderr
-    assert "source='timm/resnet18.a1_in1k'" in done.stdout
-    assert revision in done.stdout
+    assert revision in fetched(tmp_path / "hub", HF_HUB_OFFLINE="1")
+
+
+@pytest.fixture
+def few_real_images(real_data, tmp_path):
+    """The first images of each class of CIFAR-10, as JPEG files in folders: 12 to train, 3 to test."""
+    with tarfile.open(real_data / "cifar10-jpeg.tar.gz") as tar:
+        for member in tar:
+            split, _, name = member.name.partition("/")
+            if member.isfile() and int(Path(name).stem) < {"train": 12, "test": 3}[split]:
+                tar.extract(member, tmp_path / "images", filter="data")
+    return tmp_path / "images"
+
+
+@needs_timm
+def test_both_phases_of_the_transfer_preset_on_real_images(with_torch, sibling, few_real_images, tmp_path):
+    with_torch.call(save_with_timm, "efficientnet_b0", str(tmp_path / "checkpoint"), 1000)
+    done = sibling.call(train, str(tmp_path / "runs"), "configs/image_folder_efficientnet_b0.yaml",
+                        f"dataset.root={few_real_images}", f"model.pretrained={tmp_path / 'checkpoint'}",
+                        "dataset.image_size=32", "train.epochs=2", "train.unfreeze_epoch=1", "train.monitor=val/loss",
+                        "schedule.warmup_epochs=0", "hardware.workers=0")
+    assert done["error"] is None, done["error"]
+    assert "classifier.weight, classifier.bias drawn anew for 10 classes" in done["err"]
+    assert done["out"].count("epoch ") == 2 + 1
+    given, best = (load_file(folder / file) for folder, file in (
+        (tmp_path / "checkpoint", "model.safetensors"), (done["run"], "best.safetensors")))
+    moved = [name for name in best.keys() - {"classifier.weight", "classifier.bias"}
+             if not np.array_equal(best[name], given[name])]
+    assert bool(moved) == (done["result"]["best_epoch"] == 2)
 
 
