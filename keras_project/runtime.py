@@ -57,6 +57,9 @@ def build_runtime(config: Config) -> Runtime:
         UserError: where the machine lacks what the config asks for.
     """
     settings, debug = config.hardware, config.debug
+    if debug.detect_anomaly and config.model.gradient_checkpointing:
+        raise UserError("debug.detect_anomaly=true cannot look into model.gradient_checkpointing=true in Keras, since "
+                        "TensorFlow's recompute_grad makes NaN of its own and drops it; set one of them to false")
     if settings.threads:
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     gpus = tf.config.list_physical_devices("GPU")
@@ -80,6 +83,8 @@ def build_runtime(config: Config) -> Runtime:
         tf.config.experimental.enable_op_determinism()
     if debug.detect_anomaly:
         tf.debugging.enable_check_numerics()
+    else:  # which an earlier training of this process may have asked for
+        tf.debugging.disable_check_numerics()
     device = details.get("device_name", "GPU") if on_gpu else hardware.cpu_name()
     name = "one device" if strategy is tf.distribute.get_strategy() else \
         f"{type(strategy).__name__.removesuffix('Strategy')} on {strategy.num_replicas_in_sync}"

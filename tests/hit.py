@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from conftest import SMALL  # beside this file, whose folder is where Python looks first
+
 from shared import runs
 from shared.command import report_errors
 from shared.config import parse
 from shared.models import RESNETS
 from shared.recorder import Recorder
-from tests.conftest import SMALL
 
 RESNETS |= SMALL  # because it is written to disk after every second step
 

@@ -89,6 +89,12 @@ def test_what_the_machine_lacks_is_refused(sibling, words, environment, says):
     assert says in (sibling.call(refusal, words, environment) or "accepted")
 
 
+def test_keras_alone_cannot_look_into_what_is_computed_again(sibling):
+    words = ("model.name=vit_tiny", "model.gradient_checkpointing=true", "debug.detect_anomaly=true")
+    said = sibling.call(refusal, words, {})
+    assert (said or "").startswith("debug.detect_anomaly=true cannot look into") == (sibling.name == "keras")
+
+
 @pytest.mark.parametrize(("environment", "says"), [
     ({"TF_CONFIG": "{"}, "TF_CONFIG is not"),
     ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}'},
