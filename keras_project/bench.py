@@ -15,7 +15,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
 
     from keras_project.data import train_dataset
     from keras_project.models import build_model
-    from keras_project.optim import build_optimizer
+    from keras_project.optim import LossScale, build_optimizer
     from keras_project.runtime import build_runtime
     from shared import datasets
 
@@ -28,7 +28,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True)
     scaled = runtime.facts["precision"] == "fp16"
     if scaled:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = LossScale(optimizer)
 
     @tf.function(jit_compile=config.hardware.compile)
     def step() -> tf.Tensor:

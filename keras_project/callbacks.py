@@ -1,7 +1,9 @@
 """What happens around training: records, checkpoints, early stopping, progress."""
 
+import itertools
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from keras.callbacks import Callback, EarlyStopping
 from tqdm import tqdm
 
 from keras_project.models import neutral_weights
+from keras_project.multi_worker import in_any_worker
 from keras_project.optim import update_rule
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
@@ -151,12 +154,14 @@ class SaveLast(Callback):
         self.counts = []
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        agree_to_stop(self.model, self.recorder)
         step = int(held(self.model.optimizer.iterations))
         if step != self.step and self.recorder.checkpoint_due(step):
             self.save(step)
         self.step = step
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        agree_to_stop(self.model, self.recorder)
         self.save(int(held(self.model.optimizer.iterations)))
 
     def save(self, step: int) -> None:
@@ -166,14 +171,28 @@ class SaveLast(Callback):
         tensors = {name: held(variable) for name, variable in (variables_of(self.model) | counted).items()}
         if self.recorder.run.leader:
             write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
-        # The other workers go on until they miss this one, since each may have got the signal at another step.
-        if self.recorder.stop.signal is not None and self.recorder.run.leader:
+        if self.recorder.stop.signal is not None:
             raise self.recorder.stopped(step, self.recorder.stop.signal)
 
 
+def agree_to_stop(model: keras.Model, recorder: Recorder) -> None:
+    """A signal that one worker got becomes everybody's, so that all stop at the same step."""
+    stop = recorder.stop
+    if in_any_worker(model.distribute_strategy, stop.signal is not None):
+        stop.signal = stop.signal or signal.SIGTERM
+
+
 def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
-    """All variables of model and optimizer by path."""
-    return {variable.path: variable for variable in [*model.variables, *model.optimizer.variables]}
+    """All variables of model and optimizer by path.
+
+    Left out are sums of gradients, which are 0 between two steps. Keras counts the generators of a process; here they
+    are counted in a model.
+    """
+    kept = [variable for variable in [*model.variables, *model.optimizer.variables]
+            if "gradient_accumulator" not in variable.name]
+    number = itertools.count()
+    return {f"generator {next(number)}" if variable.name == "seed_generator_state" else variable.path: variable
+            for variable in kept}
 
 
 def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
@@ -198,9 +217,14 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         raise refuse_checkpoint(checkpoint, str(error)) from None
     for name, variable in variables.items():
         variable.assign(tensors[name])
+    rule = update_rule(model.optimizer)
+    rule._iterations.assign(step * (rule.gradient_accumulation_steps or 1))  # of parts, which may be others now
     for keeper, counts in zip(last.keepers, kept, strict=True):
         keeper.load_state_dict(counts)
     last.recorder.rewind(step, clock)
+    stopping = next((keeper for keeper in last.keepers if isinstance(keeper, ResumableEarlyStopping)), None)
+    if stopping and stopping.kept["wait"] >= stopping.patience:
+        return last.recorder.steps * last.recorder.config.train.epochs  # it had stopped, nothing is left to train
     if step % last.recorder.steps:
         last.counts = [counted[f"{METRIC}{i}"] for i in range(len(counted))]
     return step
@@ -208,9 +232,16 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
 
 def fit(model: keras.Model, batches_from: Callable[[int], tf.data.Dataset], first_step: int, steps: int, config: Config,
         **arguments: Any) -> None:
-    """`model.fit` from `first_step` on. The epoch it lies in is fitted by itself, since it has fewer steps left."""
+    """`model.fit` from `first_step` on. The epoch it lies in is fitted by itself, since it has fewer steps left.
+
+    Raises:
+        UserError: where `hardware.steps_per_execution` does not divide the steps that are left of that epoch.
+    """
     parts, epochs = config.train.accumulate, config.train.epochs  # what `fit` calls a step is a part of ours
     epoch, done = divmod(first_step, steps)
+    if (steps - done) % config.hardware.steps_per_execution:
+        raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
+                        f"{steps - done} steps that are left of epoch {epoch + 1}; resume with 1")
     if done:
         model.test_on_batch(*next(iter(batches_from(first_step))))  # metrics have no variables to restore before
         model.fit(batches_from(first_step), initial_epoch=epoch, epochs=epoch + 1,

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_project.optim import build_optimizer, update_rule
+from keras_project.optim import LossScale, build_optimizer, update_rule
 from shared.config import Config
 from shared.errors import UserError
 from shared.schedule import average_decays
@@ -41,7 +41,10 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
         keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True)]
-    model.compile(optimizer=build_optimizer(config, steps), loss=loss, metrics=[LastLoss(loss)],
+    optimizer = build_optimizer(config, steps)
+    if model.dtype_policy.name == "mixed_float16":
+        optimizer = LossScale(optimizer, name="loss_scale")
+    model.compile(optimizer=optimizer, loss=loss, metrics=[LastLoss(loss)],
                   weighted_metrics=weighted, jit_compile=config.hardware.compile,
                   steps_per_execution=config.hardware.steps_per_execution)
     # For all variables, before some of them are frozen, and before a checkpoint fills them.

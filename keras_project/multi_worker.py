@@ -1,10 +1,12 @@
-"""What Keras' own `fit` lacks under MultiWorkerMirroredStrategy, and the one thing that workers tell each other.
+"""What Keras' own `fit` lacks under MultiWorkerMirroredStrategy, and the few things that workers tell each other.
 
 Keras 3.15.1 breaks in two places of keras/src/backend/tensorflow/trainer.py: `_maybe_symbolic_build` hands batches that
 are spread over replicas to code that expects tensors, and `reduce_per_replica` takes the mean of scalars over an axis
 that they do not have. tests/siblings/test_devices.py says when a release of Keras no longer needs this.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,16 +30,26 @@ def mend_fit() -> None:
     trainer.TensorFlowTrainer._maybe_symbolic_build = lambda self, iterator=None, data_batch=None: None
 
 
+@lru_cache
+def adder(strategy: tf.distribute.Strategy) -> Callable[[np.ndarray], tf.Tensor]:
+    """A function that adds up what the workers call it with, (n,) int32, for every one of them."""
+    def add(values: tf.Tensor) -> tf.Tensor:
+        here = tf.distribute.get_replica_context().replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.where(here, values, 0))
+    return tf.function(lambda values: strategy.experimental_local_results(strategy.run(add, args=(values,)))[0])
+
+
 def agree_on(strategy: tf.distribute.Strategy, text: str) -> str:
     """The text of the one worker whose `text` is not empty, of up to 1024 bytes, in every worker."""
     codes = np.zeros(FOLDER_BYTES, np.int32)
     content = np.frombuffer(text.encode(), np.uint8)
     codes[:len(content)] = content
-
-    def add() -> tf.Tensor:
-        here = tf.distribute.get_replica_context().replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
-        own = tf.where(here, tf.constant(codes), 0)
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
-
-    total = strategy.experimental_local_results(strategy.run(tf.function(add)))[0]
+    total = adder(strategy)(tf.constant(codes))
     return bytes(total.numpy().astype(np.uint8)).rstrip(b"\0").decode()
+
+
+def in_any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
+    """Whether it is so in any worker; each must ask at the same place. Without workers, whether it is so here."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return here
+    return bool(adder(strategy)(tf.constant([int(here)])).numpy()[0])

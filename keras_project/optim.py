@@ -2,6 +2,7 @@
 folds the learning rate into the velocity, weight decay is decoupled in all); these follow PyTorch's formulas.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -72,6 +73,36 @@ class TorchOptimizer(keras.optimizers.Optimizer):
         self.shares = tf.constant(shares)
         for variable, average in zip(self.averaged, self.averages, strict=True):
             average.assign(ops.convert_to_numpy(variable))
+
+    def _backend_apply_gradients(self, grads: list, trainable_variables: list) -> None:
+        replicas = tf.distribute.get_replica_context()
+        if not self.gradient_accumulation_steps or replicas is None or replicas.num_replicas_in_sync == 1:
+            super()._backend_apply_gradients(grads, trainable_variables)
+        else:
+            replicas.merge_call(self.accumulate, args=(grads, trainable_variables))
+
+    def accumulate(self, strategy: tf.distribute.Strategy, grads: list, variables: list) -> None:
+        """Add a part's gradients to the sum or, at the last part, update.
+
+        Keras decides which within each replica, from where TensorFlow lets no replica meet another; so this is decided
+        outside of them, as Keras' own LossScaleOptimizer does.
+        """
+        parts = self.gradient_accumulation_steps
+
+        def sums(variables: list) -> list:
+            return [self._accumulated_gradients[self._get_variable_index(variable)] for variable in variables]
+
+        def add(grads: list, variables: list) -> None:
+            self._backend_increment_gradient_accumulators(grads, sums(variables))
+
+        def update(grads: list, variables: list) -> None:
+            grads = [(gradient + held) / parts for gradient, held in zip(grads, sums(variables), strict=True)]
+            self._backend_update_step(grads, variables, self.learning_rate)
+            self._backend_reset_gradient_accumulators()
+
+        def in_each_replica(work: Callable) -> Callable[[], None]:
+            return lambda: strategy.extended.call_for_each_replica(work, args=(grads, variables))
+        ops.cond(tf.equal((self._iterations + 1) % parts, 0), in_each_replica(update), in_each_replica(add))
 
     def _backend_update_step(self, grads: list, trainable_variables: list, learning_rate: tf.Tensor) -> None:
         # As in Keras' own, the update of variables that are spread over devices is told to each of them.
@@ -187,6 +218,22 @@ class Adam(TorchOptimizer):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps,
                 "decoupled": self.decoupled}
+
+
+class LossScale(keras.optimizers.LossScaleOptimizer):
+    """Keras' own, but a step that is left out because a gradient is not finite counts as a step, as in PyTorch, and is
+    left out where it is not finite on any device, of which Keras looks at the first."""
+
+    def check_finite(self, grads: list[tf.Tensor]) -> tf.Tensor:
+        finite, replicas = super().check_finite(grads), tf.distribute.get_replica_context()
+        if replicas is None or replicas.num_replicas_in_sync == 1:
+            return finite
+        number = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(finite, tf.int32))
+        return tf.equal(number, replicas.num_replicas_in_sync)
+
+    def _stateful_handle_non_finite_grads(self) -> None:
+        super()._stateful_handle_non_finite_grads()
+        self.inner_optimizer._iterations.assign_add(1)
 
 
 def update_rule(optimizer: keras.optimizers.Optimizer) -> TorchOptimizer:

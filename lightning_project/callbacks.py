@@ -110,6 +110,14 @@ class SaveBest(Callback):
         self.best.restore(state_dict)
 
 
+class ResumableEarlyStopping(EarlyStopping):
+    """Early stopping that also ends a run which is resumed after its last epoch."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 class SaveLast(Callback):
     """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop."""
 
@@ -187,9 +195,10 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     average = Average(multi_avg_fn=move_averages(config, recorder.steps)) if train.ema_decay else None
     callbacks = [*([average] if average else []), Record(recorder), SaveBest(config, recorder, classes, average)]
     if train.early_stopping_patience:
-        callbacks.append(EarlyStopping(train.monitor, mode=DIRECTIONS[train.monitor], min_delta=0.0,
-                                       patience=train.early_stopping_patience, check_on_train_epoch_end=True,
-                                       check_finite=False))  # a loss that is not finite is no improvement, as in Keras
+        # A loss that is not finite is no improvement, as in Keras.
+        callbacks.append(ResumableEarlyStopping(
+            train.monitor, mode=DIRECTIONS[train.monitor], min_delta=0.0, patience=train.early_stopping_patience,
+            check_on_train_epoch_end=True, check_finite=False))
     if config.model.freeze == "backbone":
         callbacks.append(Freeze(config))
     if sys.stderr.isatty():

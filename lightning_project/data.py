@@ -15,7 +15,8 @@ from shared.sampling import step_seed
 
 
 class BatchDataset(Dataset):
-    """Whole batches as tensors; item i is batch i. The batch is read at once, so the loader has nothing to collate."""
+    """Whole batches as tensors; item i is batch i, and says so as `number`. A batch is read at once, so the loader has
+    nothing to collate."""
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -24,7 +25,7 @@ class BatchDataset(Dataset):
         return len(self.batches)
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(array) for name, array in self.batches[i].items()}
+        return {name: torch.from_numpy(array) for name, array in self.batches[i].items()} | {"number": torch.tensor(i)}
 
 
 class StepSampler(Sampler[int]):
@@ -77,7 +78,7 @@ class DataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
         if self.trainer and self.trainer.training:
-            # Whatever PyTorch draws in this step depends on the step alone, so that a resumed run draws the same.
-            torch.manual_seed(step_seed(self.config.seed, self.trainer.global_step, self.trainer.global_rank))
+            # Whatever PyTorch draws depends on the batch's number alone, so that a resumed run draws the same.
+            torch.manual_seed(step_seed(self.config.seed, int(batch["number"]), self.trainer.global_rank))
         kept = {name: batch[name] for name in ("index", "weight") if name in batch}
         return {"image": self.augment(batch), "target": batch["target"].to(self.runtime.dtype), **kept}

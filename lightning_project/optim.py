@@ -10,7 +10,13 @@ from shared.schedule import learning_rate_factors
 from shared.weights import decays
 
 
-def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
+def decayed(config: Config, model: nn.Module) -> set[str]:
+    """Names of the parameters that decay. To be asked before FSDP flattens them."""
+    return {name for name, parameter in model.named_parameters()
+            if decays(parameter.shape, config.optimizer.decay_norm_and_bias)}
+
+
+def build_optimizer(config: Config, model: nn.Module, decaying: set[str]) -> Optimizer:
     """The optimizer with groups of parameters: those that decay and those that do not, of the head and of the rest.
 
     What is frozen is in them, and is passed over as long as it has no gradient.
@@ -19,7 +25,7 @@ def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
     groups = [{"params": [], "lr": settings.lr * factor, "weight_decay": decay}
               for factor in (1.0, settings.backbone_lr_factor) for decay in (settings.weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
-        group = 0 if decays(parameter.shape, settings.decay_norm_and_bias) else 1
+        group = 0 if name in decaying else 1
         groups[group if name.startswith(f"{head}.") else group + 2]["params"].append(parameter)
     if settings.name == "sgd":
         return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)

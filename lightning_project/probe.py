@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from lightning_project.classifier import Classifier
 from lightning_project.data import DataModule
 from lightning_project.models import build_model, load_weights, neutral_shapes, neutral_weights
-from lightning_project.optim import build_optimizer, build_schedule
+from lightning_project.optim import build_optimizer, build_schedule, decayed
 from lightning_project.runtime import build_runtime
 from lightning_project.train import train
 from shared.config import Config
@@ -76,7 +76,8 @@ def record_rates(config: Config) -> Arrays:
     build_runtime(config)
     data = load(config)
     steps = steps_per_epoch(config, len(data.train))
-    optimizer = build_optimizer(config, build_model(config, data))
+    model = build_model(config, data)
+    optimizer = build_optimizer(config, model, decayed(config, model))
     schedule = build_schedule(config, optimizer, steps)
     rates = []
     for _ in range(config.train.epochs * steps):

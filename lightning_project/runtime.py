@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import distributed, nn
 
 from lightning_project.models.layers import synchronise
+from lightning_project.models.vit import Block
 from shared import hardware
 from shared.config import Config, HardwareConfig
 from shared.errors import UserError
@@ -74,7 +75,10 @@ def build_runtime(config: Config) -> Runtime:
     gpus = torch.cuda.device_count()
     accelerator = hardware.choose_accelerator(settings.accelerator, gpus)
     on_gpu = accelerator == "gpu"
-    precision = hardware.choose_precision(settings.precision, accelerator, on_gpu and torch.cuda.is_bf16_supported())
+    # As in Keras: not where it would be emulated, and TF32 where the GPU has it.
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    precision = hardware.choose_precision(settings.precision, accelerator, has_bf16)
+    torch.set_float32_matmul_precision("high" if on_gpu else "highest")
     device = torch.cuda.get_device_name() if on_gpu else hardware.cpu_name()
     dtype = torch.float64 if precision == "fp64" else torch.float32
     # Lightning's fp64 leaves metrics alone, and torchmetrics forgets its own `set_dtype` when moved to a device.
@@ -160,7 +164,7 @@ def build_strategy(settings: HardwareConfig, processes: int, on_gpu: bool, freez
     if settings.strategy == "fsdp":
         if not on_gpu:
             raise UserError("hardware.strategy=fsdp needs GPUs; use data_parallel")
-        return FSDPStrategy(state_dict_type="full")
+        return FSDPStrategy(state_dict_type="full", auto_wrap_policy={Block})
     # ddp_spawn and ddp_fork lose metrics or steps in Lightning 2.6.6, so there is no name for them.
     if processes > 1 or settings.strategy == "data_parallel":
         return DDPStrategy(find_unused_parameters=freezes)  # what is frozen gets no gradient for a while
@@ -178,7 +182,7 @@ def join_processes(rank: int, processes: int, on_gpu: bool) -> None:
 
 
 def peak_memory_gib() -> float:
-    """Peak memory in GiB: what PyTorch reserved on the GPU, else what the process held in RAM."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_reserved():
-        return torch.cuda.max_memory_reserved() / 2**30
+    """Peak memory in GiB: what PyTorch's tensors took on the GPU, else what the process held in RAM."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**30
     return hardware.peak_memory_gib()

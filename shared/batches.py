@@ -110,7 +110,8 @@ class TrainBatches(Batches):
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         step, part = divmod(number, self.parts)
-        indices, draws = np.split(self.own(self.indices(step)), self.parts)[part], None
+        # Parts before shares, so that a part has the same images on any number of devices.
+        indices, draws = self.own(np.split(self.indices(step), self.parts)[part]), None
         if self.augmented:
             draws = augment.epoch_draws(len(self.split), self.config.seed, step // self.steps)[indices]
         return self.read(indices, draws)

@@ -379,10 +379,21 @@ def check(config: Config) -> None:
     rule(dataset.val_fraction > 0 or dataset.name in ("image_folder", "imagenet_mini", "imagenette"),
          "dataset.val_fraction=0 leaves no images to choose the best epoch by; give it a value such as 0.1")
     share_evenly(config, max(1, config.hardware.devices) * config.hardware.num_nodes)
-    rule(not (config.hardware.strategy == "single" and config.hardware.devices * config.hardware.num_nodes > 1),
+    rule(not (config.hardware.strategy == "single" and config.hardware.devices * config.hardware.num_nodes != 1),
          "hardware.strategy=single uses one device of one machine; set hardware.devices=1 and hardware.num_nodes=1")
     rule(not (config.hardware.strategy == "fsdp" and config.hardware.accelerator in ("cpu", "tpu")),
          "hardware.strategy=fsdp needs GPUs; use data_parallel")
+    rule(not (config.hardware.strategy == "fsdp" and train.grad_clip),
+         f"train.grad_clip={train.grad_clip:g} is not possible with hardware.strategy=fsdp, which no process knows the "
+         "whole gradient of; use data_parallel, or set train.grad_clip=0")
+    rule(not (config.hardware.strategy == "fsdp" and config.hardware.precision == "fp64"),
+         "hardware.precision=fp64 is not possible with hardware.strategy=fsdp; use fp32")
+    rule(config.hardware.steps_per_execution == 1 or config.hardware.num_nodes * train.accumulate == 1,
+         f"hardware.steps_per_execution={config.hardware.steps_per_execution} is for one machine and "
+         "train.accumulate=1; set it to 1")
+    rule(train.batch_size > train.accumulate or config.model.name.startswith("vit_"),
+         f"train.batch_size={train.batch_size} in train.accumulate={train.accumulate} parts leaves BatchNorm a single "
+         "image; lower train.accumulate")
     rule(not (config.hardware.strategy == "fsdp" and train.ema_decay),
          f"train.ema_decay={train.ema_decay:g} needs the whole model on each device; use "
          "hardware.strategy=data_parallel, or leave it out")
@@ -390,8 +401,6 @@ def check(config: Config) -> None:
          "hardware.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     rule(not (config.hardware.precision == "fp64" and augment.policy != "none"),
          f"augment.policy={augment.policy} works on 8-bit images and would hide what fp64 is for; set it to none")
-    rule(not (config.resume != "none" and config.init_from),
-         "resume and init_from both name a starting point; a resumed run has its weights already, so drop init_from")
     rule("/" not in config.experiment and config.experiment not in (".", ".."),
          f"experiment='{config.experiment}' becomes a folder's name and may not contain '/'")
 

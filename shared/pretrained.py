@@ -31,13 +31,13 @@ class Checkpoint:
 
 
 def checkpoint_of(config: Config) -> Checkpoint | None:
-    """The checkpoint that `model.pretrained` names; None without one, and for a run to go on with, which has its own.
+    """The checkpoint that `model.pretrained` names; None without one.
 
     Raises:
         UserError: where it is missing, cannot be fetched, or belongs to another model.
     """
     wanted = config.model.pretrained
-    if wanted.lower() == "false" or config.resume not in ("none", "auto"):
+    if wanted.lower() == "false":
         return None
     entry = ZOO.get(config.model.name)
     if entry is None:

@@ -86,8 +86,10 @@ class Recorder:
             self.write(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
 
     def explain(self, what: str, value: float, step: int) -> str:
-        """The line that says where `what` was not finite. The batch's images are written to nonfinite.json."""
-        epoch, rate, names = (step - 1) // self.steps + 1, float(self.rates[step - 1]), self.names(step - 1)
+        """The line that says where `what` was not finite. The images are written to nonfinite.json: those of the batch
+        or, where Keras ran several steps at once, of all that it may have been."""
+        epoch, rate = (step - 1) // self.steps + 1, float(self.rates[step - 1])
+        names = [name for number in range(self.step, step) for name in self.names(number)]
         file = self.run.folder / "nonfinite.json"
         if self.run.leader:
             write_json(file, {"what": what, "value": str(value), "step": step, "epoch": epoch, "lr": rate,

@@ -16,13 +16,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared import hardware
-from shared.config import REPOSITORY, Config, to_yaml
+from shared.config import REPOSITORY, Config, flat, read_yaml, to_dict, to_yaml
 from shared.errors import UserError
 
 
@@ -113,6 +114,12 @@ def git_state() -> dict[str, Any]:
         return {"revision": None, "dirty": None}
 
 
+# What a resumed run may do otherwise than it began: how far, by what machine and under whose eyes it goes on.
+CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "train.epochs",
+              "train.accumulate", "train.eval_batch_size", "train.checkpoint_every_steps")
+CHANGEABLE_SECTIONS = ("hardware.", "tracking.", "debug.")
+
+
 class Run:
     """A run folder while its run goes on. `resumed` says whether it was there before, `leader` whether this process,
     of all that share the run, is the one that writes to it."""
@@ -178,7 +185,7 @@ class Run:
                 raise UserError(f"output_dir: {group} cannot be made, a file is in the way; choose another") from None
             except OSError as error:
                 raise UserError(f"output_dir: {folder} cannot be made ({error.strerror}); choose another") from None
-            (folder / "config.yaml").write_text(to_yaml(config))
+            write_config(folder, config)
             return cls(folder, config, framework, resumed=False)
         raise UserError(f"output_dir: {group} has a hundred runs of this second; choose another")
 
@@ -186,19 +193,22 @@ class Run:
         """Write run.json: `facts` and what is the same in both siblings.
 
         Raises:
-            UserError: where a resumed run would go on with other images or batches than it began with.
+            UserError: where a resumed run would not be the experiment that it began as.
         """
         # A run that was killed before it could write the file has nothing to differ from.
         old = read_run_json(self.folder) if self.resumed and (self.folder / "run.json").exists() else {}
         facts["global_batch"] = self.config.train.batch_size
         begun, now = (experiment_of(content) for content in (old, facts))
-        if changed := [name for name in begun if name in now and begun[name] != now[name]]:
-            raise UserError(f"{self.folder} began with another {', '.join(changed)}; resume it with the seed, dataset, "
-                            "train.batch_size and debug keys that it had, or start anew with resume=none")
+        changed = [name for name in begun if name in now and begun[name] != now[name]]
+        if self.resumed:
+            changed += changed_keys(self.folder, self.config)
+        if changed:
+            raise UserError(f"{self.folder} began with another {', '.join(changed)}; resume it with what it had, or "
+                            "start anew with resume=none")
         if not self.leader:
             return
         if self.resumed:
-            (self.folder / "config.yaml").write_text(to_yaml(self.config))  # it may say more epochs now
+            write_config(self.folder, self.config)  # it may say more epochs now
             if (self.folder / "result.json").exists():  # whose presence would say that nothing is left to do
                 os.replace(self.folder / "result.json", self.folder / "result.before-resume.json")
         content = {"framework": self.framework, "group": self.config.group, "name": self.name,
@@ -225,9 +235,24 @@ class Run:
         write_json(self.folder / "result.json", result)
 
 
+def write_config(folder: Path, config: Config) -> None:
+    """Without what this start of the run resumed, which is no matter of the experiment and a path from somewhere."""
+    (folder / "config.yaml").write_text(to_yaml(replace(config, resume="none")))
+
+
+def changed_keys(folder: Path, config: Config) -> list[str]:
+    """The keys that differ from those that the run in `folder` began with, out of those that must not."""
+    from omegaconf import OmegaConf
+
+    old, new = flat(OmegaConf.to_container(read_yaml(folder / "config.yaml"))), flat(to_dict(config))
+    return [name for name in new if name in old and old[name] != new[name]
+            and name not in CHANGEABLE and not name.startswith(CHANGEABLE_SECTIONS)]
+
+
 def experiment_of(facts: dict[str, Any]) -> dict[str, Any]:
     """What a resumed run must have in common with its beginning, out of the facts of run.json."""
-    same = {name: facts[name] for name in ("global_batch", "steps_per_epoch", "sizes", "classes") if name in facts}
+    names = ("global_batch", "steps_per_epoch", "sizes", "classes", "precision")
+    same = {name: facts[name] for name in names if name in facts}
     prints = {f"{name} fingerprint": value for name, value in facts.get("fingerprints", {}).items()}
     prints.pop("initial_weights fingerprint", None)  # long overwritten by what was trained
     return same | prints

@@ -3,6 +3,7 @@
 FAULT comes after training step STEP, counted over the run:
 kill, kill-worker      SIGKILL to the process, or to the second process of a run of two
 term, int              SIGTERM or SIGINT
+term-worker            SIGTERM to the second process alone
 kill-writing           SIGKILL when half of the next checkpoint is written
 kill-moving            SIGKILL when the old checkpoint has been moved away and the new one is not yet in its place
 full-disk              from there on no file can grow beyond 1 MiB
@@ -52,6 +53,8 @@ def replace_or_die(fault: str) -> Any:
 def strike(fault: str, worker: bool) -> None:
     if fault in ("kill", "kill-worker") and worker == (fault == "kill-worker"):
         die()
+    if fault == "term-worker" and worker:
+        os.kill(os.getpid(), signal.SIGTERM)
     if fault in ("term", "int") and not worker:
         os.kill(os.getpid(), {"term": signal.SIGTERM, "int": signal.SIGINT}[fault])
     if fault in ("kill-writing", "kill-moving") and not worker:

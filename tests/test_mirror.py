@@ -28,8 +28,8 @@ ONE_SIBLING_ONLY = {
     "keras_project/data.py": {"train_dataset", "eval_dataset", "build_dataset", "read_dataset"},
     # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file; its
     # averages are moved by a callback, Keras' by the optimizer.
-    "lightning_project/callbacks.py": {"checked", "agree_to_stop", "move_averages"},
-    "keras_project/callbacks.py": {"ResumableEarlyStopping", "Progress", "variables_of", "resume", "fit"},
+    "lightning_project/callbacks.py": {"checked", "move_averages"},
+    "keras_project/callbacks.py": {"Progress", "variables_of", "resume", "fit"},
     # Each DDP process predicts its share; a Keras strategy puts shares together itself.
     "lightning_project/evaluate.py": {"gathered"},
     # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
@@ -39,8 +39,8 @@ ONE_SIBLING_ONLY = {
     # torchvision's policies take one image, keras-cv's a batch.
     "lightning_project/augment.py": {"apply_policy"},
     # PyTorch's optimizers are the formula; LambdaLR stands beside the optimizer, a Keras schedule goes into it.
-    "lightning_project/optim.py": {"build_schedule"},
-    "keras_project/optim.py": {"TableSchedule", "TorchOptimizer", "SGD", "Adam", "update_rule"},
+    "lightning_project/optim.py": {"build_schedule", "decayed"},
+    "keras_project/optim.py": {"TableSchedule", "TorchOptimizer", "SGD", "Adam", "LossScale", "update_rule"},
     # Keras' data sets and predictions come out as arrays.
     "lightning_project/probe.py": {"joined"},
     # Keras' layout differs from the neutral one.
@@ -61,6 +61,7 @@ OTHER_ARGUMENTS = {
     "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",
     "optim.py:build_optimizer": "a Keras schedule is an argument of the optimizer, and it finds the variables itself",
     "runtime.py:build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
+    "callbacks.py:agree_to_stop": "a Trainer knows its processes, a model its strategy",
     "callbacks.py:SaveLast.__init__": "Lightning collects what callbacks keep, Keras does not",
     "callbacks.py:SaveLast.save": "a Trainer knows its step and what to save",
     "probe.py:Snapshots.__init__": "a Trainer brings the test images along",

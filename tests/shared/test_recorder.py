@@ -105,6 +105,7 @@ def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clo
     run = Run.start(config, "keras")
     recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), names=lambda step: [f"{step}{i}.png" for i in range(6)])
     recorder.epoch_begins()
+    recorder.step_ends(6, 1.0)
     with pytest.raises(UserError, match=r"^the gradient's norm is inf at step 7 .* 60\.png, 61\.png, 62\.png"):
         recorder.step_ends(7, 1.0, math.inf)
     listed = json.loads((run.folder / "nonfinite.json").read_text())

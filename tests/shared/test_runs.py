@@ -259,6 +259,21 @@ def test_a_run_is_not_resumed_with_other_images_or_batches(config, change):
     assert (old.folder / "run.json").read_bytes() == before
 
 
+def test_a_run_is_not_resumed_as_another_experiment(config):
+    old = trained(config)
+    old.describe()
+    kept = (old.folder / "config.yaml").read_text()
+    assert "resume: none" in kept
+    config.resume, config.train.epochs, config.hardware.devices, config.train.accumulate = str(old.folder), 99, 2, 4
+    config.optimizer.lr, config.train.early_stopping_patience = 0.5, 3
+    with pytest.raises(UserError, match=r"began with another optimizer\.lr, train\.early_stopping_patience; resume it"):
+        Run.start(config, "keras").describe()
+    assert (old.folder / "config.yaml").read_text() == kept
+    config.optimizer.lr, config.train.early_stopping_patience = 0.02, 0
+    Run.start(config, "keras").describe()
+    assert "epochs: 99" in (old.folder / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize(("damage", "framework", "hint"), [
     (lambda run: (run.folder / "config.yaml").unlink(), "keras", "no checkpoint and no config.yaml there"),
     (lambda run: None, "lightning", "is a run of the other sibling; start from its weights with init_from="),
