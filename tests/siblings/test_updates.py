@@ -88,3 +88,12 @@ def test_a_step_that_overflows_is_left_out_and_counted(sibling):
     if sibling.name != "keras":
         pytest.skip("Lightning takes PyTorch's scaler, which does so")
     assert sibling.call(overflown) == [(True, 1, 2.0**15), (False, 2, 2.0**14)]
+
+
+def test_several_steps_an_execution_are_the_same_steps(sibling, tmp_path):
+    one, three = (sibling.call(train, str(tmp_path / str(number)), "train.epochs=1", "hardware.precision=fp64",
+                               f"hardware.steps_per_execution={number}") for number in (1, 3))
+    assert three["error"] is None, three["error"]
+    expected, found = (load_file(done["run"] / "best.safetensors") for done in (one, three))
+    for name, weights in expected.items():
+        np.testing.assert_allclose(found[name], weights, rtol=0, atol=1e-12, err_msg=name)
