@@ -53,6 +53,9 @@ endif
 
 test-faults: $(READY)  ## kill, cut off and starve trainings, about half an hour
 	$(LIGHTNING) -m pytest tests/faults $(ARGS)
+ifneq ($(LIGHTNING),$(KERAS))
+	$(KERAS) -m pytest tests/faults $(ARGS)
+endif
 
 lint: $(READY)  ## check the style
 	$(LIGHTNING) -m ruff check .
@@ -72,8 +75,8 @@ parity: $(READY)  ## prove that both siblings run the same experiment
 bench: $(READY)  ## measure what data and callbacks cost beside the bare training step
 	@$(LIGHTNING) -m shared.bench $(ARGS)
 
-bench-models: setup  ## measure memory and speed of a training step of every model
-	@$(BIN)/python -m shared.bench_models $(ARGS)
+bench-models: $(READY)  ## measure memory and speed of a training step of every model
+	@$(LIGHTNING) -m shared.bench_models $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .pytest_cache .ruff_cache *.egg-info

@@ -31,7 +31,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     data = load(config)
     with runtime.strategy.scope():
         model = runtime.prepare(build_model(config, data))
-    weights = starting_point(config, neutral_shapes(model), data.folders, runtime.leader)
+    weights = starting_point(config, neutral_shapes(model), data.folders, data.classes, runtime.leader)
     load_weights(model, weights)
 
     run = Run.start_together(config, "keras", runtime.leader, runtime.agree)

@@ -37,7 +37,8 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     from shared.datasets import load
     from shared.experiment import report, weights_of
 
-    config.hardware.devices = config.hardware.num_nodes = 1  # whatever it was trained on
+    # Whatever it was trained on.
+    config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
     data = load(config)
     model = build_model(config, data)

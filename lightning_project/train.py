@@ -32,7 +32,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load(config)
     model = build_model(config, data)
-    weights = starting_point(config, neutral_shapes(model), data.folders, runtime.leader)
+    weights = starting_point(config, neutral_shapes(model), data.folders, data.classes, runtime.leader)
     load_weights(model, weights)
     model = runtime.prepare(model)
 

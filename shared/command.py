@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.config import Config, parse
 from shared.errors import StoppedError, UserError, user_message
+from shared.interpreters import not_installed
 
 
 def run(work: Callable[[Config], object], command: str, purpose: str) -> None:
@@ -42,7 +43,8 @@ def report_errors(work: Callable[[], object]) -> None:
         print("\nstopped; resume=auto goes on from the last checkpoint, if there is one", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        line = user_message(error)
+        known = not_installed(error) if isinstance(error, ModuleNotFoundError) else None
+        line = user_message(known or error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

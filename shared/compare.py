@@ -21,8 +21,9 @@ from shared.tables import WIDTH, Table, percent, points
 
 # Keys whose value may differ within one experiment: where its files lie, who watches, how the machine is used.
 # The data set's folder may differ because the data are compared by fingerprint.
-INCIDENTAL = ("output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "hardware.workers",
-              "hardware.threads", "debug.profile")
+INCIDENTAL = ("output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "hardware.devices",
+              "hardware.num_nodes", "hardware.strategy", "hardware.steps_per_execution", "hardware.workers",
+              "hardware.threads", "train.checkpoint_every_steps", "debug.profile")
 # What must be on record in run.json and equal. All fingerprints may follow from the seed.
 FINGERPRINTS = ("fingerprints.data", "fingerprints.split", "fingerprints.test", "fingerprints.order",
                 "fingerprints.initial_weights")
@@ -61,7 +62,9 @@ def same_experiment(runs: list[Run], up_to_seed: bool = False) -> list[str]:
         keys.pop("seed", None)
     found = [difference(key, runs, names, [run.config.get(key) for run in runs]) for key in keys]
     seeds = sorted({run.seed for run in runs}) if up_to_seed else [None]
-    for key in RECORDED:
+    # Where each device normalises its own share, their number decides how large the shares are.
+    shares = all(run.config.get("hardware.sync_batchnorm") is False for run in runs)
+    for key in (*RECORDED, *(("devices",) if shares else ())):
         values = [run.record.get(key) for run in runs]
         by_seed = key in FINGERPRINTS and up_to_seed
         for seed in seeds if by_seed else [None]:
@@ -182,6 +185,9 @@ def notes(runs: list[Run]) -> list[str]:
     if len(revisions) > 1:
         said.append("The runs were made by different revisions of the code: "
                     + ", ".join(sorted(str(revision or "unknown")[:10] for revision in revisions)) + ".")
+    counts = [run.record.get("devices", 1) for run in runs]
+    if told := difference("devices", runs, labels(runs), counts):
+        said.append(f"Speed and memory are of different numbers of devices ({told.removeprefix('devices: ')}).")
     for framework in FRAMEWORKS:
         if not any(run.framework == framework for run in runs):
             said.append(f"There is no run of {framework} here; train one and compare again.")

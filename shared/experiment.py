@@ -1,6 +1,5 @@
 """What both entry points do that needs no framework: name the starting point, describe the run, report scores."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from shared.datasets import Data
 from shared.errors import UserError
 from shared.metrics import split_scores
 from shared.recorder import say
-from shared.runs import Run
+from shared.runs import Run, write_whole
 from shared.sampling import epoch_order, fingerprint
 from shared.schedule import steps_per_epoch
 from shared.weights import (
@@ -19,18 +18,19 @@ from shared.weights import (
     Weights,
     decays,
     read,
-    read_metadata,
     refuse_misfit,
     starting_weights,
+    trained_on,
     weight_file,
     weights_fingerprint,
 )
 
 
-def starting_point(config: Config, shapes: Shapes, folders: tuple[str, ...] = (), leader: bool = True) -> Weights:
+def starting_point(config: Config, shapes: Shapes, folders: tuple[str, ...] = (), classes: tuple[str, ...] = (),
+                   leader: bool = True) -> Weights:
     """Where training starts from, in this order: the run that `resume` names, whose checkpoint later overwrites what
     is returned here; `init_from`; a published checkpoint, `model.pretrained`; weights drawn from the seed."""
-    weights, source = starting_weights(config, shapes, folders)
+    weights, source = starting_weights(config, shapes, folders, classes)
     if config.resume in ("none", "auto"):
         say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
     return weights
@@ -61,9 +61,9 @@ def describe(run: Run, data: Data, weights: Weights, parameters: int, **facts: A
 def weights_of(source: str, shapes: Shapes, classes: tuple[str, ...]) -> Weights:
     """The weights to evaluate. Raises `UserError` where they belong to another model or to other classes."""
     path = weight_file(source)
-    trained_on = json.loads(read_metadata(path).get("classes", "null"))
-    if trained_on is not None and tuple(trained_on) != classes:
-        raise UserError(f"{path} was trained on the classes {', '.join(trained_on[:5])} ..., the data set has "
+    known = trained_on(path)
+    if known not in ((), classes):
+        raise UserError(f"{path} was trained on the classes {', '.join(known[:5])} ..., the data set has "
                         f"{', '.join(classes[:5])} ...; set dataset.name and dataset.root to what it was trained on")
     weights = read(path)
     refuse_misfit(weights, shapes, path)
@@ -73,9 +73,12 @@ def weights_of(source: str, shapes: Shapes, classes: tuple[str, ...]) -> Weights
 def report(framework: str, source: str, val: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> dict[str, Any]:
     """Print and return the scores; write the test predictions beside the weights they came from."""
     path = weight_file(source)
-    file = Path(path.parent) / f"predictions_{framework}.npz"
-    with file.open("wb") as stream:
-        np.savez_compressed(stream, **test)
+    file = path.parent / f"predictions_{framework}.npz"
+
+    def save(unfinished: Path) -> None:
+        with unfinished.open("wb") as stream:  # a file, because np.savez appends its own ending to a name
+            np.savez_compressed(stream, **test)
+    write_whole(file, save)
     result = split_scores(val, test)
     print("  ".join(f"{name} {value:.4f}" for name, value in result.items())
           + f"  ({len(test['label']):,} test images, by {framework})\npredictions: {file}")

@@ -48,7 +48,8 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
 def tpu_is_there() -> bool:
     """Whether this machine shows signs of a TPU. Nothing is connected to, since that can wait for ever."""
     names = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
-    return any(os.environ.get(name) for name in names) or any(Path("/dev").glob("accel*"))
+    devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]  # as newer ones show up
+    return any(os.environ.get(name) for name in names) or bool(devices)
 
 
 def share_evenly(config: Any, devices: int) -> None:

@@ -9,6 +9,8 @@ from shared.config import REPOSITORY
 from shared.errors import UserError
 
 FRAMEWORKS = {"lightning": "torch", "keras": "tensorflow"}
+PACKAGES = {"lightning": ("torch", "lightning", "torchmetrics", "torchvision"),
+            "keras": ("tensorflow", "keras", "keras_cv")}
 
 
 def variable(sibling: str) -> str:
@@ -46,6 +48,16 @@ def required(sibling: str) -> str:
                         f"{sibling} sibling (make setup, or make setup-gpu), or name its interpreter with "
                         f"{variable(sibling)}")
     return found
+
+
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """The error to show where a package of a sibling's is missing; None where it is another, or a part of one."""
+    for sibling, packages in PACKAGES.items():
+        if error.name in packages:
+            return UserError(f"{error.name} is not installed here; install the {sibling} sibling (make setup, or make "
+                             f"setup-gpu), or use the Python of an environment that has it, such as "
+                             f".venv-{sibling}/bin/python")
+    return None
 
 
 def not_runnable(sibling: str, error: OSError) -> UserError:

@@ -178,16 +178,24 @@ class Recorder:
         self.stop.install()
         return self
 
+    def lighter(self) -> str:
+        """Which batch did not fit into memory, that of the training step in progress or one that is evaluated, and how
+        to make it smaller."""
+        key, split, train = "eval_batch_size", "", self.config.train
+        if self.epoch_started is not None:
+            key, batch = "batch_size", train.batch_size
+            parts = next((parts for parts in range(train.accumulate + 1, batch + 1) if batch % parts == 0), None)
+            split = f"split it with train.accumulate={parts}, or " if parts else ""
+        size = getattr(train, key)
+        return f"train.{key}={size} did not fit into memory; {split}try {max(1, size // 2)}"
+
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.stop.restore()
         if error is None:
             return
         self.tracker.finish(None, status=1)
         if out_of_memory(error):
-            batch = self.config.train.batch_size
-            raise UserError(f"train.batch_size={batch} did not fit into memory; split it with "
-                            f"train.accumulate={2 * self.config.train.accumulate}, or try {max(1, batch // 2)}, a "
-                            "smaller dataset.image_size or hardware.precision=bf16") from None
+            raise UserError(f"{self.lighter()}, a smaller dataset.image_size or hardware.precision=bf16") from None
         if process_lost(error):
             if self.stop.signal is not None:
                 raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None

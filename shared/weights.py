@@ -73,9 +73,12 @@ def decays(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
     return norm_and_bias or len(shape) in (2, 4)
 
 
-def starting_weights(config: Config, shapes: Shapes, folders: tuple[str, ...] = ()) -> tuple[Weights, str]:
+def starting_weights(config: Config, shapes: Shapes, folders: tuple[str, ...] = (),
+                     classes: tuple[str, ...] = ()) -> tuple[Weights, str]:
     """The weights that a new run starts from, and a line that says which they are: `init_from`, a published checkpoint,
     else weights drawn from the seed. `folders` are the names of the class folders.
+
+    A head for other classes than `classes` is drawn anew, also where they are as many; without `classes` it is kept.
 
     Raises:
         UserError: where `init_from` or the checkpoint does not fit the model.
@@ -83,8 +86,9 @@ def starting_weights(config: Config, shapes: Shapes, folders: tuple[str, ...] = 
     head, words = HEADS[family_of(config.model.name)], []
     if config.init_from:
         source = path = weight_file(config.init_from)
+        same = not classes or trained_on(path) in ((), classes)
         given = {name: tensor for name, tensor in read(path).items()
-                 if name not in head or tensor.shape == shapes[name]}
+                 if name not in head or (same and tensor.shape == shapes[name])}
     elif checkpoint := checkpoint_of(config):
         source, path = checkpoint.source, checkpoint.weights
         given, words = fitted(read(path), shapes, config.model.name, folders)
@@ -124,6 +128,11 @@ def read_metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); use another, or train anew") from None
+
+
+def trained_on(path: Path) -> tuple[str, ...]:
+    """The classes that the weights in `path` tell apart; empty for a file from elsewhere, which does not say."""
+    return tuple(json.loads(read_metadata(path).get("classes", "[]")))
 
 
 def refuse_misfit(weights: Weights, shapes: Shapes, source: object) -> None:

@@ -79,8 +79,10 @@ def runs(siblings, tmp_path_factory):
 @pytest.mark.parametrize("source", OTHER)
 def test_the_other_sibling_scores_a_run_alike(siblings, runs, source):
     run, other = runs[source], OTHER[source]
-    status, out, err = siblings[other].call(run_command, "evaluate", str(run))
+    status, out, err = siblings[other].call(run_command, "evaluate", str(run), "hardware.devices=2",
+                                              "hardware.strategy=data_parallel")
     assert status == 0, err
+    assert ", one device" in err
     own, found = (np.load(run / name) for name in ("predictions.npz", f"predictions_{other}.npz"))
     np.testing.assert_array_equal(found["index"], own["index"])
     np.testing.assert_array_equal(found["label"], own["label"])

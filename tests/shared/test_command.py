@@ -144,11 +144,27 @@ def test_what_work_raises_becomes_one_line_and_a_status(words, capsys, error, st
     assert capsys.readouterr().err == text
 
 
-def test_a_bug_keeps_its_traceback(words):
+@pytest.mark.parametrize(("package", "sibling"), [("torch", "lightning"), ("keras_cv", "keras")])
+def test_a_framework_that_is_not_installed_is_one_line(words, capsys, package, sibling):
     def work(config: Config) -> None:
-        raise ZeroDivisionError("a mistake of ours")
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
     words("seed=9")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(SystemExit) as left:
+        command.run(work, "train.py", "Train.")
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {package} is not installed here; install the {sibling} sibling (make setup")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("bug", [
+    ZeroDivisionError("a mistake of ours"), ModuleNotFoundError("missing", name="omegacon"),
+    ModuleNotFoundError("missing", name="torch.nothing")])
+def test_a_bug_keeps_its_traceback(words, bug):
+    def work(config: Config) -> None:
+        raise bug
+    words("seed=9")
+    with pytest.raises(type(bug)):
         command.run(work, "train.py", "Train.")
 
 

@@ -119,7 +119,8 @@ def test_same_experiment(pair):
 @pytest.mark.parametrize(("key", "value"), [
     ("output_dir", "elsewhere"), ("resume", "auto"), ("tracking.mode", "disabled"), ("tracking.tags", ["x"]),
     ("hardware.workers", 3), ("hardware.threads", 1), ("debug.profile", True), ("dataset.root", "/data"),
-    ("model.gradient_checkpointing", True)])
+    ("model.gradient_checkpointing", True), ("hardware.devices", 2), ("hardware.num_nodes", 2),
+    ("hardware.strategy", "data_parallel"), ("hardware.steps_per_execution", 5), ("train.checkpoint_every_steps", 7)])
 def test_incidental_keys_do_not_matter(tmp_path, key, value):
     assert differences([make_run(tmp_path), make_run(tmp_path, "keras", config={key: value})]) == []
 
@@ -255,6 +256,19 @@ def test_runs_of_other_revisions_are_told(tmp_path):
     comparison = compare(folders)
     assert comparison.differences == []
     assert any("different revisions" in block for block in comparison.blocks if isinstance(block, str))
+
+
+def test_runs_on_other_numbers_of_devices_are_told(tmp_path):
+    folders = [make_run(tmp_path, record={"devices": 1}), make_run(tmp_path, "keras", record={"devices": 2})]
+    comparison = compare(folders)
+    assert comparison.differences == []
+    assert "Speed and memory are of different numbers of devices (lightning=1 keras=2)." in comparison.blocks
+
+
+def test_where_devices_normalise_their_own_shares_their_number_decides(tmp_path):
+    folders = [make_run(tmp_path, framework, config={"hardware.sync_batchnorm": False}, record={"devices": devices})
+               for framework, devices in (("lightning", 1), ("keras", 2))]
+    assert differences(folders) == ["devices: lightning=1 keras=2"]
 
 
 # Seeds

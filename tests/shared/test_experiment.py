@@ -55,8 +55,11 @@ def test_the_starting_point_is_told(config, capsys, tmp_path):
     assert capsys.readouterr().err == "starting from initial weights drawn with seed 2\n"
     save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
     config.init_from = str(tmp_path)
-    assert weights_fingerprint(starting_point(config, SHAPES)) == weights_fingerprint(initial_weights(SHAPES, 7))
+    same = starting_point(config, SHAPES, classes=CLASSES)
+    assert weights_fingerprint(same) == weights_fingerprint(initial_weights(SHAPES, 7))
     assert f"starting from weights from {tmp_path}" in capsys.readouterr().err
+    starting_point(config, SHAPES, classes=("a", "b", "d"))
+    assert "fc.weight, fc.bias drawn anew for 3 classes" in capsys.readouterr().err
 
 
 def test_weights_are_evaluated_on_their_own_classes_only(config, tmp_path):
@@ -78,3 +81,12 @@ def test_a_report_has_scores_and_leaves_predictions_beside_the_weights(config, t
     assert "test/accuracy 0.6667" in capsys.readouterr().out
     with np.load(tmp_path / "predictions_keras.npz") as kept:
         assert kept["label"].tolist() == [0, 1, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "predictions_keras.npz"]
+
+
+def test_predictions_that_cannot_be_written_are_told_in_a_line(config, tmp_path):
+    save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
+    (tmp_path / "predictions_keras.npz").mkdir()  # a read-only folder does not stop root
+    test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.arange(3)}
+    with pytest.raises(UserError, match=r"predictions_keras\.npz cannot be written"):
+        report("keras", str(tmp_path), test, test)

@@ -79,10 +79,12 @@ def test_make_takes_the_environments_that_are_there(tmp_path, there, lightning, 
         (tmp_path / name).write_text("")
     for name in there:
         stand_in(tmp_path / name / "bin" / "python", "")
-    done = subprocess.run(["make", "--dry-run", "train", "test"], cwd=tmp_path, capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run(["make", "--dry-run", "train", "test", "test-faults", "bench-models"], cwd=tmp_path,
+                          capture_output=True, text=True, check=True)
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert f"{lightning}/bin/python lightning_project/train.py" in lines
     assert f"{keras}/bin/python keras_project/train.py" in lines
-    tested = {line.split()[0] for line in lines if line.endswith("-m pytest")}
-    assert tested == {f"{lightning}/bin/python", f"{keras}/bin/python"}
+    assert f"{lightning}/bin/python -m shared.bench_models" in lines
+    for suite in ("-m pytest", "-m pytest tests/faults"):
+        tested = {line.split()[0] for line in lines if line.endswith(suite)}
+        assert tested == {f"{lightning}/bin/python", f"{keras}/bin/python"}

@@ -184,8 +184,30 @@ class UnavailableError(Exception):
     (UnavailableError("Socket closed"), "another process of this run ended"),
 ])
 def test_what_a_machine_lacks_is_told_in_a_line(config, error, says):
-    with pytest.raises(UserError, match=says), start(config):
+    recorder = start(config)
+    recorder.epoch_begins()
+    with pytest.raises(UserError, match=says), recorder:
         raise error
+
+
+@pytest.mark.parametrize(("accumulate", "way_out"), [(2, "split it with train.accumulate=5, or try 5, a smaller"),
+                                                     (10, "try 5, a smaller")])
+def test_a_batch_is_split_into_parts_of_one_size(config, accumulate, way_out):
+    config.train.accumulate = accumulate
+    recorder = start(config)
+    recorder.epoch_begins()
+    with pytest.raises(UserError, match=f"did not fit into memory; {way_out}"), recorder:
+        raise MemoryError
+
+
+def test_what_evaluation_lacks_is_not_blamed_on_training(config, clock):
+    config.train.eval_batch_size = 100
+    recorder = start(config)
+    recorder.epoch_begins()
+    recorder.training_ends()
+    says = r"^train\.eval_batch_size=100 did not fit into memory; try 50, a smaller"
+    with pytest.raises(UserError, match=says), recorder:
+        raise MemoryError
 
 
 def test_a_mistake_of_ours_stays_what_it_is(config):

@@ -182,6 +182,19 @@ def test_init_from_takes_the_file_and_draws_another_head_where_classes_differ(tm
     assert source.endswith("; fc.weight, fc.bias drawn anew for 7 classes")
 
 
+def test_init_from_draws_another_head_for_other_classes_of_the_same_number(tmp_path, model):
+    shapes, given = model
+    save(tmp_path / "best.safetensors", given, Config(), ("cat", "dog", "frog"))
+    config = Config(seed=9, init_from=str(tmp_path))
+    for classes in (("cat", "dog", "frog"), ()):
+        same, _ = starting_weights(config, shapes, classes=classes)
+        assert weights_fingerprint(same) == weights_fingerprint(given)
+    mixed, source = starting_weights(config, shapes, classes=("0", "1", "2"))
+    assert np.array_equal(mixed["conv1.weight"], given["conv1.weight"])
+    assert np.array_equal(mixed["fc.weight"], initial_weights(shapes, 9)["fc.weight"])
+    assert source.endswith("; fc.weight, fc.bias drawn anew for 3 classes")
+
+
 @pytest.mark.parametrize(("change", "hint"), [
     ({"conv1.weight": None}, "missing conv1.weight"), ({"extra": (1,)}, "unexpected extra"),
     ({"conv1.weight": (2, 1, 5, 5)}, r"conv1.weight is \(2, 1, 5, 5\), expected \(2, 1, 3, 3\)"),

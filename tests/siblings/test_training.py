@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from shared.metrics import scores
 from shared.weights import read_metadata
-from tests.conftest import SMALL, train
+from tests.conftest import SMALL, Sibling, train
 
 train_whole = partial(train, whole_model=True)
 
@@ -180,11 +180,29 @@ def test_non_finite_loss_stops_and_names_the_step(sibling, tmp_path):
     ("augment.mixup_alpha=0.4", "augment.cutmix_alpha=1.0", "augment.flip=true", "augment.crop=resized"),
     ("hardware.precision=bf16", "dataset.image_size=12", "model.stem=large", "augment.policy=randaugment",
      "debug.limit_batches=1", "debug.detect_anomaly=true", "tracking.tensorboard=true"),
+    ("configs/debug/one_batch.yaml",),
 ])
 def test_every_switch_trains(sibling, tmp_path, words):
     done = sibling.call(train, str(tmp_path), "train.epochs=1", *words)
     assert done["error"] is None, done["error"]
     assert np.isfinite(done["result"]["test/loss"])
+
+
+def test_a_profile_is_left_behind(sibling, tmp_path):
+    done = sibling.call(train, str(tmp_path), "configs/debug/profile.yaml", "debug.limit_batches=2")
+    assert done["error"] is None, done["error"]
+    (trace,) = done["run"].glob({"lightning": "profile.json", "keras": "profile/**/*.xplane.pb"}[sibling.name])
+    assert trace.stat().st_size > 10_000
+
+
+def test_deterministic_runs_end_alike(sibling, tmp_path):
+    alone = Sibling(sibling.name)  # TensorFlow has no way back
+    runs = [alone.call(train, str(tmp_path / name), "configs/debug/deterministic.yaml", "train.epochs=1",
+                       "augment.crop=resized") for name in ("one", "two")]
+    alone.pool.shutdown()
+    assert [done["error"] for done in runs] == [None, None]
+    one, two = (load_file(done["run"] / "best.safetensors") for done in runs)
+    assert [name for name in one if one[name].tobytes() != two[name].tobytes()] == []
 
 
 def averaged(sibling, folder, *words):
