@@ -13,6 +13,11 @@ pytestmark = pytest.mark.timeout(900)
 KILLS = 10
 
 
+def assert_same(sibling, words, uncut, cut):
+    """The same training. Keras puts an epoch's sums over two devices back in equal shares, which rounds."""
+    assert_same_training(uncut, cut, 1e-14 if (sibling, words[0][-1]) == ("keras", "2") else 0.0)
+
+
 @pytest.fixture(scope="module", params=FRAMEWORKS)
 def sibling(request):
     if not installed(FRAMEWORKS[request.param]):
@@ -42,7 +47,7 @@ def test_killed_at_ten_random_steps(sibling, whole, tmp_path, report):
         lost += len(list(tmp_path.glob(f"*/{sibling}_*"))) - 1
     ended = run(sibling, tmp_path, *words)
     assert ended.code == 0, ended.err[-2000:]
-    assert_same_training(uncut, only_run(tmp_path, sibling))
+    assert_same(sibling, words, uncut, only_run(tmp_path, sibling))
     report(f"SIGKILL at a random step, {sibling}, {words[0]}", KILLS, KILLS - lost)
 
 
@@ -59,7 +64,7 @@ def test_hit_once_at_any_step(sibling, whole, tmp_path, report, fault):
         assert "cannot be written (File too large); what was there before is whole" in ended.err
     ended = run(sibling, tmp_path, *words)
     assert ended.code == 0, ended.err[-2000:]
-    assert_same_training(uncut, only_run(tmp_path, sibling))
+    assert_same(sibling, words, uncut, only_run(tmp_path, sibling))
     report(f"{fault}, {sibling}, {words[0]}", 1, 1)
 
 
