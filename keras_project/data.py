@@ -14,11 +14,15 @@ def train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int 
     return build_dataset(config, data, TrainBatches(config, data), runtime, first_step * config.train.accumulate)
 
 
-def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) -> tf.data.Dataset:
-    """One pass over a split as (images, targets, weights), the last partial batch included. See `EvalBatches`."""
+def eval_batches(config: Config, data: Data, split: Images, runtime: Runtime) -> EvalBatches:
     # A TPU is compiled for one size of batch.
     multiple = config.train.eval_batch_size if runtime.accelerator == "tpu" else runtime.strategy.num_replicas_in_sync
-    return build_dataset(config, data, EvalBatches(config, data, split, multiple_of=multiple), runtime)
+    return EvalBatches(config, data, split, multiple_of=multiple)
+
+
+def eval_dataset(config: Config, data: Data, split: Images, runtime: Runtime) -> tf.data.Dataset:
+    """One pass over a split as (images, targets, weights), the last partial batch included. See `EvalBatches`."""
+    return build_dataset(config, data, eval_batches(config, data, split, runtime), runtime)
 
 
 def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime,

@@ -12,17 +12,16 @@ from shared.config import Config
 def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
     from keras_project.callbacks import Progress
-    from keras_project.data import eval_dataset
-    from shared.batches import EvalBatches
+    from keras_project.data import build_dataset, eval_batches
 
     predictions = []
     for split in (data.val, data.test):
         callbacks = [Progress(steps=0)] if sys.stderr.isatty() else []
-        logits = model.predict(eval_dataset(config, data, split, runtime), callbacks=callbacks, verbose=0)
-        batches = EvalBatches(config, data, split)
-        index = np.arange(min(len(split), len(batches) * config.train.eval_batch_size))
-        # Whatever fills up a batch stands at its end, and only the last batch has any.
-        predictions.append({"logits": logits[:len(index)].astype(np.float32), "index": index,
+        batches = eval_batches(config, data, split, runtime)
+        logits = model.predict(build_dataset(config, data, batches, runtime), callbacks=callbacks, verbose=0)
+        rows, weight = (np.concatenate(of_all) for of_all in zip(*map(batches.rows, range(len(batches))), strict=True))
+        index = rows[weight > 0]  # without what fills up each batch
+        predictions.append({"logits": logits[weight > 0].astype(np.float32), "index": index,
                             "label": split.labels[index]})
     return predictions
 

@@ -147,13 +147,16 @@ class EvalBatches(Batches):
         limit = self.config.debug.limit_batches
         return min(batches, limit) if limit else batches
 
-    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which images are in the global batch `step`, (n,) int64, and their weights, (n,) float32."""
         size = self.config.train.eval_batch_size
         rows = np.arange(step * size, min((step + 1) * size, len(self.split)))
         padding = -len(rows) % self.multiple_of
-        weight = np.repeat(np.float32([1, 0]), [len(rows), padding])
-        batch = self.read(self.own(np.pad(rows, (0, padding), mode="edge")), None)
-        return {**batch, "weight": self.own(weight)}
+        return np.pad(rows, (0, padding), mode="edge"), np.repeat(np.float32([1, 0]), [len(rows), padding])
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        rows, weight = self.rows(step)
+        return {**self.read(self.own(rows), None), "weight": self.own(weight)}
 
     def blank(self) -> dict[str, np.ndarray]:
         return {**super().blank(), "weight": np.ones(1, np.float32)}

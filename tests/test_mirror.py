@@ -25,7 +25,7 @@ ONE_SIBLING_ONLY = {
     "keras_project/classifier.py": {"compile_classifier", "LastLoss"},
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
     "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
-    "keras_project/data.py": {"train_dataset", "eval_dataset", "build_dataset", "read_dataset"},
+    "keras_project/data.py": {"train_dataset", "eval_batches", "eval_dataset", "build_dataset", "read_dataset"},
     # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file; its
     # averages are moved by a callback, Keras' by the optimizer.
     "lightning_project/callbacks.py": {"checked", "move_averages"},

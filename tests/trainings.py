@@ -139,6 +139,12 @@ def assert_same_training(whole: Path, other: Path, metrics: float = 0.0) -> None
         assert scores[0][name] == scores[1][name], name
 
 
+def on_devices(sibling: str, devices: int) -> float:
+    """How close a training on so many devices is to one on one. Keras divides the loss by their number in float32, and
+    multiplies what it reports by it again."""
+    return 3e-7 if sibling == "keras" and devices == 3 else 1e-9
+
+
 def assert_close_training(whole: Path, other: Path, tolerance: float = 1e-9) -> None:
     """The same weights, predictions and metrics within a relative `tolerance`, for float64; each image counted once."""
     expected, found = rows(whole), rows(other)

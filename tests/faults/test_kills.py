@@ -7,7 +7,16 @@ import shutil
 import pytest
 
 from tests.conftest import FRAMEWORKS, installed
-from tests.trainings import STEPS, assert_close_training, assert_same_training, only_run, run, wait, workers
+from tests.trainings import (
+    STEPS,
+    assert_close_training,
+    assert_same_training,
+    on_devices,
+    only_run,
+    run,
+    wait,
+    workers,
+)
 
 pytestmark = pytest.mark.timeout(900)
 KILLS = 10
@@ -124,8 +133,7 @@ def test_resumed_on_another_number_of_devices(sibling, whole, tmp_path, report, 
     assert run(sibling, tmp_path, *words, fault="kill", step=10).code == -9
     ended = run(sibling, tmp_path, f"hardware.devices={devices}")
     assert ended.code == 0, ended.err[-2000:]
-    # Keras divides the loss by the number of devices in float32 and multiplies what it reports by it again.
-    assert_close_training(uncut, only_run(tmp_path, sibling), 3e-7 if (sibling, devices) == ("keras", 3) else 1e-9)
+    assert_close_training(uncut, only_run(tmp_path, sibling), on_devices(sibling, devices))
     report(f"killed on {words[0][-1]} devices, resumed on {devices}, {sibling}", 1, 1)
 
 

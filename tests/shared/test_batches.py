@@ -119,6 +119,8 @@ def test_processes_share_out_evaluation_and_count_each_image_once(images, proces
             assert batch["image"][:, 0, 0, 0].tolist() == batch["index"].tolist()
             counted += batch["index"][batch["weight"] > 0].tolist()
     assert counted == list(range(images))
+    rows, weight = (np.concatenate(of_all) for of_all in zip(*map(parts[0].rows, range(len(parts[0]))), strict=True))
+    assert rows[weight > 0].tolist() == list(range(images))
 
 
 def test_processes_share_out_a_training_batch():

@@ -11,6 +11,7 @@ from tests.conftest import FRAMEWORKS, installed
 from tests.trainings import (
     assert_close_training,
     assert_same_training,
+    on_devices,
     only_run,
     run,
     slurm,
@@ -42,13 +43,14 @@ def test_killed_within_an_epoch_and_resumed_it_is_the_same_training_bit_for_bit(
     assert_same_training(whole, only_run(tmp_path, sibling))
 
 
-def test_two_devices_train_what_one_does(trained, tmp_path):
+@pytest.mark.parametrize("devices", [2, 3])
+def test_several_devices_train_what_one_does(trained, tmp_path, devices):
     sibling, whole = trained
-    ended = run(sibling, tmp_path, "hardware.devices=2")
+    ended = run(sibling, tmp_path, f"hardware.devices={devices}")
     assert ended.code == 0, ended.err[-3000:]
-    assert " on 2\n" in ended.err
+    assert f" on {devices}\n" in ended.err
     assert ended.out.count("epoch 3/3") == 1  # one process speaks
-    assert_close_training(whole, only_run(tmp_path, sibling))
+    assert_close_training(whole, only_run(tmp_path, sibling), on_devices(sibling, devices))
 
 
 @pytest.mark.parametrize("launched", ["torchrun", "TF_CONFIG", "SLURM"])
