@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar, WeightAveraging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -118,8 +118,11 @@ class ResumableEarlyStopping(EarlyStopping):
             trainer.should_stop = True
 
 
-class SaveLast(Callback):
-    """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop."""
+class SaveLast(Checkpoint):
+    """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop.
+
+    A Checkpoint, because Lightning lets no other callback come after early stopping, whose count belongs into the file.
+    """
 
     def __init__(self, recorder: Recorder):
         self.recorder, self.file = recorder, recorder.run.checkpoints / "last.ckpt"

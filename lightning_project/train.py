@@ -44,8 +44,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         classifier = Classifier(config, model, len(data.classes), steps)
         loaders = DataModule(config, data, runtime)
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
-        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, enable_checkpointing=False,
-                            **runtime.trainer)
+        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, **runtime.trainer)
         trainer.fit(classifier, loaders, ckpt_path=checked(run.last_checkpoint(), model), weights_only=True)
 
         model = build_model(config, data)  # anew, since a strategy may have taken the trained one apart

@@ -237,7 +237,8 @@ class Run:
 
 def write_config(folder: Path, config: Config) -> None:
     """Without what this start of the run resumed, which is no matter of the experiment and a path from somewhere."""
-    (folder / "config.yaml").write_text(to_yaml(replace(config, resume="none")))
+    text = to_yaml(replace(config, resume="none"))
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text))  # other processes may be reading it
 
 
 def changed_keys(folder: Path, config: Config) -> list[str]:

@@ -97,3 +97,24 @@ def test_several_steps_an_execution_are_the_same_steps(sibling, tmp_path):
     expected, found = (load_file(done["run"] / "best.safetensors") for done in (one, three))
     for name, weights in expected.items():
         np.testing.assert_allclose(found[name], weights, rtol=0, atol=1e-12, err_msg=name)
+
+
+def cut_before_its_result(sibling, folder, *words):
+    """A training that is interrupted when nothing but its result is missing."""
+    from shared.recorder import Recorder
+
+    with mock.patch.object(Recorder, "finish", side_effect=KeyboardInterrupt):
+        return train(sibling, folder, *words)
+
+
+def test_a_run_that_early_stopping_has_ended_trains_no_more(sibling, tmp_path):
+    words = ("train.epochs=9", "train.early_stopping_patience=2", "optimizer.lr=1e-12", "schedule.name=constant",
+             "schedule.warmup_epochs=0", "train.monitor=val/accuracy")
+    cut = sibling.call(cut_before_its_result, str(tmp_path), *words)
+    rows = (cut["run"] / "metrics.jsonl").read_text()
+    assert rows.count("val/loss") < 9
+    resumed = sibling.call(train, str(tmp_path), "resume=auto", *words)
+    assert resumed["error"] is None, resumed["error"]
+    assert resumed["run"] == cut["run"]
+    assert (cut["run"] / "metrics.jsonl").read_text() == rows
+    assert resumed["result"]["epochs"] == rows.count("val/loss")
