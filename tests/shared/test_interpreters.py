@@ -1,5 +1,6 @@
 """Each sibling's interpreter is found, by tools and by make, in one environment for both or one for each."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -79,8 +80,9 @@ def test_make_takes_the_environments_that_are_there(tmp_path, there, lightning, 
         (tmp_path / name).write_text("")
     for name in there:
         stand_in(tmp_path / name / "bin" / "python", "")
+    apart = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKELEVEL")}
     done = subprocess.run(["make", "--dry-run", "train", "test", "test-faults", "bench-models"], cwd=tmp_path,
-                          capture_output=True, text=True, check=True)
+                          capture_output=True, text=True, check=True, env=apart)
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert f"{lightning}/bin/python lightning_project/train.py" in lines
     assert f"{keras}/bin/python keras_project/train.py" in lines
