@@ -1,7 +1,5 @@
 """A frozen backbone stays as it is, to the last bit; unfrozen, it goes on alike in both siblings."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -13,10 +11,10 @@ from shared.parity.ladder import Answer
 from shared.parity.plan import base_of, changed, fit_task
 from shared.schedule import is_frozen
 from shared.weights import initial_weights
-from tests.conftest import train
+from tests.conftest import installed, train
 
 HEAD = ("fc.weight", "fc.bias")
-ABSENT = [name for name in ("torch", "tensorflow") if importlib.util.find_spec(name) is None]
+ABSENT = [name for name in ("torch", "tensorflow") if not installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not installed: {', '.join(ABSENT)}")
 
 
