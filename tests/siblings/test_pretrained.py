@@ -85,12 +85,8 @@ def saved(with_torch, tmp_path_factory):
         shutil.rmtree(folder)
 
 
-OF_EACH_FAMILY = ("resnet18", "resnet50", "efficientnet_b0", "vit_tiny")
-
-
 @needs_timm
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in OF_EACH_FAMILY else pytest.mark.slow) for name in ZOO])
+@pytest.mark.parametrize("name", ZOO)
 def test_logits_are_timms(saved, sibling, name):
     folder, expected = saved(name)
     found = sibling.call(logits_of, name, str(folder), 7)
