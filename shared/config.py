@@ -393,7 +393,7 @@ def check(config: Config) -> None:
          "train.accumulate=1; set it to 1")
     rule(train.batch_size > train.accumulate or config.model.name.startswith("vit_"),
          f"train.batch_size={train.batch_size} in train.accumulate={train.accumulate} parts leaves BatchNorm a single "
-         "image; lower train.accumulate")
+         "image; raise train.batch_size or lower train.accumulate")
     rule(not (config.hardware.strategy == "fsdp" and train.ema_decay),
          f"train.ema_decay={train.ema_decay:g} needs the whole model on each device; use "
          "hardware.strategy=data_parallel, or leave it out")

@@ -265,7 +265,7 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["hardware.strategy=fsdp", "train.grad_clip=1"], "train.grad_clip=1 is not possible with hardware.strategy=fsdp"),
     (["hardware.strategy=fsdp", "hardware.precision=fp64"], "hardware.precision=fp64 is not possible"),
     (["hardware.steps_per_execution=2", "train.accumulate=2"], "is for one machine and train.accumulate=1"),
-    (["train.batch_size=8", "train.accumulate=8"], "leaves BatchNorm a single image; lower train.accumulate"),
+    (["train.batch_size=8", "train.accumulate=8"], "leaves BatchNorm a single image; raise train.batch_size"),
     (["hardware.strategy=fsdp", "train.ema_decay=0.9"], "train.ema_decay=0.9 needs the whole model on each device"),
     (["hardware.strategy=fsdp", "model.freeze=backbone"], "hardware.strategy=fsdp shares out parameters"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
