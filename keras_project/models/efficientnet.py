@@ -34,7 +34,6 @@ def block(x: keras.KerasTensor, stage: Stage, stride: int, drop: float, name: st
     if stage.expansion > 1:
         x = normed(convolution(x, channels_in * stage.expansion, 1, 1, f"{name}.conv_pw"), f"{name}.bn1")
     second, last, third = ("bn2", "conv_pwl", "bn3") if stage.expansion > 1 else ("bn1", "conv_pw", "bn2")
-    x = layers.ZeroPadding2D(stage.kernel // 2, name=f"{name}.padding")(x)
     x = normed(DepthwiseConv(stage.kernel, stride, name=f"{name}.conv_dw")(x), f"{name}.{second}")
     x = squeeze_excite(x, channels_in // 4, f"{name}.se")
     x = BatchNorm(name=f"{name}.{third}")(convolution(x, stage.channels, 1, 1, f"{name}.{last}"))

@@ -67,7 +67,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("keras_project")
 class DepthwiseConv(layers.Layer):
-    """A convolution of each channel by itself, without bias or padding: (n, H, W, C) to (n, h, w, C).
+    """A convolution of each channel by itself, of odd size, without bias, padded alike on all sides:
+    (n, H, W, C) to (n, h, w, C).
 
     Keras' own keeps its kernel as (size, size, C, 1); this one as (size, size, 1, C), in which, as in PyTorch, it is a
     convolution of as many groups as channels.
@@ -82,11 +83,15 @@ class DepthwiseConv(layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.reshape(tf.convert_to_tensor(self.kernel), (self.size, self.size, -1, 1))
+        if self.stride == 1:
+            return tf.nn.depthwise_conv2d(inputs, kernel, (1, 1, 1, 1), "SAME")
+        side = [self.size // 2] * 2
+        inputs = tf.pad(inputs, [[0, 0], side, side, [0, 0]])
         return tf.nn.depthwise_conv2d(inputs, kernel, (1, self.stride, self.stride, 1), "VALID")
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         n, height, width, channels = input_shape
-        return n, (height - self.size) // self.stride + 1, (width - self.size) // self.stride + 1, channels
+        return n, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels
 
     def get_config(self) -> dict:
         return {**super().get_config(), "size": self.size, "stride": self.stride}
@@ -124,10 +129,18 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 
 
 def convolution(x: keras.KerasTensor, channels_out: int, size: int, stride: int, name: str) -> keras.KerasTensor:
-    """A convolution without bias that pads alike on all sides; Keras' "same" pads one side more where stride is 2."""
-    if size > 1:
+    """A convolution of odd size without bias that pads alike on all sides.
+
+    At stride 1 "same" does so, and TensorFlow skips its zeros: that saves a quarter to five sixths of the time on
+    images of two pixels or one, a tenth on larger ones. At stride 2 it pads one side more. Above 3x3, in bfloat16 on a
+    CPU, TensorFlow 2.21.0 gives the part of a kernel that meets nothing but such padding uninitialised memory for a
+    gradient.
+    """
+    same = size == 1 or (size <= 3 and stride == 1)
+    if not same:
         x = layers.ZeroPadding2D(size // 2, name=f"{name}.padding")(x)
-    return layers.Conv2D(channels_out, size, stride, padding="valid", use_bias=False, name=name)(x)
+    padding = "same" if same else "valid"
+    return layers.Conv2D(channels_out, size, stride, padding=padding, use_bias=False, name=name)(x)
 
 
 def with_head(inputs: keras.KerasTensor, x: keras.KerasTensor, settings: ModelConfig, classes: int,

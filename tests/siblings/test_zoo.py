@@ -114,16 +114,15 @@ def test_a_model_is_whole_and_learns(sibling, name):
     assert found["moved while frozen"] == []  # BatchNorm's statistics neither
 
 
-def single_pixel(sibling, size):
-    """Gradient of a convolution's kernel of stride 2, (32, 64, size, size), for images of one pixel, in bf16 and fp32.
-    """
+def single_pixel(sibling, size, stride):
+    """Gradient of a convolution's kernel, (32, 256, size, size), for images of one pixel, in bf16 and fp32."""
     draws = np.random.default_rng(0)
-    images, kernel = draws.normal(size=(16, 64, 1, 1)), draws.normal(size=(32, 64, size, size))
+    images, kernel = draws.normal(size=(16, 256, 1, 1)), draws.normal(size=(32, 256, size, size))
     if sibling == "lightning":
         import torch
 
         from lightning_project.models.layers import Conv2d
-        layer = Conv2d(64, 32, size, 2, size // 2, bias=False)
+        layer = Conv2d(256, 32, size, stride, size // 2, bias=False)
         layer.weight.data = torch.from_numpy(kernel).float()
 
         def gradient(half):
@@ -140,8 +139,8 @@ def single_pixel(sibling, size):
 
     def gradient(policy):
         keras.config.set_dtype_policy(policy)
-        inputs = keras.Input((1, 1, 64))
-        model = keras.Model(inputs, convolution(inputs, 32, size, 2, "conv"))
+        inputs = keras.Input((1, 1, 256))
+        model = keras.Model(inputs, convolution(inputs, 32, size, stride, "conv"))
         model.layers[-1].kernel.assign(from_neutral(kernel))
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(tf.cast(model(images.transpose(0, 2, 3, 1)), tf.float32)))
@@ -149,9 +148,10 @@ def single_pixel(sibling, size):
     return [gradient(policy) for policy in ("mixed_bfloat16", "float32")]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [3, 7])
-def test_bf16_gradients_of_a_single_pixel(sibling, size):
-    half, full = sibling.call(single_pixel, size)
+def test_bf16_gradients_of_a_single_pixel(sibling, size, stride):
+    half, full = sibling.call(single_pixel, size, stride)
     assert np.linalg.norm(half - full) < 0.02 * np.linalg.norm(full)  # bf16 keeps 8 bits
 
 
