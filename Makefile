@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= all,dev
+EXTRAS ?= all,dev,timm
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 
@@ -37,7 +37,7 @@ setup: $(VENV)/.installed-$(EXTRAS)  ## make .venv and install both siblings int
 
 # Recursive, so that each environment has the stamps of one. Their CUDA libraries would overwrite each other.
 setup-gpu:  ## on a GPU machine: .venv-lightning and .venv-keras, one environment per sibling
-	@$(MAKE) --no-print-directory setup VENV=.venv-lightning EXTRAS=lightning,dev
+	@$(MAKE) --no-print-directory setup VENV=.venv-lightning EXTRAS=lightning,dev,timm
 	@$(MAKE) --no-print-directory setup VENV=.venv-keras EXTRAS=keras-gpu,dev
 
 train: $(READY)  ## train both siblings on the embedded data set and compare them

@@ -22,7 +22,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     runtime = build_runtime(config)
     data = datasets.load(config)
     images, target = next(iter(train_dataset(config, data, runtime)))
-    model = build_model(config, data)
+    model = runtime.prepare(build_model(config, data))
     optimizer = build_optimizer(config, steps)
     optimizer.build(model.trainable_variables)
     loss_of = keras.losses.CategoricalCrossentropy(from_logits=True)

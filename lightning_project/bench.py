@@ -25,7 +25,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     batch = loaders.on_after_batch_transfer(next(iter(loaders.train_dataloader())), 0)
     device = "cuda" if runtime.accelerator == "gpu" else "cpu"
     images, target = batch["image"].to(device), batch["target"].to(device)
-    model = build_model(config, data).to(device)
+    model = runtime.prepare(build_model(config, data)).to(device)
     optimizer = build_optimizer(config, model, decayed(config, model))
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
 

@@ -1,5 +1,6 @@
 """What happens around training: records, checkpoints, early stopping, progress."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -175,6 +177,30 @@ def checked(checkpoint: Path | None, model: nn.Module) -> Path | None:
     return checkpoint
 
 
+class Bars(TQDMProgressBar):
+    """Lightning's bars, on stderr, where they are no output, and gone when the pass is over."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer, *_)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")  # Lightning's counts from 0
+
+    def init_train_tqdm(self) -> Tqdm:
+        return passing(super().init_train_tqdm)
+
+    def init_validation_tqdm(self) -> Tqdm:
+        return passing(super().init_validation_tqdm)
+
+    def init_predict_tqdm(self) -> Tqdm:
+        return passing(super().init_predict_tqdm)
+
+
+def passing(init: Callable[[], Tqdm]) -> Tqdm:
+    with contextlib.redirect_stdout(sys.stderr):
+        bar = init()
+    bar.leave = False
+    return bar
+
+
 class Freeze(Callback):
     """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
 
@@ -205,7 +231,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if config.model.freeze == "backbone":
         callbacks.append(Freeze(config))
     if sys.stderr.isatty():
-        callbacks.append(TQDMProgressBar(leave=False))
+        callbacks.append(Bars())
     if debug.profile:
         callbacks.append(Profile(recorder))
     # The last one, so that what the others count is in the checkpoint.

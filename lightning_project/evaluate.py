@@ -1,5 +1,6 @@
 """Score weights on the test images with PyTorch Lightning, also weights that Keras trained."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
     import lightning as L
 
+    from lightning_project.callbacks import Bars
     from lightning_project.classifier import Classifier
     from lightning_project.data import DataModule
     from lightning_project.models import build_model, load_weights, neutral_shapes
@@ -43,7 +45,8 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     data = load(config)
     model = build_model(config, data)
     load_weights(model, weights_of(source, neutral_shapes(model), data.classes))
-    trainer = L.Trainer(**runtime.trainer, enable_checkpointing=False)
+    callbacks = [Bars()] if sys.stderr.isatty() else []
+    trainer = L.Trainer(callbacks=callbacks, **runtime.trainer, enable_checkpointing=False)
     classifier = Classifier(config, model, len(data.classes), steps=1)
     return report("lightning", source, *predict(trainer, classifier, DataModule(config, data, runtime)))
 

@@ -67,21 +67,21 @@ def shift(offset: np.ndarray, size: int) -> np.ndarray:
     return (np.arange(size) == np.arange(size)[:, None] + offset[:, None, None]).astype(np.float32)
 
 
-def geometry(settings: AugmentConfig, draws: np.ndarray | None, height: int, width: int,
-             size: int,
-             interpolation: str = "bilinear") -> tuple[np.ndarray, np.ndarray] | None:
+def geometry(settings: AugmentConfig, draws: np.ndarray | None, height: int, width: int, size: int,
+             interpolation: str = "bilinear", center_crop: float = 1.0) -> tuple[np.ndarray, np.ndarray] | None:
     """Matrices for rows (n, size, height) and columns (n, size, width), float32; None where the image stays as it is.
 
-    `draws` is None for images that are not augmented. The new image is `rows @ image @ columns.T`.
+    `draws` is None for images that are not augmented. Without a crop of a random area, the central `center_crop` of
+    each side is taken. The new image is `rows @ image @ columns.T`.
     """
     if draws is not None and settings.crop == "resized":
         top, left, box_height, box_width = resized_box(settings, draws, height, width).T
         return (resample(top, box_height, height, size, interpolation),
                 resample(left, box_width, width, size, interpolation))
     whole = None
-    if (height, width) != (size, size):
-        whole = tuple(resample(np.zeros(1), np.array([length]), length, size, interpolation)
-                      for length in (height, width))
+    if (height, width) != (size, size) or center_crop != 1:
+        whole = tuple(resample(np.array([(1 - center_crop) / 2 * length]), np.array([center_crop * length]), length,
+                               size, interpolation) for length in (height, width))
     if draws is None or settings.crop == "none" or settings.crop_padding == 0:
         return whole
     moved = tuple(shift(offset, size) for offset in pad_offsets(settings, draws).T)

@@ -41,7 +41,7 @@ class Batches:
         if self.split.pixels is not None:
             batch["image"] = self.split.pixels[indices]
             matrices = augment.geometry(settings, draws, *batch["image"].shape[1:3], size,
-                                        self.config.dataset.interpolation)
+                                        self.config.dataset.interpolation, self.config.dataset.center_crop)
             if matrices is not None:
                 batch["rows"], batch["columns"] = matrices
         else:

@@ -11,7 +11,12 @@ from shared.interpreters import not_installed
 
 def run(work: Callable[[Config], object], command: str, purpose: str) -> None:
     """Parse the command line, call `work`, and turn an error of the user's into one line and exit status 2."""
-    report_errors(lambda: work(parse(sys.argv[1:], command, purpose)))
+    def start() -> None:
+        config = parse(sys.argv[1:], command, purpose)
+        if config.init_from and config.resume in ("none", "auto"):  # what a run began with may be gone
+            require(config.init_from)
+        work(config)
+    report_errors(start)
 
 
 def run_on(work: Callable[[Config, str], object], command: str, purpose: str) -> None:
@@ -25,8 +30,17 @@ def run_on(work: Callable[[Config, str], object], command: str, purpose: str) ->
         kept = Path(source).expanduser() / "config.yaml"
         if kept.is_file() and not any("=" not in word and not word.startswith("-") for word in rest):
             rest = [str(kept), *rest]
-        work(parse(rest, command, purpose), source)
+        config = parse(rest, command, purpose)
+        require(source)
+        work(config, source)
     report_errors(start)
+
+
+def require(weights: str) -> None:
+    """Raise `UserError` where the run folder or weight file is not there."""
+    from shared.weights import weight_file
+
+    weight_file(weights)
 
 
 def report_errors(work: Callable[[], object]) -> None:

@@ -122,7 +122,7 @@ class Fact:
 FACTS = (
     Fact("test accuracy", "test acc", "test/accuracy", percent, share=True),
     Fact("test loss", "test loss", "test/loss", "{:.4f}".format),
-    Fact("best validation accuracy", "val acc", "val/accuracy", percent, share=True),
+    Fact("validation accuracy of the best epoch", "val acc", "val/accuracy", percent, share=True),
     Fact("first epoch, seconds", "1st ep s", "perf/first_epoch_seconds", "{:,.2f}".format),
     Fact("steady epoch, seconds", "epoch s", "perf/epoch_seconds", "{:,.2f}".format),
     Fact("images per second", "images/s", "perf/images_per_second", "{:,.0f}".format),

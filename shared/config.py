@@ -4,9 +4,10 @@ Nothing heavy is imported here, so that `--help` answers at once and a wrong key
 """
 
 import difflib
+import math
 import os
 import sys
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -34,8 +35,8 @@ class DatasetConfig:
     variant: str = key("160", "which size of imagenette", choices=("160", "320", "full"), unit="pixels")
     image_size: int = key(0, "height and width the model sees; 0: the stored size, 224 for folders", unit="pixels",
                           low=0, high=2048)
-    center_crop: float = key(1.0, "share of the shorter side that the central square keeps where a file is not cropped "
-                             "at random, so in evaluation", above=0.0, high=1.0)
+    center_crop: float = key(1.0, "share of the shorter side that the central square keeps where no random area is cut "
+                             "out, so in evaluation", above=0.0, high=1.0)
     interpolation: str = key("bilinear", "how images are scaled, always antialiased; a pretrained checkpoint sets its "
                              "own, as of center_crop, mean and std", choices=INTERPOLATIONS)
     mean: list[float] = key([], "of the pixels of each channel, scaled to 0..1; empty: the data set's")
@@ -245,14 +246,18 @@ def usage(command: str, purpose: str) -> str:
             lines += ["", f"{head or 'run'}:"]
             section = head
         facts = item.metadata
-        kind = getattr(item.type, "__name__", str(item.type)) if get_origin(item.type) is not list \
-            else f"list of {get_args(item.type)[0].__name__}"
         default = value_at(defaults, dotted)
         default = str(default).lower() if isinstance(default, bool) else "''" if default == "" else default
         allowed = " | ".join(map(str, facts["choices"])) or limits(facts)
-        lines.append(f"  {dotted}={default}  ({', '.join(filter(None, (kind, facts['unit'], allowed)))})")
+        lines.append(f"  {dotted}={default}  ({', '.join(filter(None, (type_name(item), facts['unit'], allowed)))})")
         lines.append(f"      {facts['meaning']}")
     return "\n".join(lines)
+
+
+def type_name(item: Field) -> str:
+    if get_origin(item.type) is list:
+        return f"list of {get_args(item.type)[0].__name__}"
+    return item.type.__name__
 
 
 def limits(facts: dict) -> str:
@@ -302,7 +307,7 @@ def flat(tree: dict, prefix: str = "") -> dict[str, Any]:
 def build(sources: list[tuple[str, Any]]) -> Config:
     """Merge OmegaConf trees, each with the name of where it comes from, over the schema. Raises `UserError`."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import OmegaConfBaseException, ValidationError
 
     known = schema()
     merged = OmegaConf.structured(Config)
@@ -321,10 +326,11 @@ def build(sources: list[tuple[str, Any]]) -> Config:
             if value is None or value == "???":  # OmegaConf's word for a missing value
                 raise UserError(f"{origin}: '{dotted}' has no value; give one, or leave the key out for its default")
             try:
+                if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+                    raise ValidationError  # OmegaConf would take it, and fail when all is put together
                 OmegaConf.update(merged, dotted, value)
             except OmegaConfBaseException as error:
-                wanted = getattr(known[dotted].type, "__name__", "list")
-                raise UserError(f"{origin}: {dotted}={value!r} is not of type {wanted}") from error
+                raise UserError(f"{origin}: {dotted}={value!r} is not of type {type_name(known[dotted])}") from error
     config = OmegaConf.to_object(merged)
     check(config)
     return config
@@ -354,8 +360,13 @@ def check(config: Config) -> None:
          "optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false")
     rule(dataset.name not in ("image_folder", "imagenet_mini") or dataset.root != "",
          f"dataset.name={dataset.name} needs dataset.root, the folder that holds train/<class>/*.jpg or <class>/*.jpg")
-    rule(len(dataset.mean) == len(dataset.std) and all(std > 0 for std in dataset.std),
-         f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for each channel, and std above 0")
+    rule(dataset.name != "digits" or dataset.root == "",
+         f"dataset.root={dataset.root} is not for dataset.name=digits, which scikit-learn brings along; name the data "
+         "set, such as dataset.name=image_folder")
+    rule(len(dataset.mean) == len(dataset.std) in (0, 1, 3)
+         and all(math.isfinite(value) for value in dataset.mean) and all(0 < std < math.inf for std in dataset.std),
+         f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for all channels or one for each of "
+         "three, and std above 0")
     rule(not train.unfreeze_epoch or config.model.freeze == "backbone",
          f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
          "or leave it out")
@@ -376,7 +387,7 @@ def check(config: Config) -> None:
     rule(config.resume in ("none", "auto") or Path(config.resume).expanduser().is_dir(),
          f"resume='{config.resume}' is not a folder; name a run folder, or use none or auto")
     # A data set without a validation split still trains, but then nothing can say which epoch was the best.
-    rule(dataset.val_fraction > 0 or dataset.name in ("image_folder", "imagenet_mini", "imagenette"),
+    rule(dataset.val_fraction > 0 or dataset.name in ("image_folder", "imagenet_mini"),
          "dataset.val_fraction=0 leaves no images to choose the best epoch by; give it a value such as 0.1")
     share_evenly(config, max(1, config.hardware.devices) * config.hardware.num_nodes)
     rule(not (config.hardware.strategy == "single" and config.hardware.devices * config.hardware.num_nodes != 1),

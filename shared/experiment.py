@@ -9,14 +9,16 @@ from shared.config import Config
 from shared.datasets import Data
 from shared.errors import UserError
 from shared.metrics import split_scores
+from shared.models import head_module
 from shared.recorder import say
-from shared.runs import Run, write_whole
+from shared.runs import Run, last_checkpoint, write_arrays
 from shared.sampling import epoch_order, fingerprint
 from shared.schedule import steps_per_epoch
 from shared.weights import (
     Shapes,
     Weights,
     decays,
+    initial_weights,
     read,
     refuse_misfit,
     starting_weights,
@@ -30,9 +32,10 @@ def starting_point(config: Config, shapes: Shapes, folders: tuple[str, ...] = ()
                    leader: bool = True) -> Weights:
     """Where training starts from, in this order: the run that `resume` names, whose checkpoint later overwrites what
     is returned here; `init_from`; a published checkpoint, `model.pretrained`; weights drawn from the seed."""
+    if config.resume not in ("none", "auto") and last_checkpoint(Path(config.resume).expanduser()):
+        return initial_weights(shapes, config.seed)  # and what the run began with may be gone
     weights, source = starting_weights(config, shapes, folders, classes)
-    if config.resume in ("none", "auto"):
-        say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
+    say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
     return weights
 
 
@@ -54,6 +57,10 @@ def describe(run: Run, data: Data, weights: Weights, parameters: int, **facts: A
         f"{data.image_size}x{data.image_size}x{data.channels} in {len(data.classes)} classes; {steps:,} steps of "
         f"{config.train.batch_size} in each of {config.train.epochs} epochs", leader=run.leader)
     say(f"{config.model.name}: {parameters:,} parameters, {decayed:,} of them decay", leader=run.leader)
+    if config.model.freeze == "backbone":
+        until = f"in the first {config.train.unfreeze_epoch} epochs" \
+            if 0 < config.train.unfreeze_epoch < config.train.epochs else "in any epoch"
+        say(f"nothing but {head_module(config.model.name)} trains {until}", leader=run.leader)
     say(f"run folder: {run.folder}{' (resumed)' if run.resumed else ''}", leader=run.leader)
     return content
 
@@ -74,11 +81,7 @@ def report(framework: str, source: str, val: dict[str, np.ndarray], test: dict[s
     """Print and return the scores; write the test predictions beside the weights they came from."""
     path = weight_file(source)
     file = path.parent / f"predictions_{framework}.npz"
-
-    def save(unfinished: Path) -> None:
-        with unfinished.open("wb") as stream:  # a file, because np.savez appends its own ending to a name
-            np.savez_compressed(stream, **test)
-    write_whole(file, save)
+    write_arrays(file, **test)
     result = split_scores(val, test)
     print("  ".join(f"{name} {value:.4f}" for name, value in result.items())
           + f"  ({len(test['label']):,} test images, by {framework})\npredictions: {file}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from shared.config import REPOSITORY
 from shared.errors import UserError
 
-FRAMEWORKS = {"lightning": "torch", "keras": "tensorflow"}
 PACKAGES = {"lightning": ("torch", "lightning", "torchmetrics", "torchvision"),
             "keras": ("tensorflow", "keras", "keras_cv")}
 
@@ -19,17 +18,18 @@ def variable(sibling: str) -> str:
 
 
 def installed(sibling: str) -> bool:
-    """Whether this interpreter has the sibling's framework."""
+    """Whether this interpreter has all that the sibling needs. PyTorch alone may be there for another reason."""
     try:
-        return importlib.util.find_spec(FRAMEWORKS[sibling]) is not None
-    except ImportError:
+        return all(importlib.util.find_spec(package) is not None for package in PACKAGES[sibling])
+    except ImportError:  # imports may be blocked
         return False
 
 
 def interpreter(sibling: str) -> str | None:
     """The Python that runs a sibling's programs; None where it is not installed.
 
-    1. What the environment variable names, 2. this one, if it has the framework, 3. .venv-lightning or .venv-keras.
+    1. What the environment variable names, 2. this one, if it has what the sibling needs, 3. .venv-lightning or
+    .venv-keras.
     """
     named = os.environ.get(variable(sibling))
     if named:  # a path must not depend on the folder in which a program is started; links lead out of environments
@@ -44,9 +44,8 @@ def required(sibling: str) -> str:
     """`interpreter`, or `UserError` where there is none."""
     found = interpreter(sibling)
     if found is None:
-        raise UserError(f"{FRAMEWORKS[sibling]} is not installed here, and there is no .venv-{sibling}; install the "
-                        f"{sibling} sibling (make setup, or make setup-gpu), or name its interpreter with "
-                        f"{variable(sibling)}")
+        raise UserError(f"the {sibling} sibling is not installed here, and there is no .venv-{sibling}; make setup or "
+                        f"make setup-gpu installs it, or name its interpreter with {variable(sibling)}")
     return found
 
 

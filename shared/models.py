@@ -54,7 +54,8 @@ ZOO = {
 
 
 def family_of(name: str) -> str:
-    return next(family for family in HEADS if name.startswith(family))
+    """The longest key of `HEADS` that a model's name begins with."""
+    return max((family for family in HEADS if name.startswith(family)), key=len)
 
 
 def head_module(name: str) -> str:
@@ -132,4 +133,4 @@ def zoo() -> Table:
 
 
 if __name__ == "__main__":
-    print(f"{zoo().text()}\naccuracy: {ACCURACY}")
+    print(f"{zoo().text(math.inf)}\naccuracy: {ACCURACY}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from shared.augment import resample
-from shared.config import INTERPOLATIONS, Config
+from shared.config import INTERPOLATIONS, Config, check
 from shared.datasets.imagenet import synsets
 from shared.errors import UserError
 from shared.models import FIRST_KERNELS, HEADS, PATCH, ZOO, family_of
@@ -70,11 +70,12 @@ def checkpoint_of(config: Config) -> Checkpoint | None:
 
 def hub_file(repository: str, name: str) -> Path:
     """A file of the hub, from the cache where it is there. Raises `UserError` where it cannot be had."""
-    from huggingface_hub import hf_hub_download
-
     try:
+        from huggingface_hub import hf_hub_download, logging
+
+        logging.set_verbosity_error()  # its retries would be a screen of lines
         return Path(hf_hub_download(repository, name))
-    except (OSError, ValueError) as error:  # the client's own errors are among these
+    except Exception as error:  # its network library's errors have no base of their own, and a bad HF_ENDPOINT any
         raise UserError(f"model.pretrained=true: {repository} is not in the hub's cache and cannot be fetched "
                         f"({type(error).__name__}); go online without HF_HUB_OFFLINE, name a mirror in HF_ENDPOINT, or "
                         "a local copy with model.pretrained=FOLDER") from None
@@ -85,6 +86,8 @@ def prepared(config: Config) -> Config:
 
     They become keys of the config, so that the run folder says them and evaluation needs no checkpoint.
     """
+    if config.resume not in ("none", "auto") and config.dataset.mean:
+        return config  # as a run folder kept it, whose checkpoint may be gone
     checkpoint = checkpoint_of(config)
     if checkpoint is None:
         return config
@@ -100,6 +103,10 @@ def prepared(config: Config) -> Config:
                         f"{' and '.join(INTERPOLATIONS)} are known")
     dataset.interpolation = settings["interpolation"]
     model.stem, model.patch_size = "large", PATCH
+    try:
+        check(config)
+    except UserError as error:
+        raise UserError(f"{checkpoint.source}: {error}") from None
     return config
 
 
@@ -118,7 +125,7 @@ def fitted(weights: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]], m
         places = [list(known).index(name) for name in folders]
         weights |= {name: weights[name][places] for name in head}
         done.append(f"head of ImageNet's {rows:,} classes by name")
-    elif head[0] in weights and len(weights[head[0]]) != rows:
+    elif head[0] in weights and (len(weights[head[0]]) != rows or (folders and rows == len(known))):
         weights = {name: tensor for name, tensor in weights.items() if name not in head}
     if first in weights and weights[first].shape[1] == 3 and shapes[first][1] == 1:
         weights[first] = weights[first].sum(axis=1, keepdims=True)  # as of an image of three equal channels

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from shared import hardware
 from shared.best import Best
@@ -132,7 +133,8 @@ class Recorder:
         words += [f"{name} {value:.4f}" for name, value in metrics.items()]
         words += [f"{images / self.epoch_seconds:,.0f} images/s"]
         if self.run.leader:
-            print("  ".join(words), flush=True)
+            with tqdm.external_write_mode():  # a bar that is still there is wiped out first, and drawn again after
+                print("  ".join(words), flush=True)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Add a row to metrics.jsonl and the trackers."""

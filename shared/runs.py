@@ -73,6 +73,13 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n"))
 
 
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    def save(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:  # a file, because np.savez appends its own ending to a name
+            np.savez_compressed(file, **arrays)
+    write_whole(path, save)
+
+
 def write_checkpoint(path: Path, write: Callable[[Path], object], leader: bool = True) -> None:
     """Like `write_whole`, and keeps the file that was at `path` as `previous`, beside it.
 
@@ -115,8 +122,9 @@ def git_state() -> dict[str, Any]:
 
 
 # What a resumed run may do otherwise than it began: how far, by what machine and under whose eyes it goes on.
-CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "train.epochs",
-              "train.accumulate", "train.eval_batch_size", "train.checkpoint_every_steps")
+CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "dataset.on_bad_image",
+              "model.gradient_checkpointing", "train.epochs", "train.accumulate", "train.eval_batch_size",
+              "train.checkpoint_every_steps")
 CHANGEABLE_SECTIONS = ("hardware.", "tracking.", "debug.")
 
 
@@ -215,8 +223,12 @@ class Run:
                    "seed": self.config.seed, "started": datetime.datetime.now(datetime.UTC).isoformat(),
                    "git": git_state(), "versions": hardware.versions(), **facts,
                    "epochs": self.config.train.epochs}
-        if self.resumed:  # what the run started from does not change with going on
-            content |= {name: old[name] for name in ("started", "fingerprints") if name in old}
+        if self.resumed and "started" in old:
+            content["started"] = old["started"]
+            before, now = old.get("fingerprints", {}), content.get("fingerprints", {})
+            if before.get("data") != now.get("data"):
+                print("the files of the data set are no longer quite those that this run began with", file=sys.stderr)
+            content["fingerprints"] = now | {name: before[name] for name in ("initial_weights",) if name in before}
         write_json(self.folder / "run.json", content)
 
     def last_checkpoint(self) -> Path | None:
@@ -227,11 +239,7 @@ class Run:
         """Write the test predictions, logits (n, K), index and label (n,), and result.json."""
         if not self.leader:
             return
-
-        def save(path: Path) -> None:
-            with path.open("wb") as file:  # a file, because np.savez appends its own ending to a name
-                np.savez_compressed(file, index=index, label=label, logits=logits)
-        write_whole(self.folder / "predictions.npz", save)
+        write_arrays(self.folder / "predictions.npz", index=index, label=label, logits=logits)
         write_json(self.folder / "result.json", result)
 
 
@@ -251,12 +259,15 @@ def changed_keys(folder: Path, config: Config) -> list[str]:
 
 
 def experiment_of(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run must have in common with its beginning, out of the facts of run.json."""
-    names = ("global_batch", "steps_per_epoch", "sizes", "classes", "precision")
+    """What a resumed run must have in common with its beginning, out of the facts of run.json.
+
+    Test images are not among it: a run that cannot read one goes on once the file is repaired, removed or skipped.
+    """
+    names = ("global_batch", "steps_per_epoch", "classes", "precision")
     same = {name: facts[name] for name in names if name in facts}
-    prints = {f"{name} fingerprint": value for name, value in facts.get("fingerprints", {}).items()}
-    prints.pop("initial_weights fingerprint", None)  # long overwritten by what was trained
-    return same | prints
+    for what, parts in (("sizes", ("train", "val")), ("fingerprints", ("split", "order"))):
+        same |= {f"{part} {what.removesuffix('s')}": facts[what][part] for part in parts if part in facts.get(what, {})}
+    return same
 
 
 def read_run_json(folder: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ class Table:
     header: list[str]
     rows: list[list[str]]
 
-    def text(self) -> str:
-        """Aligned for a terminal: words to the left, numbers to the right, long cells wrapped."""
+    def text(self, columns: float = WIDTH) -> str:
+        """Aligned for a terminal: words to the left, numbers to the right, long cells wrapped to fit into `columns`."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
-        if sum(widths) + 2 * len(widths[1:]) > WIDTH:
-            fair = max((WIDTH - widths[0]) // len(widths[1:]) - 2, 12)  # a number is never broken
+        if sum(widths) + 2 * len(widths[1:]) > columns:
+            fair = max((columns - widths[0]) // len(widths[1:]) - 2, 12)  # a number is never broken
             widths[1:] = [min(fair, width) for width in widths[1:]]
         written = []
         for line in lines:

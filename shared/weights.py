@@ -91,7 +91,11 @@ def starting_weights(config: Config, shapes: Shapes, folders: tuple[str, ...] = 
                  if name not in head or (same and tensor.shape == shapes[name])}
     elif checkpoint := checkpoint_of(config):
         source, path = checkpoint.source, checkpoint.weights
-        given, words = fitted(read(path), shapes, config.model.name, folders)
+        try:
+            given, words = fitted(read(path), shapes, config.model.name, folders)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not fit model.name={config.model.name} ({type(error).__name__}: {error}); "
+                            "use the checkpoint of that model") from None
     else:
         return initial_weights(shapes, config.seed), f"initial weights drawn with seed {config.seed}"
     if anew := [name for name in head if name not in given]:
@@ -132,7 +136,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def trained_on(path: Path) -> tuple[str, ...]:
     """The classes that the weights in `path` tell apart; empty for a file from elsewhere, which does not say."""
-    return tuple(json.loads(read_metadata(path).get("classes", "[]")))
+    metadata = read_metadata(path)
+    return tuple(json.loads(metadata["classes"])) if metadata.get("format") == FORMAT else ()
 
 
 def refuse_misfit(weights: Weights, shapes: Shapes, source: object) -> None:

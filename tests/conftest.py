@@ -5,7 +5,7 @@ the sibling's process, which is started once and imports its framework once.
 """
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import multiprocessing
 import os
@@ -16,16 +16,10 @@ from typing import Any
 
 import pytest
 
+from shared.interpreters import PACKAGES, installed
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-FRAMEWORKS = {"lightning": "torch", "keras": "tensorflow"}
 SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
-
-
-def installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ImportError:
-        return False
 
 
 def start_readers_as_usual() -> None:
@@ -45,11 +39,11 @@ class Sibling:
         return self.pool.submit(function, self.name, *arguments).result()
 
 
-@pytest.fixture(scope="session", params=FRAMEWORKS)
+@pytest.fixture(scope="session", params=PACKAGES)
 def sibling(request: pytest.FixtureRequest) -> Iterator[Sibling]:
     name = request.param
-    if not installed(FRAMEWORKS[name]):
-        pytest.skip(f"{FRAMEWORKS[name]} is not installed")
+    if not installed(name):
+        pytest.skip(f"the {name} sibling is not installed")
     here = Sibling(name)
     yield here
     here.pool.shutdown()
@@ -63,7 +57,8 @@ def real_data() -> Path:
     return folder
 
 
-def train(sibling: str, folder: str, *words: str, whole_model: bool = False) -> dict[str, Any]:
+def train(sibling: str, folder: str, *words: str, whole_model: bool = False,
+          stream: Callable[[], io.StringIO] = io.StringIO) -> dict[str, Any]:
     """Train in this process with small defaults; result, what was printed, and the error instead of raising it.
 
     Few images, one thread of it all and a small ResNet, so that a run takes a second or two.
@@ -80,7 +75,7 @@ def train(sibling: str, folder: str, *words: str, whole_model: bool = False) -> 
         "train.batch_size=32", "train.monitor=val/accuracy", "train.label_smoothing=0", "optimizer.lr=0.01", *words,
     ], "train.py", "")
     module = importlib.import_module(f"{sibling}_project.train")
-    out, err = io.StringIO(), io.StringIO()
+    out, err = stream(), stream()
     result, error, kind = None, None, None
     shapes = {} if whole_model else SMALL
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(RESNETS, shapes):

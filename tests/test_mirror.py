@@ -26,9 +26,9 @@ ONE_SIBLING_ONLY = {
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
     "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
     "keras_project/data.py": {"train_dataset", "eval_batches", "eval_dataset", "build_dataset", "read_dataset"},
-    # Lightning restores its callbacks and its place in an epoch and shows its progress itself, but checks no file; its
-    # averages are moved by a callback, Keras' by the optimizer.
-    "lightning_project/callbacks.py": {"checked", "move_averages"},
+    # Lightning restores its callbacks and its place in an epoch itself, but checks no file, and has bars, but on stdout;
+    # its averages are moved by a callback, Keras' by the optimizer.
+    "lightning_project/callbacks.py": {"Bars", "checked", "move_averages", "passing"},
     "keras_project/callbacks.py": {"Progress", "variables_of", "resume", "fit"},
     # Each DDP process predicts its share; a Keras strategy puts shares together itself.
     "lightning_project/evaluate.py": {"gathered"},
@@ -55,7 +55,8 @@ ONE_SIBLING_ONLY = {
     # PyTorch's convolutions are depthwise and pad as asked, but for single pixels in bf16; and its BatchNorm is the
     # formula, on one device; over several CPUs it has none.
     "lightning_project/models/layers.py": {"Conv2d", "SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
-    "keras_project/models/layers.py": {"BatchNorm", "DepthwiseConv", "convolution", "gelu", "with_head"},
+    "keras_project/models/layers.py": {"BatchNorm", "DepthwiseConv", "Dropout", "convolution", "gelu", "next_seed",
+                                       "with_head"},
 }
 OTHER_ARGUMENTS = {
     "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",

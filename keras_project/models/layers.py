@@ -112,11 +112,28 @@ class StochasticDepth(layers.Layer):
         if not (training and self.rate):
             return inputs
         shape = (tf.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
-        kept = keras.random.uniform(shape, dtype="float32", seed=self.generator) >= self.rate
+        kept = tf.random.stateless_uniform(shape, next_seed(self.generator)) >= self.rate
         return inputs * (tf.cast(kept, inputs.dtype) / (1 - self.rate))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class Dropout(layers.Dropout):
+    """Keras' own, but each device draws for itself."""
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not (training and self.rate):
+            return inputs
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, next_seed(self.seed_generator))
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
+    """The generator's next seed, (2,) int32, another on each device: its state is the same on all of them."""
+    replicas = tf.distribute.get_replica_context()
+    device = replicas.replica_id_in_sync_group if replicas else 0
+    return tf.cast(generator.next(), tf.int32) + tf.stack([device, 0])
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -147,7 +164,7 @@ def with_head(inputs: keras.KerasTensor, x: keras.KerasTensor, settings: ModelCo
               name: str) -> keras.Model:
     """The model from `inputs` to the logits (n, K) of features `x` (n, w)."""
     if settings.dropout:
-        x = layers.Dropout(settings.dropout, name="dropout")(x)
+        x = Dropout(settings.dropout, name="dropout")(x)
     x = layers.Dense(classes, name=name)(x)
     # The loss is computed in fp32 under mixed precision, as PyTorch's autocast does.
     logits = layers.Activation("linear", name="logits", dtype="float64" if x.dtype == "float64" else "float32")(x)

@@ -68,6 +68,8 @@ def obtain(definition: Definition, base: Path, places: list[Path], may_download:
     # The place that lacks least is the one that was meant.
     place = min(places, key=lambda place: len(missing(definition, place)))
     lost = missing(definition, place)[0]
+    if may_download and not definition.downloads:
+        raise UserError(f"this data set is not downloaded; name the folder that holds {lost} with dataset.root")
     if may_download:
         raise UserError(f"{place / lost} is missing from the cache; delete the folder {place} and run again")
     addresses = {item.file_name: item.address for item in definition.downloads}

@@ -15,6 +15,7 @@ Listing = tuple[np.ndarray, np.ndarray]  # absolute paths (n,) str, labels (n,) 
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 SPLITS = ("train", "val", "test")
+LIKE_SPLITS = (*SPLITS, "training", "valid", "validation", "testing")
 
 
 def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
@@ -28,6 +29,7 @@ def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
         UserError: a folder is missing or unreadable, a class has no images, or the splits have different classes.
     """
     try:
+        refuse_misnamed_splits(root)
         present = {name: root / name for name in SPLITS if (root / name).is_dir()}
         if present and "train" not in present:
             raise UserError(f"{root} has {' and '.join(present)} but no train folder; expected {root / 'train'}")
@@ -44,6 +46,15 @@ def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
     return tuple(classes["train"]), listings
 
 
+def refuse_misnamed_splits(root: Path) -> None:
+    """Raise `UserError` where folders are meant as splits and would be taken for classes, or left out."""
+    alike = [name for name in subfolders(root) if name.lower() in LIKE_SPLITS]
+    misnamed = [name for name in alike if name not in SPLITS]
+    if misnamed and any(name.lower().startswith("train") for name in alike):
+        raise UserError(f"{root / misnamed[0]} looks like a split; rename it, since splits are called "
+                        f"{', '.join(SPLITS)}")
+
+
 def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
@@ -52,6 +63,9 @@ def check_classes(place: Path, found: list[str], train: Path, expected: list[str
     if not expected:
         raise UserError(f"{train} holds no class folders; expected train/<class>/*.jpg or <class>/*.jpg in "
                         "dataset.root")
+    if len(expected) == 1:
+        raise UserError(f"{train} holds a single class folder, '{expected[0]}'; dataset.root has to name the folder "
+                        "that holds train/<class>/*.jpg or <class>/*.jpg, with two classes or more")
     if lost := sorted(set(expected) - set(found)):
         raise UserError(f"{place} has no folder for class '{lost[0]}' that {train} has; splits need the same classes")
     if extra := sorted(set(found) - set(expected)):

@@ -123,7 +123,8 @@ def forward_tasks(config: Config, data: Data, models: tuple[str, ...]) -> list[T
 
 
 def fit_task(config: Config, data: Data, optimizer: str, steps: int) -> Task:
-    """A short run of two epochs or more in which everything moves that can: the learning rate rises and falls."""
+    """A short run of two epochs or more in which everything moves that can: the learning rate rises and falls, and what
+    is frozen is so for the first epoch."""
     batch = min(BATCH, len(data.train))
     per_epoch = min(-(-steps // 2), len(data.train) // batch)
     epochs = -(-steps // per_epoch)
@@ -133,6 +134,7 @@ def fit_task(config: Config, data: Data, optimizer: str, steps: int) -> Task:
     rate, decay = OPTIMIZERS[optimizer]
     fit = changed(small(config, data, FIT_SIZE, FIT_PATCH), dataset__limit_train=limit,
                   dataset__limit_test=4 * batch + 3, train__epochs=epochs,
+                  train__unfreeze_epoch=int(config.model.freeze != "none"),
                   train__eval_batch_size=batch + 2, train__grad_clip=1.0,
                   debug__limit_batches=per_epoch, optimizer__name=optimizer, optimizer__lr=rate,
                   optimizer__weight_decay=decay, schedule__name="cosine", schedule__warmup_epochs=0.5)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import FRAMEWORKS, installed
+from shared.interpreters import PACKAGES, installed
 from tests.trainings import (
     STEPS,
     assert_close_training,
@@ -27,10 +27,10 @@ def assert_same(sibling, words, uncut, cut):
     assert_same_training(uncut, cut, 1e-14 if (sibling, words[0][-1]) == ("keras", "2") else 0.0)
 
 
-@pytest.fixture(scope="module", params=FRAMEWORKS)
+@pytest.fixture(scope="module", params=PACKAGES)
 def sibling(request):
-    if not installed(FRAMEWORKS[request.param]):
-        pytest.skip(f"{FRAMEWORKS[request.param]} is not installed")
+    if not installed(request.param):
+        pytest.skip(f"the {request.param} sibling is not installed")
     return request.param
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from shared.config import REPOSITORY
+from shared.interpreters import PACKAGES, installed
 from shared.tracking import PATIENCE
-from tests.conftest import FRAMEWORKS, installed
 from tests.wandb_faults import Server, environment, tracked
 
 # What W&B needs besides waiting: to start its process, twice where it goes on offline.
@@ -39,10 +39,10 @@ def test_in_mid_run(tmp_path, report, fault):
     report(f"W&B server {fault} in mid-run", 1, 1)
 
 
-@pytest.mark.parametrize("sibling", FRAMEWORKS)
+@pytest.mark.parametrize("sibling", PACKAGES)
 def test_a_training_goes_on_where_the_server_hangs(tmp_path, report, sibling):
-    if not installed(FRAMEWORKS[sibling]):
-        pytest.skip(f"{FRAMEWORKS[sibling]} is not installed")
+    if not installed(sibling):
+        pytest.skip(f"the {sibling} sibling is not installed")
     with Server("hangs") as server:
         before = time.perf_counter()
         done = subprocess.run(

@@ -19,13 +19,14 @@ from shared.augment import resample
 from shared.config import REPOSITORY
 from shared.errors import UserError
 from shared.hardware import choose_precision
-from tests.conftest import FRAMEWORKS, Sibling, installed
+from shared.interpreters import PACKAGES, installed
+from tests.conftest import Sibling
 
 PAGE = REPOSITORY / "shared" / "parity" / "DIFFERENCES.md"
 TOLERANCE = 1e-2  # relative; a figure stands on the page with three digits
 NUMBER = re.compile(r"\*\*([\d.e-]+)\*\*")
 
-ABSENT = [package for package in FRAMEWORKS.values() if not installed(package)]
+ABSENT = [name for name in PACKAGES if not installed(name)]
 both = pytest.mark.skipif(bool(ABSENT), reason=f"differences are between two; not installed: {ABSENT}")
 
 
@@ -90,7 +91,7 @@ class Framework:
 
 @pytest.fixture(scope="module")
 def frameworks():
-    siblings = [Sibling(name) for name in FRAMEWORKS]
+    siblings = [Sibling(name) for name in PACKAGES]
     for sibling in siblings:  # both at once, since importing a framework takes seconds
         sibling.pool.submit(importlib.import_module, f"tests.parity.defaults_{sibling.name}")
     yield [Framework(sibling) for sibling in siblings]

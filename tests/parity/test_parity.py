@@ -16,13 +16,13 @@ import pytest
 
 from shared.config import REPOSITORY
 from shared.datasets import load
+from shared.interpreters import PACKAGES, installed
 from shared.parity import __main__ as command
 from shared.parity.ladder import Finding, against_itself, difference, whole
 from shared.parity.pictures import write_pictures
 from shared.parity.plan import RUNGS, base_of, plan
-from tests.conftest import installed
 
-ABSENT = [name for name in ("torch", "lightning", "tensorflow", "keras") if not installed(name)]
+ABSENT = [name for name in PACKAGES if not installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"parity needs both siblings; not installed: {', '.join(ABSENT)}")
 
 # A sabotaged sibling, the first rung that must fail, and words of its report.

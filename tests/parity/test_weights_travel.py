@@ -16,11 +16,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.config import REPOSITORY
+from shared.interpreters import PACKAGES, installed
 from shared.metrics import scores
 from shared.weights import weights_fingerprint
-from tests.conftest import FRAMEWORKS, Sibling, installed
+from tests.conftest import Sibling
 
-ABSENT = [package for package in FRAMEWORKS.values() if not installed(package)]
+ABSENT = [name for name in PACKAGES if not installed(name)]
 pytestmark = [pytest.mark.skipif(bool(ABSENT), reason=f"weights travel between two; not installed: {ABSENT}"),
               pytest.mark.timeout(300)]
 
@@ -60,7 +61,7 @@ def through_the_model(sibling, weights):
 
 @pytest.fixture(scope="module")
 def siblings():
-    both = {name: Sibling(name) for name in FRAMEWORKS}
+    both = {name: Sibling(name) for name in PACKAGES}
     yield both
     for sibling in both.values():
         sibling.pool.shutdown()

@@ -137,6 +137,13 @@ def test_resampling_is_pillows(size_out, box):
     assert np.abs(ours - np.array(eight_bit, np.float64)).max() <= 1  # Pillow rounds between its two passes
 
 
+def test_a_central_part_is_pillows():
+    image = np.random.default_rng(0).integers(0, 256, (20, 24)).astype(np.uint8)
+    ours = apply(geometry(AugmentConfig(crop="none"), None, 20, 24, 16, "bilinear", 0.75), image[None].astype(float))[0]
+    reference = Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR, (3, 2.5, 21, 17.5))
+    assert np.abs(ours - np.array(reference, np.float64)).max() <= 1
+
+
 def test_a_resized_crop_is_pillows():
     settings, draws = AugmentConfig(crop="resized", min_area=0.1), epoch_draws(10, 0, 0)
     images = np.random.default_rng(0).integers(0, 256, (10, 20, 24)).astype(np.uint8)

@@ -96,6 +96,15 @@ def test_evaluate_needs_a_source_first(call):
     assert "usage: python lightning_project/evaluate.py RUN " in call("lightning_project/evaluate.py", "-h").stdout
 
 
+@pytest.mark.parametrize("words", [("lightning_project/train.py", "init_from=nowhere"),
+                                   ("keras_project/evaluate.py", "nowhere")])
+def test_weights_that_are_not_there_are_told_before_a_framework_is_imported(call, words):
+    done = call(*words)
+    assert done.returncode == 2
+    assert done.stderr == "error: nowhere does not exist; name a run folder that has finished an epoch, or a " \
+                          ".safetensors file\n"
+
+
 @pytest.fixture
 def words(monkeypatch):
     def given(*words):
@@ -105,6 +114,7 @@ def words(monkeypatch):
 
 def test_evaluate_takes_the_config_of_the_run_and_overrides_it(words, tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 3\ntrain: {epochs: 7}\n")
+    (tmp_path / "best.safetensors").touch()
     seen = []
     words(str(tmp_path), "train.epochs=8")
     command.run_on(lambda config, source: seen.append((config, source)), "evaluate.py", "Evaluate.")
@@ -114,6 +124,7 @@ def test_evaluate_takes_the_config_of_the_run_and_overrides_it(words, tmp_path):
 
 def test_evaluate_takes_another_config_where_one_is_named(words, tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 3\n")
+    (tmp_path / "best.safetensors").touch()
     (tmp_path / "other.yaml").write_text("seed: 4\n")
     seen = []
     words(str(tmp_path), str(tmp_path / "other.yaml"))

@@ -16,6 +16,7 @@ from shared import datasets
 from shared.config import REPOSITORY, Config
 from shared.datasets import arrays, folder
 from shared.datasets.definitions import DEFINITIONS
+from shared.datasets.download import locate
 from shared.errors import UserError
 
 REAL = Path(os.environ.get("TEMPLATE_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -297,10 +298,18 @@ def test_imagenet_mini_says_where_it_comes_from(tmp_path):
     (both("train", 1) | {"val/cat": 1, "val/dog": 0}, "val/dog holds no images"),
     ({"": 3}, "holds no class folders"),
     (both("val", 1), "no train folder"),
-], ids=["missing class", "extra class", "empty class", "empty class in val", "no classes", "no train"])
+    ({"cat/more": 3}, "holds a single class folder, 'cat'; dataset.root has to name the folder that holds"),
+    (both("Train", 1) | both("Test", 1), "Test looks like a split; rename it, since splits are called train, val"),
+    (both("train", 1) | both("valid", 1), "valid looks like a split"),
+], ids=["missing class", "extra class", "empty class", "empty class in val", "no classes", "no train", "one class",
+        "capitals", "valid"])
 def test_folder_that_does_not_fit(pictures, layout, message):
     with pytest.raises(UserError, match=message):
         datasets.load(config_for("image_folder", pictures(layout)))
+
+
+def test_classes_may_be_called_as_splits_are(pictures):
+    assert datasets.load(config_for("image_folder", pictures({"valid": 9, "void": 9}))).classes == ("valid", "void")
 
 
 def test_folder_that_is_missing(tmp_path):
@@ -350,6 +359,13 @@ def test_stop_opens_no_file(damaged, monkeypatch, capsys):
     data = datasets.load(config_for("image_folder", root))
     assert (len(data.train) + len(data.val), len(data.test), data.skipped) == (140, 4, ())
     assert capsys.readouterr().err == ""
+
+
+def test_a_data_set_of_ones_own_that_has_no_address_needs_a_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEMPLATE_CACHE", str(tmp_path))
+    own = replace(DEFINITIONS["digits"], members=("squares.npz",), folders=(".",))
+    with pytest.raises(UserError, match=r"name the folder that holds squares\.npz with dataset\.root"):
+        locate(own, "")
 
 
 def test_no_framework_is_imported():

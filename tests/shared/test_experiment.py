@@ -50,6 +50,13 @@ def test_a_run_is_described(config, capsys, everything, decayed):
     assert f"run folder: {run.folder}\n" in told
 
 
+@pytest.mark.parametrize(("epoch", "words"), [(0, "any epoch"), (3, "the first 3 epochs"), (9, "any epoch")])
+def test_what_is_frozen_is_told(config, capsys, epoch, words):
+    config.model.freeze, config.train.unfreeze_epoch, config.train.epochs = "backbone", epoch, 9
+    describe(Run.start(config, "keras"), data_of(10, 5, 6), initial_weights(SHAPES, 2), parameters=31)
+    assert f"\nnothing but fc trains in {words}\n" in capsys.readouterr().err
+
+
 def test_the_starting_point_is_told(config, capsys, tmp_path):
     starting_point(config, SHAPES)
     assert capsys.readouterr().err == "starting from initial weights drawn with seed 2\n"

@@ -25,7 +25,7 @@ def stand_in(path: Path, words: str) -> Path:
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(interpreters, "REPOSITORY", tmp_path)
-    for sibling in interpreters.FRAMEWORKS:
+    for sibling in interpreters.PACKAGES:
         monkeypatch.delenv(interpreters.variable(sibling), raising=False)
 
 
@@ -38,7 +38,7 @@ def has(monkeypatch):
 def test_the_order_of_choice(monkeypatch, tmp_path, has):
     has()
     assert interpreters.interpreter("keras") is None
-    with pytest.raises(UserError, match=r"tensorflow is not installed here, .* with TEMPLATE_KERAS_PYTHON"):
+    with pytest.raises(UserError, match=r"the keras sibling is not installed here, .* with TEMPLATE_KERAS_PYTHON"):
         interpreters.required("keras")
     own = stand_in(tmp_path / ".venv-keras" / "bin" / "python", "")
     assert interpreters.required("keras") == str(own)
@@ -53,7 +53,7 @@ def test_the_order_of_choice(monkeypatch, tmp_path, has):
 @pytest.mark.parametrize("by", ["variable", "folder"])
 def test_parity_and_bench_start_each_sibling_with_its_own(monkeypatch, tmp_path, has, by):
     has()
-    for sibling in interpreters.FRAMEWORKS:
+    for sibling in interpreters.PACKAGES:
         python = stand_in(tmp_path / f".venv-{sibling}" / "bin" / "python", f"error: this is {sibling}")
         if by == "variable":
             monkeypatch.setenv(interpreters.variable(sibling), str(python))

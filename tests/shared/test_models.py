@@ -16,6 +16,12 @@ def test_every_model_of_the_zoo_is_in_the_schema_and_has_a_family():
     assert {family_of(name) for name in names} == set(HEADS) == set(FIRST_KERNELS)
 
 
+def test_a_model_of_ones_own_may_begin_as_another_family_does(monkeypatch):
+    monkeypatch.setitem(HEADS, "vit_own", ("last.weight", "last.bias"))
+    assert family_of("vit_own_large") == "vit_own"
+    assert family_of("vit_tiny") == "vit"
+
+
 def test_efficientnets_have_the_published_shapes():
     # Table 1 of arXiv:1905.11946 for the B0; the B3 is 1.2 times as wide, in eights, and 1.4 times as deep, rounded up.
     stem, stages, last = efficientnet_shape("efficientnet_b0")
@@ -53,3 +59,4 @@ def test_the_command_lists_every_model():
     for name, entry in ZOO.items():
         line = next(line for line in done.stdout.splitlines() if line.split(maxsplit=1)[:1] == [name])
         assert f"{entry.parameters:,}" in line
+        assert line.endswith(entry.checkpoint)

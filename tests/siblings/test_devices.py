@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.conftest import FRAMEWORKS, installed
+from shared.interpreters import PACKAGES, installed
 from tests.trainings import (
     assert_close_training,
     assert_same_training,
@@ -23,11 +23,11 @@ from tests.trainings import (
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module", params=FRAMEWORKS)
+@pytest.fixture(scope="module", params=PACKAGES)
 def trained(request, tmp_path_factory):
     """A sibling's name and a training that nothing hits."""
-    if not installed(FRAMEWORKS[request.param]):
-        pytest.skip(f"{FRAMEWORKS[request.param]} is not installed")
+    if not installed(request.param):
+        pytest.skip(f"the {request.param} sibling is not installed")
     folder = tmp_path_factory.mktemp("whole")
     ended = run(request.param, folder)
     assert ended.code == 0, ended.err[-3000:]

@@ -1,5 +1,6 @@
 """Checkpoints in timm's format: through our code into both siblings, with the logits of timm's own model."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -18,13 +19,16 @@ from safetensors.numpy import load_file, save_file
 from shared.config import REPOSITORY, Config, ModelConfig
 from shared.datasets.imagenet import synsets
 from shared.errors import UserError
+from shared.experiment import starting_point
+from shared.interpreters import PACKAGES, installed
 from shared.models import ZOO
 from shared.pretrained import checkpoint_of, prepared
 from shared.weights import starting_weights
-from tests.conftest import FRAMEWORKS, Sibling, installed, train
+from tests.conftest import Sibling, train
 from tests.siblings.test_zoo import start
 
-needs_timm = pytest.mark.skipif(not (installed("timm") and installed("torch")), reason="timm is not installed")
+needs_timm = pytest.mark.skipif(not (installed("lightning") and importlib.util.find_spec("timm")),
+                                reason="timm or PyTorch is not installed")
 SIZE = 64  # pixels, 16 patches in place of a ViT's own 196
 
 
@@ -137,6 +141,9 @@ def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint)
     whole, words = start_from(checkpoint)
     assert words == f"weights from {checkpoint}"
     assert all(np.array_equal(whole[name], given[name]) for name in whole)
+    own, words = start_from(checkpoint, folders=tuple(f"class{i}" for i in range(1000)))  # as many, but not ImageNet's
+    assert not own["fc.bias"].any()
+    assert words.endswith("; fc.weight, fc.bias drawn anew for 1000 classes")
     other, words = start_from(checkpoint / "model.safetensors", classes=12)
     assert np.array_equal(other["conv1.weight"], given["conv1.weight"])
     assert other["fc.weight"].shape == (12, 512)
@@ -179,12 +186,30 @@ def test_the_checkpoints_preprocessing_is_applied_and_kept_in_the_config(checkpo
 @pytest.mark.parametrize(("change", "says"), [
     ({"architecture": "resnet50"}, "holds a resnet50, and model.name=resnet18 is timm's resnet18"),
     ({"pretrained_cfg": {}}, r"config.json is not a checkpoint's config of timm's \(KeyError: 'mean'\)"),
+    ({"pretrained_cfg": {"mean": [0, 0, 0], "std": [0, 0, 0], "interpolation": "bicubic", "crop_pct": 1}},
+     "checkpoint: dataset.mean=.* and std above 0"),
 ])
 def test_a_checkpoint_of_something_else_is_refused(checkpoint, change, says):
     facts = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(facts | change))
     with pytest.raises(UserError, match=says):
-        checkpoint_of(Config(model=ModelConfig(pretrained=str(checkpoint))))
+        prepared(Config(model=ModelConfig(pretrained=str(checkpoint))))
+
+
+def test_odd_tensors_are_told_in_a_line(checkpoint):
+    save_file({"conv1.weight": np.zeros(3, np.float32)}, checkpoint / "model.safetensors")
+    with pytest.raises(UserError, match=r"safetensors does not fit model\.name=resnet18 \(IndexError: .*use the"):
+        start_from(checkpoint, channels=1)
+
+
+def test_a_run_goes_on_though_the_checkpoint_it_began_with_is_gone(checkpoint, tmp_path):
+    kept = prepared(Config(model=ModelConfig(pretrained=str(checkpoint))))
+    shutil.rmtree(checkpoint)
+    kept.resume = str(tmp_path)
+    assert prepared(kept) == kept
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert starting_point(kept, {"conv1.weight": (64, 3, 7, 7)}).keys() == {"conv1.weight"}
 
 
 def test_what_contradicts_a_checkpoint_is_refused(checkpoint, tmp_path):
@@ -200,7 +225,7 @@ def run_offline(sibling, home, *words):
                           cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
 
 
-@pytest.mark.parametrize("sibling", FRAMEWORKS)
+@pytest.mark.parametrize("sibling", PACKAGES)
 def test_offline_without_the_checkpoint_one_line_says_what_to_do(tmp_path, sibling):
     done = run_offline(sibling, tmp_path / "hub", f"output_dir={tmp_path / 'runs'}")
     assert done.returncode == 2
@@ -209,6 +234,16 @@ def test_offline_without_the_checkpoint_one_line_says_what_to_do(tmp_path, sibli
     assert "HF_HUB_OFFLINE" in done.stderr
     assert "model.pretrained=FOLDER" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9", "http://[bad", "http://127.0.0.1:9"])
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, endpoint):
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint, "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    done = subprocess.run([sys.executable, "keras_project/train.py", "model.pretrained=true"], cwd=REPOSITORY,
+                          env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: model.pretrained=true: timm/resnet18.a1_in1k is not in the hub's cache")
 
 
 def fetched(folder, **environment):

@@ -1,6 +1,7 @@
 """Whole trainings in each sibling: what they leave behind, how they go on, how they stop."""
 
 import importlib
+import io
 import json
 import shutil
 from functools import partial
@@ -93,6 +94,31 @@ def test_prints_what_a_reader_would_ask(trained):
     assert trained["out"].count("epoch ") == 2 + 1  # two lines, and the best epoch in the last
     assert str(trained["run"]) in trained["out"]
     assert "\r" not in trained["err"] + trained["out"]  # no progress bar where nobody looks at a terminal
+
+
+def on_a_terminal(sibling: str, folder: str) -> dict:
+    """A training as in `train`, and in `screen` what a terminal gets that shows both streams."""
+    screen = io.StringIO()
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            screen.write(text)
+            return super().write(text)
+    return train(sibling, folder, stream=Terminal) | {"screen": screen.getvalue()}
+
+
+def test_on_a_terminal_progress_is_shown_beside_the_output(sibling, tmp_path):
+    done = sibling.call(on_a_terminal, str(tmp_path))
+    assert done["error"] is None, done["error"]
+    assert "epoch 2" in done["err"]
+    assert "/6 " in done["err"]
+    assert [line.split()[0] for line in done["out"].splitlines()] == ["epoch", "epoch", "test/accuracy", "run"]
+    # What follows the last carriage return of a line stays to be seen.
+    seen = [line.rpartition("\r")[2].rstrip() for line in done["screen"].splitlines()]
+    assert set(done["out"].splitlines()) <= set(seen)
 
 
 def interrupted(sibling: str, folder: str, *words: str) -> dict:

@@ -6,15 +6,16 @@ from safetensors.numpy import load_file
 
 from shared.config import Config
 from shared.datasets import load
+from shared.interpreters import PACKAGES, installed
 from shared.parity import __main__ as command
 from shared.parity.ladder import Answer
 from shared.parity.plan import base_of, changed, fit_task
 from shared.schedule import is_frozen
 from shared.weights import initial_weights
-from tests.conftest import installed, train
+from tests.conftest import train
 
 HEAD = ("fc.weight", "fc.bias")
-ABSENT = [name for name in ("torch", "tensorflow") if not installed(name)]
+ABSENT = [name for name in PACKAGES if not installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not installed: {', '.join(ABSENT)}")
 
 

@@ -45,9 +45,9 @@ def freeze(sibling, config, model):
         callback.on_epoch_begin(0)
 
 
-def loss_and_gradients(sibling, model, images, labels, frozen=None):
+def loss_and_gradients(sibling, model, images, labels, frozen=None, optimizer=None):
     """The loss in training mode, with what the config `frozen` freezes, and the gradient by name (None where there is
-    none)."""
+    none), by which an optimizer takes a step."""
     if sibling == "lightning":
         import torch
         from torch.nn import functional as F
@@ -57,6 +57,8 @@ def loss_and_gradients(sibling, model, images, labels, frozen=None):
             freeze(sibling, frozen, model)
         loss = F.cross_entropy(model(torch.from_numpy(images)), torch.from_numpy(labels))
         loss.backward()
+        if optimizer:
+            optimizer.step()
         return loss.item(), {name: None if parameter.grad is None else parameter.grad.numpy()
                              for name, parameter in model.named_parameters()}
     import tensorflow as tf
@@ -69,6 +71,8 @@ def loss_and_gradients(sibling, model, images, labels, frozen=None):
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
     state = {name: variable for name, variable in neutral_state(model).items() if variable.trainable}
     gradients = tape.gradient(loss, [variable.value for variable in state.values()])
+    if optimizer:
+        optimizer.apply(gradients, list(state.values()))
     return float(loss), {name: None if gradient is None else to_neutral(gradient.numpy())
                          for name, gradient in zip(state, gradients, strict=True)}
 
@@ -80,7 +84,7 @@ def one_step(sibling, name):
     entry = ZOO[name]
     _, models, model = start(sibling, name, size=entry.image_size, classes=1000)
     found = {"count": models.parameter_count(model)}
-    frozen, models, model = start(sibling, name, "model.freeze=backbone")
+    frozen, models, model = start(sibling, name, "model.freeze=backbone", "optimizer.name=adamw")
     weights = initial_weights(models.neutral_shapes(model), 0)
     models.load_weights(model, weights)
     loss, gradients = loss_and_gradients(sibling, model, *batch())
@@ -94,11 +98,24 @@ def one_step(sibling, name):
                                        for name, gradient in gradients.items()})
     found["losses"] = loss, loss_and_gradients(sibling, model, *batch())[0]
     held = models.neutral_weights(model)
-    _, gradients = loss_and_gradients(sibling, model, *batch(), frozen)
+    optimizer = optimizer_of(sibling, frozen, model)
+    _, gradients = loss_and_gradients(sibling, model, *batch(), frozen, optimizer)
     found["learn while frozen"] = [name for name, gradient in gradients.items() if gradient is not None]
     after = models.neutral_weights(model)
     found["moved while frozen"] = [name for name in held if held[name].tobytes() != after[name].tobytes()]
     return found
+
+
+def optimizer_of(sibling, config, model):
+    """The config's optimizer, which decays weights whether they have a gradient or not if it is given them."""
+    import importlib
+
+    optim = importlib.import_module(f"{sibling}_project.optim")
+    if sibling == "lightning":
+        return optim.build_optimizer(config, model, optim.decayed(config, model))
+    optimizer = optim.build_optimizer(config, 10)
+    optimizer.build(model.trainable_variables)
+    return optimizer
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -111,18 +128,21 @@ def test_a_model_is_whole_and_learns(sibling, name):
     assert np.isfinite(before)
     assert after < before
     assert found["learn while frozen"] == list(HEADS[family_of(name)])
-    assert found["moved while frozen"] == []  # BatchNorm's statistics neither
+    # Neither decay nor BatchNorm's statistics move what is frozen; the first step of warm-up moves the head.
+    assert found["moved while frozen"] == list(HEADS[family_of(name)])
 
 
-def single_pixel(sibling, size, stride):
-    """Gradient of a convolution's kernel, (32, 256, size, size), for images of one pixel, in bf16 and fp32."""
+def single_pixel(sibling, size, stride, depthwise):
+    """Gradient of a convolution's kernel, (32 or 256, 256 or 1, size, size), for images of one pixel, in bf16 and fp32.
+    """
     draws = np.random.default_rng(0)
-    images, kernel = draws.normal(size=(16, 256, 1, 1)), draws.normal(size=(32, 256, size, size))
+    shape = (256, 1, size, size) if depthwise else (32, 256, size, size)
+    images, kernel = draws.normal(size=(16, 256, 1, 1)), draws.normal(size=shape)
     if sibling == "lightning":
         import torch
 
         from lightning_project.models.layers import Conv2d
-        layer = Conv2d(256, 32, size, stride, size // 2, bias=False)
+        layer = Conv2d(256, shape[0], size, stride, size // 2, groups=256 // shape[1], bias=False)
         layer.weight.data = torch.from_numpy(kernel).float()
 
         def gradient(half):
@@ -135,12 +155,13 @@ def single_pixel(sibling, size, stride):
     import tensorflow as tf
 
     from keras_project.models import from_neutral, to_neutral
-    from keras_project.models.layers import convolution
+    from keras_project.models.layers import DepthwiseConv, convolution
 
     def gradient(policy):
         keras.config.set_dtype_policy(policy)
         inputs = keras.Input((1, 1, 256))
-        model = keras.Model(inputs, convolution(inputs, 32, size, stride, "conv"))
+        outputs = DepthwiseConv(size, stride)(inputs) if depthwise else convolution(inputs, 32, size, stride, "conv")
+        model = keras.Model(inputs, outputs)
         model.layers[-1].kernel.assign(from_neutral(kernel))
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(tf.cast(model(images.transpose(0, 2, 3, 1)), tf.float32)))
@@ -149,9 +170,9 @@ def single_pixel(sibling, size, stride):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [3, 7])
-def test_bf16_gradients_of_a_single_pixel(sibling, size, stride):
-    half, full = sibling.call(single_pixel, size, stride)
+@pytest.mark.parametrize(("size", "depthwise"), [(3, False), (7, False), (5, True)])
+def test_bf16_gradients_of_a_single_pixel(sibling, size, stride, depthwise):
+    half, full = sibling.call(single_pixel, size, stride, depthwise)
     assert np.linalg.norm(half - full) < 0.02 * np.linalg.norm(full)  # bf16 keeps 8 bits
 
 
