@@ -6,6 +6,7 @@ Pickles are not read.
 
 import copy
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,11 @@ def checkpoint_of(config: Config) -> Checkpoint | None:
 def hub_file(repository: str, name: str) -> Path:
     """A file of the hub, from the cache where it is there. Raises `UserError` where it cannot be had."""
     try:
-        from huggingface_hub import hf_hub_download, logging
+        from huggingface_hub import constants, hf_hub_download, logging
 
-        logging.set_verbosity_error()  # its retries would be a screen of lines
+        if not constants.HF_HUB_OFFLINE:
+            print(f"asking {constants.ENDPOINT} for {repository}/{name}", file=sys.stderr)
+        logging.set_verbosity_error()  # of each of its retries, which take half a minute
         return Path(hf_hub_download(repository, name))
     except Exception as error:  # its network library's errors have no base of their own, and a bad HF_ENDPOINT any
         raise UserError(f"model.pretrained=true: {repository} is not in the hub's cache and cannot be fetched "

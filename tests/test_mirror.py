@@ -26,8 +26,8 @@ ONE_SIBLING_ONLY = {
     # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
     "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
     "keras_project/data.py": {"train_dataset", "eval_batches", "eval_dataset", "build_dataset", "read_dataset"},
-    # Lightning restores its callbacks and its place in an epoch itself, but checks no file, and has bars, but on stdout;
-    # its averages are moved by a callback, Keras' by the optimizer.
+    # Lightning restores its callbacks and its place in an epoch itself, but checks no file, and has bars, though on
+    # stdout; its averages are moved by a callback, Keras' by the optimizer.
     "lightning_project/callbacks.py": {"Bars", "checked", "move_averages", "passing"},
     "keras_project/callbacks.py": {"Progress", "variables_of", "resume", "fit"},
     # Each DDP process predicts its share; a Keras strategy puts shares together itself.

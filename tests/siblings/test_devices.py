@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from shared.interpreters import PACKAGES, installed
+from tests.conftest import Sibling
 from tests.trainings import (
     assert_close_training,
     assert_same_training,
@@ -121,6 +122,35 @@ def test_lightning_refuses_a_launcher_that_does_not_fit(sibling, environment):
         pytest.skip("Lightning alone is launched so")
     said = sibling.call(refusal, ("hardware.devices=2",), environment)
     assert "the launcher started 3 processes" in (said or "accepted")
+
+
+def drawn_on_two_devices(name: str) -> list[list]:
+    """Which of 64 images stochastic depth drops, and which of 64 features dropout, on each of two devices."""
+    import tensorflow as tf
+
+    from keras_project.models.layers import Dropout, StochasticDepth
+
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
+                                               [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        layers = [StochasticDepth(0.5), Dropout(0.5)]
+
+    @tf.function
+    def draw() -> list:
+        ones = tf.ones((64, 1))
+        return strategy.run(lambda: [layer(ones, training=True) for layer in layers])
+    return [[outputs.numpy().tolist() for outputs in strategy.experimental_local_results(each)] for each in draw()]
+
+
+def test_each_keras_device_draws_for_itself():
+    if not installed("keras"):
+        pytest.skip("the keras sibling is not installed")
+    alone = Sibling("keras")  # the number of devices is settled when TensorFlow starts
+    for first, second in alone.call(drawn_on_two_devices):
+        assert {value for value, in first} == {value for value, in second} == {0, 2}
+        assert first != second
+    alone.pool.shutdown()
 
 
 def mends(name: str) -> dict[str, bool]:
