@@ -45,4 +45,6 @@ def user_message(error: BaseException) -> str | None:
     text = str(error)
     if "UserError: " in text:
         return re.search(r"UserError: (.*)", text).group(1).rstrip()
+    if "InvalidCxxCompiler" in text:  # torch.compile's, many frames below our call
+        return "hardware.compile=true needs a C++ compiler; install g++ or name one in CXX, or leave the key out"
     return " ".join(text.splitlines()) if isinstance(error, UserError) else None

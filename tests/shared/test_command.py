@@ -188,4 +188,5 @@ def test_a_bug_keeps_its_traceback(words, bug):
 ])
 def test_a_workers_error_keeps_our_line(text):
     assert user_message(RuntimeError(text)) == "cat.jpg: cannot be read"
+    assert user_message(RuntimeError("InductorError: InvalidCxxCompiler: None")).startswith("hardware.compile=true")
     assert user_message(RuntimeError("something else")) is None

@@ -329,6 +329,35 @@ def test_image_folder_trains_with_parallel_readers(sibling, tmp_path):
     assert first[0] == pytest.approx(first[1], rel=1e-6)
 
 
+def peaks(sibling: str, root: str) -> list[float]:
+    """Peak memory of this process in MiB after an epoch of 60 images of a folder, and after one of 600."""
+    from shared.config import parse
+    from shared.datasets import load
+    from shared.hardware import peak_memory_gib
+
+    data_module = importlib.import_module(f"{sibling}_project.data")
+    found = []
+    for limit in (60, 600):
+        config = parse(["configs/image_folder.yaml", f"dataset.root={root}", f"dataset.limit_train={limit}",
+                        "train.batch_size=10", "train.epochs=1", "schedule.warmup_epochs=0",
+                        "hardware.workers=0"], "", "")
+        runtime, data = importlib.import_module(f"{sibling}_project.runtime").build_runtime(config), load(config)
+        batches = data_module.DataModule(config, data, runtime).train_dataloader() if sibling == "lightning" \
+            else data_module.train_dataset(config, data, runtime)
+        read = sum(len(batch["image"] if sibling == "lightning" else batch[0]) for batch in batches)
+        assert limit * 0.8 < read <= limit
+        found.append(peak_memory_gib() * 1024)
+    return found
+
+
+def test_memory_does_not_grow_with_the_number_of_images(sibling, tmp_path):
+    pictures(tmp_path / "pictures", number=320)
+    alone = Sibling(sibling.name)  # whose peak nothing has raised yet
+    few, many = alone.call(peaks, str(tmp_path / "pictures"))
+    alone.pool.shutdown()
+    assert many - few < 40  # of 480 more images, 70 MiB in bytes and 280 as floats, none is kept
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_unreadable_image_stops_with_its_name(sibling, tmp_path, workers):
     pictures(tmp_path / "pictures")

@@ -1,5 +1,7 @@
 """A frozen backbone stays as it is, to the last bit; unfrozen, it goes on alike in both siblings."""
 
+import shutil
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -57,3 +59,17 @@ def test_both_siblings_unfreeze_alike(tmp_path):
         moved = {step: {name for name in shapes if not np.array_equal(arrays[f"step {step} {name}"], first[name])}
                  for step in (1, 10)}
         assert moved == {1: set(HEAD), 10: set(shapes)}
+
+
+def test_both_phases_are_compiled(sibling, tmp_path):
+    if sibling.name == "lightning" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("torch.compile needs a C++ compiler")
+    words = ("model.freeze=backbone", "train.unfreeze_epoch=1", "hardware.precision=fp64", "train.ema_decay=0.5",
+             "dataset.limit_train=110")
+    found = []
+    for choice in ("false", "true"):
+        done = sibling.call(train, str(tmp_path / choice), *words, f"hardware.compile={choice}")
+        assert done["error"] is None, done["error"]
+        found.append(load_file(done["run"] / "best.safetensors"))
+    for name, tensor in found[0].items():
+        np.testing.assert_allclose(found[1][name], tensor, rtol=0, atol=1e-9, err_msg=name)
