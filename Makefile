@@ -43,7 +43,7 @@ setup-gpu:  ## on a GPU machine: .venv-lightning and .venv-keras, one environmen
 train: $(READY)  ## train both siblings on the embedded data set and compare them
 	@$(LIGHTNING) lightning_project/train.py $(ARGS)
 	@$(KERAS) keras_project/train.py $(ARGS)
-	@$(LIGHTNING) -m shared.compare
+	@$(LIGHTNING) -m shared.compare $(patsubst output_dir=%,--output-dir=%,$(filter output_dir=%,$(ARGS)))
 
 test: $(READY)  ## run the test suite
 	$(LIGHTNING) -m pytest $(ARGS)
