@@ -59,7 +59,7 @@ def describe(run: Run, data: Data, weights: Weights, parameters: int, **facts: A
     say(f"{config.model.name}: {parameters:,} parameters, {decayed:,} of them decay", leader=run.leader)
     if config.model.freeze == "backbone":
         until = f"in the first {config.train.unfreeze_epoch} of {config.train.epochs} epochs" \
-            if 0 < config.train.unfreeze_epoch < config.train.epochs else "in any epoch"
+            if 0 < config.train.unfreeze_epoch < config.train.epochs else "in every epoch"
         say(f"nothing but {head_module(config.model.name)} trains {until}", leader=run.leader)
     say(f"run folder: {run.folder}{' (resumed)' if run.resumed else ''}", leader=run.leader)
     return content

@@ -50,7 +50,7 @@ def test_a_run_is_described(config, capsys, everything, decayed):
     assert f"run folder: {run.folder}\n" in told
 
 
-@pytest.mark.parametrize(("epoch", "words"), [(0, "any epoch"), (3, "the first 3 of 9 epochs"), (9, "any epoch")])
+@pytest.mark.parametrize(("epoch", "words"), [(0, "every epoch"), (3, "the first 3 of 9 epochs"), (9, "every epoch")])
 def test_what_is_frozen_is_told(config, capsys, epoch, words):
     config.model.freeze, config.train.unfreeze_epoch, config.train.epochs = "backbone", epoch, 9
     describe(Run.start(config, "keras"), data_of(10, 5, 6), initial_weights(SHAPES, 2), parameters=31)

@@ -374,6 +374,21 @@ def test_unreadable_image_stops_with_its_name(sibling, tmp_path, workers):
     assert json.loads((skipped["run"] / "run.json").read_text())["skipped_images"] == 1
 
 
+def test_a_test_image_that_cannot_be_read_costs_no_training(sibling, tmp_path):
+    pictures(tmp_path / "pictures")
+    bad = tmp_path / "pictures" / "test" / "class1" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    words = ["dataset.name=image_folder", f"dataset.root={tmp_path / 'pictures'}", "dataset.image_size=32",
+             "train.batch_size=6", "train.epochs=1", "schedule.warmup_epochs=0", "hardware.workers=0"]
+    stopped = sibling.call(train, str(tmp_path / "runs"), *words)
+    assert str(bad) in stopped["error"]
+    gone_on = sibling.call(train, str(tmp_path / "runs"), *words, "dataset.on_bad_image=skip", "resume=auto")
+    assert gone_on["error"] is None, gone_on["error"]
+    assert gone_on["run"] == stopped["run"]
+    assert "(best epoch 1, 7 images)" in gone_on["out"]
+    assert "epoch 1/1" not in gone_on["out"]
+
+
 def test_init_from_starts_with_the_given_weights(trained, sibling, tmp_path):
     done = sibling.call(train_whole, str(tmp_path), f"init_from={trained['run']}", "optimizer.lr=1e-30",
                         "train.epochs=1", "schedule.warmup_epochs=0", "optimizer.weight_decay=0")
