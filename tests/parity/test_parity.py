@@ -185,5 +185,7 @@ def test_yardstick_is_the_largest_of_its_kind_and_spares_exact_rungs():
     rounding = findings(1e-7, 1e-6, 1e-7, 2e-6, 1e-3, 1e-3, 0.7)
     expected = [0.0, 1e-4, 2e-5, 2e-5, 4e-2, 4e-2, 2.8]
     assert [item.tolerance for item in against_itself(found, threads, rounding, "fp32")] == pytest.approx(expected)
+    (far,) = against_itself(found[1:2], threads[1:2], [Finding(4, "logits, small", 2e-4, 0.0)], "fp32")
+    assert far.tolerance == pytest.approx(8e-4)
     expected[1] = 1e-5
     assert [item.tolerance for item in against_itself(found, threads, rounding, "bf16")] == pytest.approx(expected)
