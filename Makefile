@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= all,dev,timm
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
+AT_ONCE ?= --numprocesses 2 --dist loadgroup
 
 # One environment for both siblings, unless `make setup-gpu` has made one for each and this one is not there.
 ifeq ($(wildcard $(BIN)/python)$(filter-out 2,$(words $(wildcard .venv-lightning/bin/python .venv-keras/bin/python))),)
@@ -24,6 +25,7 @@ help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is handed on: make lightning ARGS="configs/cifar10_resnet18.yaml seed=1"'
+	@echo '  AT_ONCE= runs one test at a time'
 	@echo '  PYTHON=python3.12 chooses the interpreter, EXTRAS=keras,dev sets up one sibling alone'
 
 # The stamp is newer than what it was made from only after an installation that went through.
@@ -46,9 +48,9 @@ train: $(READY)  ## train both siblings on the embedded data set and compare the
 	@$(LIGHTNING) -m shared.compare $(patsubst output_dir=%,--output-dir=%,$(filter output_dir=%,$(ARGS)))
 
 test: $(READY)  ## run the test suite
-	$(LIGHTNING) -m pytest $(ARGS)
+	$(LIGHTNING) -m pytest $(AT_ONCE) $(ARGS)
 ifneq ($(LIGHTNING),$(KERAS))
-	$(KERAS) -m pytest $(ARGS)
+	$(KERAS) -m pytest $(AT_ONCE) $(ARGS)
 endif
 
 test-faults: $(READY)  ## kill, cut off and starve trainings, about half an hour
