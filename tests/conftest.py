@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, `pytest -n 2 --dist loadgroup`, each sibling's are in one of them, which
     imports its framework once, and all others of a module are together."""
