@@ -22,14 +22,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where tests run in several processes, `pytest -n 2 --dist loadgroup`, each sibling's are in one of them, which
     imports its framework once, and all others of a module are together."""
-    for item in items:
-        values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        group = next((value for value in values if isinstance(value, str) and value in PACKAGES), item.module.__name__)
-        item.add_marker(pytest.mark.xdist_group(group))
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    group = next((value for value in values if isinstance(value, str) and value in PACKAGES), item.module.__name__)
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 def start_readers_as_usual() -> None:
