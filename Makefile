@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 EXTRAS ?= all,dev,timm
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
-AT_ONCE ?= --numprocesses 2 --dist loadgroup
+AT_ONCE ?= --numprocesses 2
 
 # One environment for both siblings, unless `make setup-gpu` has made one for each and this one is not there.
 ifeq ($(wildcard $(BIN)/python)$(filter-out 2,$(words $(wildcard .venv-lightning/bin/python .venv-keras/bin/python))),)

@@ -9,6 +9,7 @@ import importlib
 import io
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,12 +23,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run in several processes, `pytest -n 2 --dist loadgroup`, each sibling's are in one of them, which
-    imports its framework once, and all others of a module are together."""
-    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    group = next((value for value in values if isinstance(value, str) and value in PACKAGES), item.module.__name__)
-    item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes, `pytest --numprocesses 2`, each sibling's are in one of them, which imports
+    its framework once, and all others of a module are together.
+
+    By names, because pytest-xdist 3.8 does not see its own marks of groups under pytest 9.2 (its issue 1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BySibling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = re.search(rf"[\[-]({'|'.join(PACKAGES)})[\]-]", nodeid)
+            return found[1] if found else nodeid.partition("::")[0]
+    return BySibling(config, log)
 
 
 def start_readers_as_usual() -> None:

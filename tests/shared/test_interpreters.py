@@ -87,6 +87,6 @@ def test_make_takes_the_environments_that_are_there(tmp_path, there, lightning, 
     assert f"{lightning}/bin/python lightning_project/train.py" in lines
     assert f"{keras}/bin/python keras_project/train.py" in lines
     assert f"{lightning}/bin/python -m shared.bench_models" in lines
-    for suite in ("-m pytest --numprocesses 2 --dist loadgroup", "-m pytest tests/faults"):
+    for suite in ("-m pytest --numprocesses 2", "-m pytest tests/faults"):
         tested = {line.split()[0] for line in lines if line.endswith(suite)}
         assert tested == {f"{lightning}/bin/python", f"{keras}/bin/python"}
