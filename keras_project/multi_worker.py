@@ -2,7 +2,8 @@
 
 Keras 3.15.1 breaks in two places of keras/src/backend/tensorflow/trainer.py: `_maybe_symbolic_build` hands batches that
 are spread over replicas to code that expects tensors, and `reduce_per_replica` takes the mean of scalars over an axis
-that they do not have. tests/siblings/test_devices.py says when a release of Keras no longer needs this.
+that they do not have. tests/siblings/test_devices.py says when a release of Keras no longer needs this. The other
+sibling has no such file, since Lightning's DDP needs nothing mended and its processes talk through torch.distributed.
 """
 
 from collections.abc import Callable

@@ -180,8 +180,8 @@ def checked(checkpoint: Path | None, model: nn.Module) -> Path | None:
 class Bars(TQDMProgressBar):
     """Lightning's bars, on stderr, where they are no output, and gone when the pass is over."""
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer, *_)
+    def on_train_epoch_start(self, trainer: L.Trainer, *rest: Any) -> None:
+        super().on_train_epoch_start(trainer, *rest)
         self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")  # Lightning's counts from 0
 
     def init_train_tqdm(self) -> Tqdm:
