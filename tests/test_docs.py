@@ -27,6 +27,10 @@ from tests.documented import GUIDE, PAGES, REPOSITORY, Block, apply_guide, colle
 from tests.terminal import run_in_terminal
 
 README = REPOSITORY / "README.md"
+# Who works with one framework may delete the other's folder; the pages still tell of both.
+FOLDERS = {sibling: REPOSITORY / f"{sibling}_project" for sibling in PACKAGES}
+DELETED = [folder for folder in FOLDERS.values() if not folder.is_dir()]
+ABSENT = [sibling for sibling, folder in FOLDERS.items() if folder in DELETED or not installed(sibling)]
 BLOCKS = [block for page in PAGES for block in collect_blocks(page)]
 # A training of a few seconds, in place of the quick start's half a minute.
 SMALL = ("dataset.limit_train=200 dataset.limit_test=60 train.epochs=1 schedule.warmup_epochs=0 train.batch_size=32 "
@@ -84,7 +88,8 @@ def test_the_map_names_what_there_is():
             names = re.match(r" +([\w./ ]*?[\w./])(?= {2,}|$)", line)[1].split()
             for folder in folders[0]:
                 named |= {REPOSITORY / folder / name for name in names}
-    assert {str(path.relative_to(REPOSITORY)) for path in named if not path.exists()} == set()
+    missing = {path for path in named if not path.exists() and not {path, *path.parents} & set(DELETED)}
+    assert missing == set()
     told = {path for path in named if path.parent == REPOSITORY / "shared"}
     there = {path for path in (REPOSITORY / "shared").iterdir() if path.name not in ("__init__.py", "__pycache__")}
     assert {path.name for path in there - told} == set()
@@ -179,8 +184,9 @@ class Clone:
     def runs(self) -> dict[str, Path]:
         """A run of each sibling, made by `make train`, the README's first command."""
         done = self.run("make train", ARGS=SMALL)
-        assert "same experiment" in done.stdout, done.stdout
-        return {sibling: next(self.folder.glob(f"runs/quickstart/{sibling}_*")) for sibling in PACKAGES}
+        assert DELETED or "same experiment" in done.stdout, done.stdout
+        return {sibling: next(self.folder.glob(f"runs/quickstart/{sibling}_*")) for sibling in PACKAGES
+                if FOLDERS[sibling] not in DELETED}
 
     def run(self, command: str, status: int = 0, **variables: str) -> subprocess.CompletedProcess:
         done = subprocess.run(["bash", "-c", command], cwd=self.folder, env=self.environment | variables,
@@ -211,7 +217,7 @@ def run_with_runs(clone: Clone, command: str) -> str:
 
 
 def train_small(clone: Clone, command: str) -> str:
-    assert clone.runs.keys() == set(PACKAGES)
+    assert clone.runs
     return "trained"
 
 
@@ -316,10 +322,12 @@ def shown_output(block: Block) -> str:
 def test_command_does_what_the_page_says(block, command, clone):
     kind = next((kind for kind in KINDS if re.fullmatch(kind.pattern, command)), None)
     assert kind, f"{block}: no kind of KINDS knows how to check: {command}"
-    for sibling in PACKAGES:
-        needed = f"{sibling}_project" in command or re.search(r"\bRUN\b|make train|shared\.compare|wandb", command)
-        if needed and not installed(sibling):
-            pytest.skip(f"the {sibling} sibling is not installed")
+    trains = re.search(r"\bRUN\b|make train|shared\.compare|wandb", command)
+    for sibling in ABSENT:
+        if f"{sibling}_project" in command or (trains and FOLDERS[sibling] not in DELETED):
+            pytest.skip(f"the {sibling} sibling is not there")
+    if command.count("RUN") > len(FOLDERS) - len(DELETED):
+        pytest.skip("a sibling was deleted")
     if expected := shown_output(block):
         is_error = expected.startswith("error: ")
         done = clone.run(command, status=2 if is_error else 0)
@@ -382,7 +390,10 @@ MESSAGES = messages_in_source()
 @pytest.mark.parametrize("message", quoted_messages())
 def test_a_message_of_the_tips_is_one_of_the_code(message):
     parts = [re.escape(part) for part in message.split("…") if part]
-    assert any(re.search(".*".join(parts), text) for text in MESSAGES), f"nothing in the code says: {message}"
+    found = any(re.search(".*".join(parts), text) for text in MESSAGES)
+    if DELETED and not found:
+        pytest.skip("it may be a message of the sibling that was deleted")
+    assert found, f"nothing in the code says: {message}"
 
 
 # The guide, and what reads it
@@ -394,6 +405,7 @@ def guide_sections() -> list[str]:
 
 
 @pytest.mark.parametrize("section", guide_sections())
+@pytest.mark.skipif(bool(DELETED), reason="the guide changes both siblings, and one was deleted")
 def test_a_section_of_the_guide_applies_and_a_test_trains_with_it(section, tmp_path):
     touched = apply_guide(section, copy_repository(tmp_path / "copy"))
     assert touched
