@@ -23,7 +23,7 @@ from shared.datasets.imagenet import read_synsets
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import PACKAGES, is_installed
-from shared.models import ZOO
+from shared.models import MODELS
 from shared.training.best import Best
 from shared.weights.file import save_weights
 from shared.weights.pretrained import apply_checkpoint_preprocessing, find_checkpoint
@@ -45,7 +45,7 @@ def save_with_timm(_, name, folder, classes, size=SIZE):
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
-    model = timm.create_model(ZOO[name].timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
+    model = timm.create_model(MODELS[name].published.timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.dtype == torch.float32 and tensor.ndim == 1:
@@ -99,7 +99,7 @@ def saved(with_torch, tmp_path_factory):
 
 
 @needs_timm
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_are_timms_and_weights_travel_both_ways(saved, sibling, name):
     folder, expected = saved(name)
     found, changed = sibling.call(logits_of, name, str(folder), 7)

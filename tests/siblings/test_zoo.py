@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from shared.models import HEADS, VITS, ZOO, family_of
+from shared.models import MODELS, VITS
 from tests.conftest import train
 
 SIZE, CHANNELS, CLASSES = 32, 3, 5
@@ -81,7 +81,7 @@ def one_step(sibling, name):
     """Counts, gradients and the loss before and after a step down the gradient."""
     from shared.weights.initial import draw_initial_weights
 
-    entry = ZOO[name]
+    entry = MODELS[name].published
     _, models, model = start(sibling, name, size=entry.image_size, classes=1000)
     found = {"count": models.parameter_count(model)}
     frozen, models, model = start(sibling, name, "model.freeze=backbone", "optimizer.name=adamw")
@@ -118,18 +118,18 @@ def optimizer_of(sibling, config, model):
     return optimizer
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_whole_and_learns(sibling, name):
     found = sibling.call(one_step, name)
-    assert found["count"] == ZOO[name].parameters
+    assert found["count"] == MODELS[name].published.parameters
     assert found["without"] == []
     assert found["gradients"] == found["trainable"]
     before, after = found["losses"]
     assert np.isfinite(before)
     assert after < before
-    assert found["learn while frozen"] == list(HEADS[family_of(name)])
+    assert found["learn while frozen"] == list(MODELS[name].head_tensors)
     # Neither decay nor BatchNorm's statistics move what is frozen; the first step of warm-up moves the head.
-    assert found["moved while frozen"] == list(HEADS[family_of(name)])
+    assert found["moved while frozen"] == list(MODELS[name].head_tensors)
 
 
 def single_pixel(sibling, size, stride, depthwise):
