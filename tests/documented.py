@@ -17,8 +17,7 @@ HEADING = re.compile(r"(#+) +(.*?) *")
 NEW_FILE = re.compile(r"`([\w./-]+\.\w+)`[^`]*\bnew file\b")
 PATCHED = re.compile(r"^\+\+\+ b/(\S+)", re.MULTILINE)
 CHANGED = re.compile(r"^[+-](?!\+\+ |-- )", re.MULTILINE)
-IGNORED = shutil.ignore_patterns(".git", ".venv*", "__pycache__", "*.egg-info", ".pytest_cache", ".ruff_cache", "runs",
-                                 "wandb", "build")
+CACHES = shutil.ignore_patterns(".*_cache", "__pycache__", "*.egg-info")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,13 @@ def read_fenced(lines: Iterator[tuple[int, str]], page: Path, opened: int, inden
 
 def copy_repository(folder: Path) -> Path:
     """A copy of the working tree in `folder`, which must not exist yet; environments, runs and caches stay behind."""
-    return Path(shutil.copytree(REPOSITORY, folder, ignore=IGNORED, symlinks=True))
+    folder.mkdir(parents=True)
+    for path in REPOSITORY.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+        elif path.name not in ("runs", "wandb", "build") and not path.name.startswith((".git", ".venv")):
+            shutil.copytree(path, folder / path.name, ignore=CACHES)
+    return folder
 
 
 def apply_guide(section: str, tree: Path, page: Path = GUIDE) -> dict[str, int]:

@@ -74,19 +74,16 @@ def test_the_map_names_what_there_is():
 
 # The blocks
 
-def is_output(block: Block) -> bool:
-    """Whether a text block shows what the command in the block before it prints."""
-    return block.language == "text" and output_of(block) is not None
-
-
-def output_of(block: Block) -> Block | None:
+def find_command_of(block: Block) -> Block | None:
+    """The bash block that a text block follows without a word in between, so that it is what the command prints."""
     before = [other for other in BLOCKS if other.page == block.page and other.line < block.line]
-    return before[-1] if before and before[-1].language == "bash" else None
+    follows = before and block.language == "text" and not block.lead and before[-1].sections == block.sections
+    return before[-1] if follows and before[-1].language == "bash" else None
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_block_is_of_a_kind_that_is_tested(block):
-    covered = (block.language in ("bash", "yaml", "dockerfile") or is_output(block)
+    covered = (block.language in ("bash", "yaml", "dockerfile") or find_command_of(block)
                or block.sections[-1] == "The map"
                or (block.page == GUIDE and (block.language == "diff" or block.new_file)))
     assert covered, f"{block} is {block.language or 'of no language'}, which no test reads"
@@ -132,7 +129,7 @@ def commands() -> list:
 
 def shown_output(block: Block) -> str:
     """The text block that follows a bash block, or an empty string."""
-    return next((other.text for other in BLOCKS if is_output(other) and output_of(other) == block), "")
+    return next((other.text for other in BLOCKS if find_command_of(other) == block), "")
 
 
 @pytest.mark.parametrize(("block", "command"), commands())
