@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from shared.config import build_config, list_keys, parse_config, read_yaml
 from tests.commands import ABSENT, DELETED, FOLDERS, KINDS, Clone, check_installation
 from tests.documented import GUIDE, PAGES, REPOSITORY, Block, collect_blocks
 
 README = REPOSITORY / "README.md"
+OWN = {"lightning": "lightning_project|torchrun|slurm_lightning",
+       "keras": "keras_project|multi_worker|slurm_keras|tpu_vm|measure_stock"}
 BLOCKS = [block for page in PAGES for block in collect_blocks(page)]
 
 
@@ -72,6 +75,23 @@ def test_the_map_names_what_there_is():
     assert {path.name for path in there - told} == set()
 
 
+def named_keys() -> list[str]:
+    """Keys and key=value words within the text of the pages, such as `train.epochs` and `train.epochs=5 seed=3`."""
+    sections = {key.partition(".")[0] for key in list_keys() if "." in key}
+    words = {word for page in PAGES for word in re.findall(r"(?<!`)`(\w+\.[a-z0-9_]+(?:=[^`]+)?)`", page.read_text())
+             if word.partition(".")[0] in sections and not word.endswith((".py", ".safetensors", ".yaml"))}
+    return sorted(words)
+
+
+@pytest.mark.parametrize("word", named_keys())
+def test_a_key_that_a_page_names_is_in_the_schema(word):
+    key, _, value = word.partition("=")
+    assert key in list_keys()
+    if value and not re.search(r"[A-Z…]|\.\.", value):  # nothing for the reader to fill in
+        model = "vit_tiny" if "gradient_checkpointing" in word else "resnet18"
+        parse_config([f"model.name={model}", *word.split()], "", "")
+
+
 # The blocks
 
 def find_command_of(block: Block) -> Block | None:
@@ -91,8 +111,6 @@ def test_every_block_is_of_a_kind_that_is_tested(block):
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
 def test_yaml_is_a_config(block, tmp_path, monkeypatch):
-    from shared.config import build_config, read_yaml
-
     monkeypatch.setenv("HOME", str(tmp_path))
     for folder in re.findall(r"^ +root: ~/(\S+)", block.text, re.MULTILINE):
         (tmp_path / folder).mkdir(parents=True)
@@ -117,14 +135,15 @@ def clone(tmp_path_factory):
 
 
 def commands() -> list:
-    """The commands of all bash blocks, without their comments."""
-    found = []
+    """The commands of all bash blocks, without their comments; one that is on several pages is there once."""
+    found = {}
     for block in BLOCKS:
-        if block.language == "bash":
-            lines = re.sub(r"\\\n *", "", block.text).splitlines()
-            typed = [re.sub(r"(^|\s+)# .*", "", line) for line in lines]
-            found += [pytest.param(block, command, id=f"{block}-{command}") for command in typed if command]
-    return found
+        lines = re.sub(r"\\\n *", "", block.text).splitlines() if block.language == "bash" else []
+        for line in lines:
+            command = re.sub(r"(^|\s+)# .*", "", line)
+            if command and (command not in found or shown_output(block)):
+                found[command] = pytest.param(block, command, id=f"{block}-{command}")
+    return list(found.values())
 
 
 def shown_output(block: Block) -> str:
@@ -132,16 +151,20 @@ def shown_output(block: Block) -> str:
     return next((other.text for other in BLOCKS if find_command_of(other) == block), "")
 
 
+def find_needed(command: str) -> set[str]:
+    """The siblings that a command runs or whose runs it reads. Where a folder was deleted, a single run has to do."""
+    needed = {sibling for sibling, names in OWN.items() if re.search(names, command)}
+    reads_runs = re.search(r"\bRUN\b|make train|shared\.compare|wandb", command)
+    both = command.count("RUN") > 1
+    return needed | {sibling for sibling in OWN if reads_runs and (both or FOLDERS[sibling] not in DELETED)}
+
+
 @pytest.mark.parametrize(("block", "command"), commands())
 def test_command_does_what_the_page_says(block, command, clone):
     kind = next((kind for kind in KINDS if re.fullmatch(kind.pattern, command)), None)
     assert kind, f"{block}: no kind of KINDS knows how to check: {command}"
-    trains = re.search(r"\bRUN\b|make train|shared\.compare|wandb", command)
-    for sibling in ABSENT:
-        if f"{sibling}_project" in command or (trains and FOLDERS[sibling] not in DELETED):
-            pytest.skip(f"the {sibling} sibling is not there")
-    if command.count("RUN") > len(FOLDERS) - len(DELETED):
-        pytest.skip("a sibling was deleted")
+    for sibling in find_needed(command) & set(ABSENT):
+        pytest.skip(f"the {sibling} sibling is not there")
     if expected := shown_output(block):
         is_error = expected.startswith("error: ")
         done = clone.run(command, status=2 if is_error else 0)

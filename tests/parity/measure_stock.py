@@ -86,7 +86,7 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.set_visible_devices([], "GPU")
 
-    print("| images, precision | class | processor time, this repository's / Keras' | wall clock, this repository's / Keras' |")
+    print("| images, precision | class | processor time, ratio | wall clock, ratio |")
     print("| --- | --- | ---: | ---: |")
     for size, precision in product(arguments.sizes, arguments.precisions):
         keras.backend.clear_session()
