@@ -57,6 +57,11 @@ def test_every_preset_is_in_the_tables():
     assert told == there
 
 
+def test_every_sabotage_is_on_the_page_of_proof():
+    told = set(re.findall(r"^\| `(\w+\.py)`", (REPOSITORY / "docs" / "proof.md").read_text(), re.MULTILINE))
+    assert told == {path.name for path in (REPOSITORY / "tests" / "parity" / "sabotage").glob("*.py")}
+
+
 def test_the_map_names_what_there_is():
     [block] = [block for block in BLOCKS if block.sections[-1] == "The map"]
     folders, named = [()], set()
