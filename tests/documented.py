@@ -122,7 +122,10 @@ def apply_patch(block: Block, tree: Path) -> None:
     """Apply a diff block. Raises `ValueError` where it does not fit."""
     # Without the ceiling, git takes a repository around `tree` for the one that is meant and applies nothing at all.
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)}
-    done = subprocess.run(["git", "apply", "--recount", "--whitespace=nowarn", "-"], cwd=tree, env=environment,
-                          input=block.text, capture_output=True, text=True, check=False)
+    # The page shows no line numbers. Not 1, which to git means that the hunk must stand at the beginning of the file.
+    text = re.sub(r"^@@$", "@@ -2 +2 @@", block.text, flags=re.MULTILINE)
+    # git wants context on both sides, unless it is told that there may be none.
+    done = subprocess.run(["git", "apply", "--recount", "--unidiff-zero", "--whitespace=nowarn", "-"], cwd=tree,
+                          env=environment, input=text, capture_output=True, text=True, check=False)
     if done.returncode or not PATCHED.search(block.text):
         raise ValueError(f"{block}: the patch does not apply: {done.stderr.strip() or 'it names no file'}")
