@@ -3,8 +3,10 @@
 import itertools
 import json
 import math
+import re
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,14 @@ from tqdm import tqdm
 
 from keras_project.models import neutral_weights
 from keras_project.multi_worker import in_any_worker
-from keras_project.optim import update_rule
+from keras_project.training_rules import unwrap_loss_scale
 from shared.best import DIRECTIONS, Best
 from shared.config import Config
 from shared.errors import UserError
 from shared.models import head_module
 from shared.recorder import Recorder
 from shared.runs import refuse_checkpoint, write_checkpoint
-from shared.schedule import is_frozen
+from shared.schedule import average_decays, is_frozen
 from shared.weights import Weights, read, read_metadata, refuse_misfit, save, write_tensors
 
 # Keras' names of the metrics and ours. Validation's loss has smoothed targets, its cross-entropy has not.
@@ -35,7 +37,7 @@ EPOCH_METRICS = {"train/loss": "loss", "train/accuracy": "accuracy", "val/loss":
 METRIC = "metric "  # leads the names of the metrics' variables in a checkpoint
 
 
-held = keras.ops.convert_to_numpy  # also where a variable is spread over devices, on which int() and float() fail
+to_numpy = keras.ops.convert_to_numpy  # also where a variable is spread over devices, on which int() and float() fail
 
 
 class Record(Callback):
@@ -46,7 +48,7 @@ class Record(Callback):
         self.recorder = recorder
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.step = int(held(self.model.optimizer.iterations))
+        self.step = int(to_numpy(self.model.optimizer.iterations))
         self.losses: list[float] = []  # of the parts of the batch in progress
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -54,10 +56,10 @@ class Record(Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.losses.append(float(logs["last_loss"]))
-        step = int(held(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
+        step = int(to_numpy(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
         if step != self.step:  # that was the batch's last part
-            norm = float(held(update_rule(self.model.optimizer).gradient_norm))
-            self.recorder.step_ends(step, float(np.mean(self.losses)), norm)
+            norm = getattr(unwrap_loss_scale(self.model.optimizer), "gradient_norm", 0.0)  # an optimizer may have none
+            self.recorder.step_ends(step, float(np.mean(self.losses)), float(to_numpy(norm)))
             self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -68,20 +70,69 @@ class Record(Callback):
 
 
 class Average(Callback):
-    """Puts the average of all weights, `train.ema_decay`, which the optimizer keeps, in their place during validation.
+    """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation.
+
+    After each step, average += (1 - decay) (weight - average). Keras' own `use_ema` leaves BatchNorm's statistics out,
+    counts each part of an accumulated batch as a step, and starts frozen weights at 0
+    (keras/src/optimizers/base_optimizer.py).
     """
 
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        update_rule(self.model.optimizer).swap_averages()
+    def __init__(self, config: Config, steps: int):
+        super().__init__()
+        self.shares = 1 - average_decays(config, steps)
+        self.averaged: list[keras.Variable] = []
 
-    def on_test_end(self, logs: dict | None = None) -> None:
-        update_rule(self.model.optimizer).swap_averages()
+    def set_model(self, model: keras.Model) -> None:
+        """Start the averages at the model's weights. `fit` calls this, and `resume` before it loads a checkpoint."""
+        super().set_model(model)
+        if self.averaged:
+            return
+        self.averaged = [one for one in model.variables if keras.backend.is_float_dtype(one.dtype)]
+        with model.distribute_strategy.scope():
+            self.averages = [keras.Variable(to_numpy(one), dtype=one.dtype, trainable=False) for one in self.averaged]
+        self.move = tf.function(self.move_averages)
+
+    def variables(self) -> dict[str, keras.Variable]:
+        """The averages by the names that they have in a checkpoint."""
+        return {f"optimizer/{variable.path.replace('/', '_')}_average": average
+                for variable, average in zip(self.averaged, self.averages, strict=True)}
+
+    def move_averages(self, share: tf.Tensor) -> None:
+        strategy = self.model.distribute_strategy
+
+        def move(average: tf.Variable, weight: tf.Variable, share: tf.Tensor) -> None:
+            average.assign_add(tf.cast(share, average.dtype) * (weight - average))
+        for variable, average in zip(self.averaged, self.averages, strict=True):
+            strategy.extended.update(average.value, move, args=(variable.value, share), group=False)
+
+    def swap(self) -> None:
+        """Exchange the values of weights and averages."""
+        for variable, average in zip(self.averaged, self.averages, strict=True):
+            value = to_numpy(variable)
+            variable.assign(to_numpy(average))
+            average.assign(value)
 
     def weights(self) -> Weights:
-        update_rule(self.model.optimizer).swap_averages()
+        self.swap()
         weights = neutral_weights(self.model)
-        update_rule(self.model.optimizer).swap_averages()
+        self.swap()
         return weights
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.step = int(to_numpy(self.model.optimizer.iterations))
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = int(to_numpy(self.model.optimizer.iterations))
+        if step != self.step:  # that was the batch's last part
+            with self.model.distribute_strategy.scope():
+                self.move(tf.constant(self.shares[step - 1]))
+        self.step = step
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self.swap()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        self.swap()
 
 
 class SaveBest(Callback):
@@ -138,14 +189,14 @@ class SaveLast(Callback):
     Keras' own formats either leave the optimizer out or hold Python code; this one holds nothing but tensors and JSON.
     """
 
-    def __init__(self, recorder: Recorder, keepers: list[Callback]):
+    def __init__(self, recorder: Recorder, keepers: list[Callback], average: Average | None):
         super().__init__()
-        self.recorder, self.keepers = recorder, keepers
+        self.recorder, self.keepers, self.average = recorder, keepers, average
         self.file = recorder.run.checkpoints / "last.safetensors"
         self.counts: list[np.ndarray] = []  # of the metrics of the epoch that a checkpoint interrupted
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.step = int(held(self.model.optimizer.iterations))
+        self.step = int(to_numpy(self.model.optimizer.iterations))
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self.counts:  # `fit` has just reset them
@@ -155,20 +206,24 @@ class SaveLast(Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         agree_to_stop(self.model, self.recorder)
-        step = int(held(self.model.optimizer.iterations))
+        step = int(to_numpy(self.model.optimizer.iterations))
         if step != self.step and self.recorder.checkpoint_due(step):
             self.save(step)
         self.step = step
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         agree_to_stop(self.model, self.recorder)
-        self.save(int(held(self.model.optimizer.iterations)))
+        self.save(int(to_numpy(self.model.optimizer.iterations)))
+
+    def variables(self, model: keras.Model) -> dict[str, keras.Variable]:
+        """All variables that a checkpoint holds, by name."""
+        return variables_of(model) | (self.average.variables() if self.average else {})
 
     def save(self, step: int) -> None:
         state = {"step": step, "clock": self.recorder.state(),
                  "keepers": [keeper.state_dict() for keeper in self.keepers]}
         counted = {f"{METRIC}{i}": variable for i, variable in enumerate(self.model.metrics_variables)}
-        tensors = {name: held(variable) for name, variable in (variables_of(self.model) | counted).items()}
+        tensors = {name: to_numpy(variable) for name, variable in (self.variables(self.model) | counted).items()}
         if self.recorder.run.leader:
             write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
         if self.recorder.stop.signal is not None:
@@ -183,16 +238,23 @@ def agree_to_stop(model: keras.Model, recorder: Recorder) -> None:
 
 
 def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
-    """All variables of model and optimizer by path.
+    """All variables of model and optimizer by path, in which the optimizer is called "optimizer".
 
-    Left out are sums of gradients, which are 0 between two steps. Keras counts the generators of a process; here they
-    are counted in a model.
+    Left out are sums of gradients, which are 0 between two steps. Where Keras counts in a process what has no name of
+    its own (generators, the optimizers made so far, a scalar of Nadam), it is counted within this model instead.
     """
-    kept = [variable for variable in [*model.variables, *model.optimizer.variables]
-            if "gradient_accumulator" not in variable.name]
-    number = itertools.count()
-    return {f"generator {next(number)}" if variable.name == "seed_generator_state" else variable.path: variable
-            for variable in kept}
+    optimizer, numbers, found = unwrap_loss_scale(model.optimizer), defaultdict(itertools.count), {}
+    for variable in [*model.variables, *model.optimizer.variables]:
+        if "gradient_accumulator" in variable.name:
+            continue
+        if variable.name == "seed_generator_state":
+            name = f"generator {next(numbers['generator'])}"
+        elif re.fullmatch(r"variable(_\d+)?", variable.name):
+            name = f"variable {next(numbers['variable'])}"
+        else:
+            name = re.sub(f"^{re.escape(optimizer.name)}/", "optimizer/", variable.path)
+        found[name] = variable
+    return found
 
 
 def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
@@ -202,11 +264,13 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         UserError: where the checkpoint is damaged or of another model.
     """
     last = next(callback for callback in callbacks if isinstance(callback, SaveLast))
+    if last.average:
+        last.average.set_model(model)
     if checkpoint is None:
         if last.recorder.run.resumed:
             last.recorder.rewind(0)
         return 0
-    variables = variables_of(model)
+    variables = last.variables(model)
     try:
         tensors, state = read(checkpoint), json.loads(read_metadata(checkpoint).get("state", "null"))
         # Metrics have no variables before the first batch, and no paths of their own; they are kept by place.
@@ -217,8 +281,9 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         raise refuse_checkpoint(checkpoint, str(error)) from None
     for name, variable in variables.items():
         variable.assign(tensors[name])
-    rule = update_rule(model.optimizer)
-    rule._iterations.assign(step * (rule.gradient_accumulation_steps or 1))  # of parts, which may be others now
+    optimizer = unwrap_loss_scale(model.optimizer)
+    # Keras counts the parts of batches here, and the resumed run may split a batch into another number of them.
+    optimizer._iterations.assign(step * (optimizer.gradient_accumulation_steps or 1))
     for keeper, counts in zip(last.keepers, kept, strict=True):
         keeper.load_state_dict(counts)
     last.recorder.rewind(step, clock)
@@ -308,7 +373,7 @@ class Freeze(Callback):
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
-    average = Average() if train.ema_decay else None
+    average = Average(config, recorder.steps) if train.ema_decay else None
     best = SaveBest(config, recorder, classes, average)
     callbacks, keepers = [*([average] if average else []), Record(recorder), best], [best]
     if train.early_stopping_patience:
@@ -323,7 +388,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if debug.profile:
         callbacks.append(Profile(recorder))
     # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(SaveLast(recorder, keepers))
+    callbacks.append(SaveLast(recorder, keepers, average))
     return callbacks
 
 

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
-from keras_project.optim import LossScale, build_optimizer, update_rule
+from keras_project.optim import build_optimizer, refuse_lost_settings
+from keras_project.training_rules import LossScale
 from shared.config import Config
 from shared.errors import UserError
-from shared.schedule import average_decays
 
 
 class LastLoss(keras.metrics.Metric):
@@ -30,7 +30,8 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1.
 
     Raises:
-        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch.
+        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch, or where the optimizer
+            would leave out what the config asks for.
     """
     if steps * config.train.accumulate % config.hardware.steps_per_execution:  # Keras would run into the next epoch
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
@@ -42,6 +43,7 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
         # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
         keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True)]
     optimizer = build_optimizer(config, steps)
+    refuse_lost_settings(config, optimizer)
     if model.dtype_policy.name == "mixed_float16":
         optimizer = LossScale(optimizer, name="loss_scale")
     model.compile(optimizer=optimizer, loss=loss, metrics=[LastLoss(loss)],
@@ -49,5 +51,3 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
                   steps_per_execution=config.hardware.steps_per_execution)
     # For all variables, before some of them are frozen, and before a checkpoint fills them.
     model.optimizer.build(model.trainable_variables)
-    if config.train.ema_decay:
-        update_rule(model.optimizer).average(model.variables, 1 - average_decays(config, steps))

@@ -97,7 +97,8 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    name: str = key("sgd", "update rule, PyTorch's formula in both siblings", choices=("sgd", "adam", "adamw"))
+    name: str = key("sgd", "update rule, PyTorch's formula in both siblings",
+                    choices=("sgd", "adam", "adamw", "lion", "muon"))
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
     backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
                                     high=100.0)
