@@ -38,7 +38,8 @@ def momentum_arguments(config: Config) -> dict[str, Any]:
 
 
 def lion_arguments(config: Config) -> dict[str, Any]:
-    return {"beta_1": config.optimizer.beta1, "beta_2": config.optimizer.beta2}
+    # Python's numbers would become float32 in Keras' class, also where weights are float64.
+    return {"beta_1": np.float64(config.optimizer.beta1), "beta_2": np.float64(config.optimizer.beta2)}
 
 
 def muon_arguments(config: Config) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -33,6 +34,8 @@ class TrainingRules:
     def __init__(self, *arguments: Any, max_norm: float = 0.0, head: str = "", backbone_factor: float = 1.0,
                  backbone_start: int = 0, decay_norm_and_bias: bool = False, **options: Any):
         super().__init__(*arguments, **options)
+        if self.weight_decay is not None:  # TensorFlow makes float32 of a Python number, also where weights are float64
+            self.weight_decay = np.float64(self.weight_decay)
         self.max_norm, self.head, self.decay_norm_and_bias = max_norm, head, decay_norm_and_bias
         self.backbone_factor, self.backbone_start = backbone_factor, backbone_start
         self.rate_factor, self.first_step = 1.0, 0  # of the layer that is updated just now

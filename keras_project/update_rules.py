@@ -28,7 +28,7 @@ class TorchOptimizer(keras.optimizers.Optimizer):
         pass  # `update_step` does
 
     def decay_of(self, variable: keras.Variable) -> float:
-        return self.weight_decay if self.weight_decay and self._use_weight_decay(variable) else 0.0
+        return float(self.weight_decay) if self.weight_decay and self._use_weight_decay(variable) else 0.0
 
 
 @keras.saving.register_keras_serializable("keras_project")

@@ -15,7 +15,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
 
     from lightning_project.data import DataModule
     from lightning_project.models import build_model
-    from lightning_project.optim import build_optimizer, decayed
+    from lightning_project.optim import build_optimizer, find_decayed
     from lightning_project.runtime import build_runtime
     from shared import datasets
 
@@ -26,7 +26,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     device = "cuda" if runtime.accelerator == "gpu" else "cpu"
     images, target = batch["image"].to(device), batch["target"].to(device)
     model = runtime.prepare(build_model(config, data)).to(device)
-    optimizer = build_optimizer(config, model, decayed(config, model))
+    optimizer = build_optimizer(config, model, find_decayed(config, model))
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
 
     def step() -> None:

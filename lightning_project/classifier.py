@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_project.optim import build_optimizer, build_schedule, decayed
+from lightning_project.optim import build_optimizer, build_schedule, find_decayed, refuse_lost_settings
 from shared.config import Config
 
 Batch = dict[str, torch.Tensor]
@@ -36,7 +36,7 @@ class Classifier(L.LightningModule):
     def __init__(self, config: Config, model: nn.Module, classes: int, steps: int):
         super().__init__()
         self.config, self.model, self.steps = config, model, steps
-        self.decaying = decayed(config, model)
+        self.decayed = find_decayed(config, model)
         self.counts: Batch = {}
         # "micro" is top-1 over all images; torchmetrics' default is the mean of the classes' accuracies.
         self.metrics = nn.ModuleDict({f"{split}_metrics": nn.ModuleDict({
@@ -90,6 +90,7 @@ class Classifier(L.LightningModule):
                 "label": batch["target"].argmax(dim=1)}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = build_optimizer(self.config, self.model, self.decaying)
+        optimizer = build_optimizer(self.config, self.model, self.decayed)
+        refuse_lost_settings(self.config, optimizer)
         schedule = build_schedule(self.config, optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

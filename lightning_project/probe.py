@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from lightning_project.classifier import Classifier
 from lightning_project.data import DataModule
 from lightning_project.models import build_model, load_weights, neutral_shapes, neutral_weights
-from lightning_project.optim import build_optimizer, build_schedule, decayed
+from lightning_project.optim import build_optimizer, build_schedule, find_decayed
 from lightning_project.runtime import build_runtime
 from lightning_project.train import train
 from shared.config import Config
@@ -77,7 +77,7 @@ def record_rates(config: Config) -> Arrays:
     data = load(config)
     steps = steps_per_epoch(config, len(data.train))
     model = build_model(config, data)
-    optimizer = build_optimizer(config, model, decayed(config, model))
+    optimizer = build_optimizer(config, model, find_decayed(config, model))
     schedule = build_schedule(config, optimizer, steps)
     rates = []
     for _ in range(config.train.epochs * steps):
