@@ -1,12 +1,11 @@
 """What happens around training: records, checkpoints, early stopping, progress."""
 
-import itertools
 import json
 import math
 import re
 import signal
 import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,20 +239,18 @@ def agree_to_stop(model: keras.Model, recorder: Recorder) -> None:
 def variables_of(model: keras.Model) -> dict[str, keras.Variable]:
     """All variables of model and optimizer by path, in which the optimizer is called "optimizer".
 
-    Left out are sums of gradients, which are 0 between two steps. Where Keras counts in a process what has no name of
-    its own (generators, the optimizers made so far, a scalar of Nadam), it is counted within this model instead.
+    Left out are sums of gradients, which are 0 between two steps. What Keras numbers within a process (generators,
+    optimizers, variables without a name) is numbered within the model instead, and so are variables of one path.
     """
-    optimizer, numbers, found = unwrap_loss_scale(model.optimizer), defaultdict(itertools.count), {}
+    optimizer, seen, found = re.escape(unwrap_loss_scale(model.optimizer).name), Counter(), {}
     for variable in [*model.variables, *model.optimizer.variables]:
         if "gradient_accumulator" in variable.name:
             continue
-        if variable.name == "seed_generator_state":
-            name = f"generator {next(numbers['generator'])}"
-        elif re.fullmatch(r"variable(_\d+)?", variable.name):
-            name = f"variable {next(numbers['variable'])}"
-        else:
-            name = re.sub(f"^{re.escape(optimizer.name)}/", "optimizer/", variable.path)
-        found[name] = variable
+        name = "generator" if variable.name == "seed_generator_state" else re.sub(
+            r"^variable(_\d+)?$", "variable", re.sub(f"^{optimizer}/", "optimizer/", variable.path))
+        number = seen[name]
+        seen[name] += 1
+        found[f"{name} {number}" if number or name == "generator" else name] = variable
     return found
 
 
