@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_project.log_names import LAST_LOSS, PLAIN_LOSS
 from keras_project.optim import build_optimizer, refuse_lost_settings
 from keras_project.training_rules import LossScale
 from shared.config import Config
@@ -12,7 +13,7 @@ from shared.errors import UserError
 class LastLoss(keras.metrics.Metric):
     """The loss of the last batch alone, which `fit` reports only as a running mean."""
 
-    def __init__(self, loss: keras.losses.Loss, name: str = "last_loss", **kwargs):
+    def __init__(self, loss: keras.losses.Loss, name: str = LAST_LOSS, **kwargs):
         super().__init__(name=name, **kwargs)
         self.loss = loss
         self.value = self.add_variable((), "zeros", name="value")
@@ -41,7 +42,7 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     weighted = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
-        keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True)]
+        keras.metrics.CategoricalCrossentropy(name=PLAIN_LOSS, from_logits=True)]
     optimizer = build_optimizer(config, steps)
     refuse_lost_settings(config, optimizer)
     if model.dtype_policy.name == "mixed_float16":

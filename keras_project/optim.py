@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_project.models import find_entry
 from keras_project.training_rules import TrainingRules, unwrap_loss_scale, with_training_rules
 from keras_project.update_rules import SGD, Adam, AdamW, Muon
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import FIRST_KERNELS, family_of, head_module
-from shared.schedule import learning_rates
+from shared.training.schedule import tabulate_rates
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -43,9 +43,9 @@ def lion_arguments(config: Config) -> dict[str, Any]:
 
 
 def muon_arguments(config: Config) -> dict[str, Any]:
-    first_layer = FIRST_KERNELS[family_of(config.model.name)].rpartition(".")[0]
+    entry = find_entry(config.model.name)
     return adam_arguments(config) | momentum_arguments(config) | {
-        "exclude_layers": (first_layer, head_module(config.model.name))}
+        "exclude_layers": (entry.first_kernel.rpartition(".")[0], entry.head)}
 
 
 # `optimizer.name`: a class, and a function of the config that gives the arguments that are this class's own.
@@ -68,13 +68,13 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     settings, parts = config.optimizer, config.train.accumulate
     kind, arguments = OPTIMIZERS[settings.name]
     # Keras asks for the learning rate of each part of a batch, and updates at the last.
-    rates = TableSchedule(np.repeat(learning_rates(config, steps), parts))
+    rates = TableSchedule(np.repeat(tabulate_rates(config, steps), parts))
     try:
         return with_training_rules(kind)(
             # The name leads the paths of its variables; Keras' own default counts the optimizers made so far.
             name="optimizer", learning_rate=rates, weight_decay=settings.weight_decay,
             gradient_accumulation_steps=parts if parts > 1 else None, max_norm=config.train.grad_clip,
-            head=head_module(config.model.name), backbone_factor=settings.backbone_lr_factor,
+            head=find_entry(config.model.name).head, backbone_factor=settings.backbone_lr_factor,
             backbone_start=config.train.unfreeze_epoch * steps, decay_norm_and_bias=settings.decay_norm_and_bias,
             **arguments(config))
     except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from shared.weights import decays
+from shared.training.decay import decays
 
 
 class TrainingRules:
@@ -28,7 +28,7 @@ class TrainingRules:
         backbone_factor: the share of the rate at which all other layers learn and, where decay is decoupled, decay.
         backbone_start: the step at which these begin to learn, from which a rule counts their steps, as PyTorch counts
             each parameter's own.
-        decay_norm_and_bias: whether variables decay that are no kernels; see `shared.weights.decays`.
+        decay_norm_and_bias: whether variables decay that are no kernels; see `shared.training.decay`.
     """
 
     def __init__(self, *arguments: Any, max_norm: float = 0.0, head: str = "", backbone_factor: float = 1.0,

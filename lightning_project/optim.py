@@ -6,12 +6,12 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_project.models import find_entry
 from lightning_project.update_rules import Lion, Muon
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import FIRST_KERNELS, family_of, head_module
-from shared.schedule import learning_rate_factors
-from shared.weights import decays
+from shared.training.decay import decays
+from shared.training.schedule import tabulate_rate_factors
 
 
 def adam_arguments(config: Config) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def lion_arguments(config: Config) -> dict[str, Any]:
 
 
 def muon_arguments(config: Config) -> dict[str, Any]:
-    first_layer = FIRST_KERNELS[family_of(config.model.name)].rpartition(".")[0]
+    entry = find_entry(config.model.name)
     return adam_arguments(config) | momentum_arguments(config) | {
-        "exclude_layers": (first_layer, head_module(config.model.name))}
+        "exclude_layers": (entry.first_kernel.rpartition(".")[0], entry.head)}
 
 
 # `optimizer.name`: a class, and a function of the config that gives the arguments that are this class's own.
@@ -58,7 +58,7 @@ def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Opti
     Raises:
         UserError: where the class does not take what the config asks for.
     """
-    settings, head = config.optimizer, head_module(config.model.name)
+    settings, head = config.optimizer, find_entry(config.model.name).head
     head_decayed, head_plain, backbone_decayed, backbone_plain = {}, {}, {}, {}  # parameters by name
     for name, parameter in model.named_parameters():
         if name.startswith(f"{head}."):
@@ -106,5 +106,5 @@ def refuse_lost_settings(config: Config, optimizer: Optimizer) -> None:
 
 def build_schedule(config: Config, optimizer: Optimizer, steps: int) -> LambdaLR:
     """The shared table of learning rates; PyTorch asks for one step beyond the last, which nothing uses."""
-    factors = learning_rate_factors(config, steps)
+    factors = tabulate_rate_factors(config, steps)
     return LambdaLR(optimizer, lambda step: float(factors[min(step, len(factors) - 1)]))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_project import update_rules
-from keras_project.callbacks import ResumableEarlyStopping
+from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.models.layers import BatchNorm, convolution
 from keras_project.optim import TableSchedule
 from keras_project.training_rules import with_training_rules
