@@ -112,7 +112,7 @@ def optimizer_of(sibling, config, model):
 
     optim = importlib.import_module(f"{sibling}_project.optim")
     if sibling == "lightning":
-        return optim.build_optimizer(config, model, optim.decayed(config, model))
+        return optim.build_optimizer(config, model, optim.find_decayed(config, model))
     optimizer = optim.build_optimizer(config, 10)
     optimizer.build(model.trainable_variables)
     return optimizer
