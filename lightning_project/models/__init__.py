@@ -10,7 +10,7 @@ from shared.models import family_of
 from shared.weights import Shapes, Weights
 
 # By the first part of `model.name`.
-MODELS = {"resnet": resnet.resnet, "efficientnet": efficientnet.efficientnet, "vit": vit.vit}
+MODELS = {"resnet": resnet.build_resnet, "efficientnet": efficientnet.build_efficientnet, "vit": vit.build_vit}
 
 
 def build_model(config: Config, data: Data) -> nn.Module:

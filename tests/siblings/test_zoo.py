@@ -63,18 +63,18 @@ def loss_and_gradients(sibling, model, images, labels, frozen=None, optimizer=No
                              for name, parameter in model.named_parameters()}
     import tensorflow as tf
 
-    from keras_project.models import neutral_state, to_neutral
+    from keras_project.models.neutral import neutral_state
     if frozen:
         freeze(sibling, frozen, model)
     with tf.GradientTape() as tape:
         logits = model(images.transpose(0, 2, 3, 1), training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-    state = {name: variable for name, variable in neutral_state(model).items() if variable.trainable}
-    gradients = tape.gradient(loss, [variable.value for variable in state.values()])
+    state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
+    gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
     if optimizer:
-        optimizer.apply(gradients, list(state.values()))
-    return float(loss), {name: None if gradient is None else to_neutral(gradient.numpy())
-                         for name, gradient in zip(state, gradients, strict=True)}
+        optimizer.apply(gradients, [tensor.variable for tensor in state.values()])
+    return float(loss), {name: None if gradient is None else tensor.to_neutral(gradient.numpy())
+                         for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
 
 
 def one_step(sibling, name):
@@ -154,18 +154,20 @@ def single_pixel(sibling, size, stride, depthwise):
     import keras
     import tensorflow as tf
 
-    from keras_project.models import from_neutral, to_neutral
-    from keras_project.models.layers import DepthwiseConv, convolution
+    from keras_project.models.layers import convolution, depthwise_convolution
+    from keras_project.models.neutral import neutral_state
 
     def gradient(policy):
         keras.config.set_dtype_policy(policy)
         inputs = keras.Input((1, 1, 256))
-        outputs = DepthwiseConv(size, stride)(inputs) if depthwise else convolution(inputs, 32, size, stride, "conv")
+        outputs = depthwise_convolution(inputs, size, stride, "conv") if depthwise \
+            else convolution(inputs, 32, size, stride, "conv")
         model = keras.Model(inputs, outputs)
-        model.layers[-1].kernel.assign(from_neutral(kernel))
+        weight = neutral_state(model)["conv.weight"]
+        weight.assign(kernel)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(tf.cast(model(images.transpose(0, 2, 3, 1)), tf.float32)))
-        return to_neutral(tape.gradient(loss, model.layers[-1].kernel.value).numpy())
+        return weight.to_neutral(tape.gradient(loss, weight.variable.value).numpy())
     return [gradient(policy) for policy in ("mixed_bfloat16", "float32")]
 
 
@@ -181,8 +183,8 @@ def drops(sibling, rate):
     if sibling == "lightning":
         import torch
 
-        from lightning_project.models.layers import StochasticDepth
-        layer, ones = StochasticDepth(rate), torch.ones(1000, 2, 2)
+        from lightning_project.models.resnet import StochasticDepth
+        layer, ones = StochasticDepth(rate, "row"), torch.ones(1000, 2, 2)
         return layer.train()(ones).numpy(), layer.eval()(ones).numpy()
     from keras_project.models.layers import StochasticDepth
     layer, ones = StochasticDepth(rate), np.ones((1000, 2, 2), np.float32)
