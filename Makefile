@@ -78,7 +78,7 @@ bench: $(READY)  ## measure what data and callbacks cost beside the bare trainin
 	@$(LIGHTNING) -m shared.bench $(ARGS)
 
 bench-models: $(READY)  ## measure memory and speed of a training step of every model
-	@$(LIGHTNING) -m shared.bench_models $(ARGS)
+	@$(LIGHTNING) -m shared.bench.models $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .pytest_cache .ruff_cache *.egg-info

@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_project.models.layers import BatchNorm, StochasticDepth, convolution, depthwise_convolution, with_head
 from shared.config import ModelConfig
-from shared.models import Stage, depth_rates, efficientnet_shape
+from shared.models import Stage, scale_efficientnet, spread_depth_rates
 
 
 def normalise_and_activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -75,8 +75,8 @@ def build_stage(x: keras.KerasTensor, stage: Stage, rates: Iterator[float], name
 
 def build_efficientnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
     """Images (n, S, S, C) to logits (n, K)."""
-    width, stages, last = efficientnet_shape(settings.name)
-    rates = iter(depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
+    width, stages, last = scale_efficientnet(settings.name)
+    rates = iter(spread_depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
     inputs = keras.Input((image_size, image_size, channels), name="images")
     x = convolution(inputs, width, 3, 2, "conv_stem")
     x = normalise_and_activate(x, "bn1")

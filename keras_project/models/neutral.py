@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers
 
 from shared.errors import UserError
+from shared.weights.file import Shapes, Weights
 
 # Layouts, Keras' on the left; S are the axes of the image.
 SAME = "same"
@@ -118,3 +119,20 @@ def neutral_name(layer: layers.Layer, variable: str) -> tuple[str, str]:
         if kind in NAMES:
             return NAMES[kind].get(variable, (variable, SAME))
     return variable, SAME
+
+
+def neutral_shapes(model: keras.Model) -> Shapes:
+    return {name: tensor.shape for name, tensor in neutral_state(model).items()}
+
+
+def neutral_weights(model: keras.Model) -> Weights:
+    """Copies of the model's weights as NumPy arrays."""
+    return {name: tensor.read() for name, tensor in neutral_state(model).items()}
+
+
+def load_weights(model: keras.Model, weights: Weights) -> None:
+    """Copy neutral weights into the model, whose names and shapes must be the same."""
+    state = neutral_state(model)
+    assert state.keys() == weights.keys()
+    for name, tensor in state.items():
+        tensor.assign(weights[name])

@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_project.models.layers import BatchNorm, StochasticDepth, convolution, with_head
 from shared.config import ModelConfig
-from shared.models import RESNETS, depth_rates, stem_of
+from shared.models import RESNETS, choose_stem, spread_depth_rates
 
 
 def projection(x: keras.KerasTensor, channels_out: int, stride: int, name: str) -> keras.KerasTensor:
@@ -64,8 +64,8 @@ def build_resnet(settings: ModelConfig, channels: int, classes: int, image_size:
     """Images (n, S, S, C) to logits (n, K)."""
     counts, has_bottlenecks = RESNETS[settings.name]
     block = bottleneck if has_bottlenecks else basic_block
-    rates = iter(depth_rates(settings.stochastic_depth, sum(counts)))
-    stem = stem_of(settings, image_size)
+    rates = iter(spread_depth_rates(settings.stochastic_depth, sum(counts)))
+    stem = choose_stem(settings.stem, image_size)
     inputs = keras.Input((image_size, image_size, channels), name="images")
     # The small stem is as in section 4.2 of the paper, for CIFAR.
     x = convolution(inputs, 64, 3, 1, "conv1") if stem == "small" else convolution(inputs, 64, 7, 2, "conv1")

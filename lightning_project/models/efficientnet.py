@@ -14,7 +14,7 @@ from torchvision.ops import StochasticDepth
 
 from lightning_project.models.layers import Conv2d
 from shared.config import ModelConfig
-from shared.models import Stage, depth_rates, efficientnet_shape
+from shared.models import Stage, scale_efficientnet, spread_depth_rates
 
 
 class SqueezeExcite(nn.Module):
@@ -98,8 +98,8 @@ class EfficientNet(nn.Module):
 
     def __init__(self, settings: ModelConfig, channels: int, classes: int):
         super().__init__()
-        width, stages, last = efficientnet_shape(settings.name)
-        rates = iter(depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
+        width, stages, last = scale_efficientnet(settings.name)
+        rates = iter(spread_depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
         self.conv_stem = Conv2d(channels, width, 3, 2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.blocks = nn.Sequential()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from shared.errors import UserError
-from shared.weights import Shapes, Weights
+from shared.weights.file import Shapes, Weights
 
 
 def neutral_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from torchvision.ops import StochasticDepth
 
 from lightning_project.models.layers import Conv2d
 from shared.config import ModelConfig
-from shared.models import RESNETS, depth_rates, stem_of
+from shared.models import RESNETS, choose_stem, spread_depth_rates
 
 
 def projection(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
         super().__init__()
         counts, bottleneck = RESNETS[settings.name]
         block = Bottleneck if bottleneck else BasicBlock
-        rates = iter(depth_rates(settings.stochastic_depth, sum(counts)))
+        rates = iter(spread_depth_rates(settings.stochastic_depth, sum(counts)))
         if stem == "small":  # as in section 4.2 of the paper, for CIFAR
             self.conv1 = Conv2d(channels, 64, 3, padding=1, bias=False)
         else:
@@ -111,4 +111,4 @@ class ResNet(nn.Module):
 
 
 def build_resnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> ResNet:
-    return ResNet(settings, channels, classes, stem_of(settings, image_size))
+    return ResNet(settings, channels, classes, choose_stem(settings.stem, image_size))

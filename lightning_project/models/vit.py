@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 from shared.config import ModelConfig
-from shared.models import VITS, depth_rates, patch_of
+from shared.models import VITS, choose_patch, spread_depth_rates
 
 EPS = 1e-6
 
@@ -78,13 +78,13 @@ class VisionTransformer(nn.Module):
     def __init__(self, settings: ModelConfig, channels: int, classes: int, image_size: int):
         super().__init__()
         width, depth, heads = VITS[settings.name]
-        patch = patch_of(settings, image_size)
+        patch = choose_patch(settings.patch_size, image_size)
         self.recompute = settings.gradient_checkpointing
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (image_size // patch) ** 2, width))
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.blocks = nn.Sequential(*(Block(width, heads, drop)
-                                      for drop in depth_rates(settings.stochastic_depth, depth)))
+                                      for drop in spread_depth_rates(settings.stochastic_depth, depth)))
         self.norm = nn.LayerNorm(width, EPS)
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(width, classes)
