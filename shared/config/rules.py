@@ -30,7 +30,7 @@ def validate_values(config: Config) -> None:
     for dotted, item in list_keys().items():
         value, facts = get_value(config, dotted), item.metadata
         for word in value if isinstance(value, list) else [value]:
-            known = word in facts["choices"] or (str(word).startswith(facts["prefixes"]) and word not in facts["prefixes"])
+            known = word in facts["choices"] or str(word).startswith(facts["prefixes"]) and word not in facts["prefixes"]
             if facts["choices"] and not known:
                 choices = (*facts["choices"], *(f"{prefix}NAME" for prefix in facts["prefixes"]))
                 raise UserError(f"{dotted}='{word}' is not one of {', '.join(filter(None, choices))}; "

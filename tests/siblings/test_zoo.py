@@ -19,8 +19,9 @@ def start(sibling, name, *words, size=SIZE, classes=CLASSES, channels=CHANNELS):
 
     from shared.config import parse_config
 
-    config = parse_config([f"model.name={name}", "model.patch_size=16", "model.stem=large", "hardware.threads=1",
-                    "hardware.precision=fp32", *words], "test", "")
+    usual = {"patch_size": "model.patch_size=16", "stem": "model.stem=large"}
+    config = parse_config([f"model.name={name}", "hardware.threads=1", "hardware.precision=fp32",
+                           *(usual[key] for key in MODELS[name].settings if key in usual), *words], "test", "")
     importlib.import_module(f"{sibling}_project.runtime").build_runtime(config)
     models = importlib.import_module(f"{sibling}_project.models")
     data = SimpleNamespace(channels=channels, classes=tuple(map(str, range(classes))), image_size=size)
@@ -112,7 +113,7 @@ def optimizer_of(sibling, config, model):
 
     optim = importlib.import_module(f"{sibling}_project.optim")
     if sibling == "lightning":
-        return optim.build_optimizer(config, model, optim.decayed(config, model))
+        return optim.build_optimizer(config, model, optim.find_decayed(config, model))
     optimizer = optim.build_optimizer(config, 10)
     optimizer.build(model.trainable_variables)
     return optimizer
