@@ -130,6 +130,11 @@ def neutral_weights(model: keras.Model) -> Weights:
     return {name: tensor.read() for name, tensor in neutral_state(model).items()}
 
 
+def untrained_names(model: keras.Model) -> set[str]:
+    """The names of variables that are not trained."""
+    return {name for name, tensor in neutral_state(model).items() if not tensor.variable.trainable}
+
+
 def load_weights(model: keras.Model, weights: Weights) -> None:
     """Copy neutral weights into the model, whose names and shapes must be the same."""
     state = neutral_state(model)
