@@ -76,7 +76,7 @@ def test_the_smallest_draw_gives_a_finite_weight(monkeypatch):
 
 
 def test_a_tensor_without_a_rule_and_without_a_value_is_told():
-    with pytest.raises(UserError, match="scale has shape .* no rule of how to start"):
+    with pytest.raises(UserError, match=r"scale has shape .* no rule of how to start"):
         draw_initial_weights({"scale": ()}, 0)
 
 
