@@ -45,8 +45,8 @@ def draw_weights(config: Config, entry: ModelEntry, built: Weights,
         return built, line
     kept = find_kept(built, untrained)
     if own := [name for name in kept if name not in untrained and not has_one_value(kept[name])]:
-        line += (f"; {', '.join(own[:3])}{' ...' if own[3:] else ''} as the framework drew them, since "
-                 "shared/weights/initial.py has no rule for them: the other sibling may draw others")
+        line += (f"; the framework's own values for {', '.join(own[:3])}{' ...' if own[3:] else ''}, for which "
+                 "shared/weights/initial.py has no rule; the other sibling may start from others")
     return draw_initial_weights({name: tensor.shape for name, tensor in built.items()}, config.seed, kept), line
 
 

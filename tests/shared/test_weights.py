@@ -250,6 +250,6 @@ def test_what_the_framework_drew_is_told():
     fresh = {"conv1.weight": np.ones((2, 1, 3, 3)), "rnn.weight_ih_l0": np.eye(2), "index": np.arange(3),
              "fc.weight": np.eye(3), "fc.bias": np.zeros(3)}
     weights, line = choose_starting_weights(Config(seed=5), RESNET, fresh, untrained=("index",))
-    assert line.startswith("initial weights drawn with seed 5; rnn.weight_ih_l0 as the framework drew them")
+    assert line.startswith("initial weights drawn with seed 5; the framework's own values for rnn.weight_ih_l0, for")
     assert np.array_equal(weights["rnn.weight_ih_l0"], np.eye(2))
     assert weights["index"].tolist() == [0, 1, 2]
