@@ -7,14 +7,14 @@ import keras
 import numpy as np
 from keras.src.utils.naming import reset_uids
 
-from keras_project.models.neutral import load_weights, neutral_shapes, neutral_state, neutral_weights, untrained_names
+from keras_project.models.neutral import load_weights, neutral_shapes, neutral_state, neutral_weights
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
-           "parameter_count", "untrained_names"]
+           "parameter_count"]
 
 
 def find_entry(name: str) -> ModelEntry:
@@ -52,8 +52,9 @@ def build_model(config: Config, data: Data) -> keras.Model:
     """
     name = config.model.name
     entry = find_entry(name)
-    reset_uids()  # else the names of unnamed layers would depend on how many models the process has built
-    model = find_builder(name, entry)(config.model, data.channels, len(data.classes), data.image_size)
+    reset_uids()  # so that the names of unnamed layers do not depend on how many models the process has built
+    build = find_builder(name, entry)
+    model = build(config.model, data.channels, len(data.classes), data.image_size)
     require_entry_fits(name, entry, neutral_shapes(model), len(data.classes))
     if entry.head not in [layer.name for layer in model.layers]:
         raise UserError(f"{entry.head} of model.name={name} is a layer within another; make the head a layer of the "

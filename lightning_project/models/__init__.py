@@ -3,22 +3,17 @@
 from collections.abc import Callable
 from importlib import import_module
 
+import torch
 from torch import nn
 
-from lightning_project.models.neutral import (
-    load_weights,
-    neutral_shapes,
-    neutral_state,
-    neutral_weights,
-    untrained_names,
-)
+from lightning_project.models.neutral import load_weights, neutral_shapes, neutral_state, neutral_weights
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
-           "parameter_count", "untrained_names"]
+           "parameter_count"]
 
 
 def find_entry(name: str) -> ModelEntry:
@@ -56,7 +51,10 @@ def build_model(config: Config, data: Data) -> nn.Module:
     """
     name = config.model.name
     entry = find_entry(name)
-    model = find_builder(name, entry)(config.model, data.channels, len(data.classes), data.image_size)
+    build = find_builder(name, entry)
+    with torch.random.fork_rng(devices=[]):  # for what starts as PyTorch draws it
+        torch.manual_seed(config.seed)
+        model = build(config.model, data.channels, len(data.classes), data.image_size)
     require_entry_fits(name, entry, neutral_shapes(model), len(data.classes))
     return model
 
