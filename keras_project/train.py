@@ -18,7 +18,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from keras_project.classifier import compile_classifier, score_predictions
     from keras_project.data import eval_dataset, train_dataset
     from keras_project.evaluate import predict
-    from keras_project.models import build_model, find_entry, load_weights, neutral_weights, parameter_count
+    from keras_project.models import build_model, find_entry, parameter_count
+    from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, peak_memory_gib
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
@@ -31,11 +32,12 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from shared.weights.start import choose_starting_point
 
     runtime = build_runtime(config)
-    data, entry = load_data(config), find_entry(config.model.name)
+    entry = find_entry(config.model.name)
+    data = load_data(config)
     with runtime.strategy.scope():
         model = runtime.prepare(build_model(config, data))
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader)
+                                    runtime.leader, untrained_names(model))
     load_weights(model, weights)
 
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.agree)

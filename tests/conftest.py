@@ -20,7 +20,7 @@ import pytest
 from shared.machine.interpreters import PACKAGES, is_installed
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
+SMALL = {"resnet18": ((1, 1, 0, 0), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
 @pytest.hookimpl(optionalhook=True)
