@@ -89,7 +89,7 @@ bench: $(READY)  ## measure what data and callbacks cost beside the bare trainin
 	@$(ANY) -m shared.bench $(ARGS)
 
 bench-models: $(READY)  ## measure memory and speed of a training step of every model
-	@$(ANY) -m shared.bench_models $(ARGS)
+	@$(ANY) -m shared.bench.models $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .pytest_cache .ruff_cache *.egg-info

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared.config import Config, load
+from shared.config import Config, load_config
 
 
 def bare_images_per_second(config: Config, steps: int) -> float:
@@ -17,10 +17,10 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     from keras_project.models import build_model
     from keras_project.optim import LossScale, build_optimizer
     from keras_project.runtime import build_runtime
-    from shared import datasets
+    from shared.batches.data import load_data
 
     runtime = build_runtime(config)
-    data = datasets.load(config)
+    data = load_data(config)
     images, target = next(iter(train_dataset(config, data, runtime)))
     model = runtime.prepare(build_model(config, data))
     optimizer = build_optimizer(config, steps)
@@ -65,4 +65,4 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
 
 if __name__ == "__main__":
     work = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
-    work(load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))
+    work(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -3,16 +3,17 @@
 import keras
 import tensorflow as tf
 
+from keras_project.log_names import LAST_LOSS, PLAIN_LOSS
 from keras_project.optim import LossScale, build_optimizer, update_rule
 from shared.config import Config
 from shared.errors import UserError
-from shared.schedule import average_decays
+from shared.training.schedule import tabulate_average_decays
 
 
 class LastLoss(keras.metrics.Metric):
     """The loss of the last batch alone, which `fit` reports only as a running mean."""
 
-    def __init__(self, loss: keras.losses.Loss, name: str = "last_loss", **kwargs):
+    def __init__(self, loss: keras.losses.Loss, name: str = LAST_LOSS, **kwargs):
         super().__init__(name=name, **kwargs)
         self.loss = loss
         self.value = self.add_variable((), "zeros", name="value")
@@ -40,7 +41,7 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     weighted = [
         keras.metrics.CategoricalAccuracy(name="accuracy"),
         # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
-        keras.metrics.CategoricalCrossentropy(name="cross_entropy", from_logits=True)]
+        keras.metrics.CategoricalCrossentropy(name=PLAIN_LOSS, from_logits=True)]
     optimizer = build_optimizer(config, steps)
     if model.dtype_policy.name == "mixed_float16":
         optimizer = LossScale(optimizer, name="loss_scale")
@@ -50,4 +51,4 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
     # For all variables, before some of them are frozen, and before a checkpoint fills them.
     model.optimizer.build(model.trainable_variables)
     if config.train.ema_decay:
-        update_rule(model.optimizer).average(model.variables, 1 - average_decays(config, steps))
+        update_rule(model.optimizer).average(model.variables, 1 - tabulate_average_decays(config, steps))

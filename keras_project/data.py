@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from keras_project.augment import Augment
 from keras_project.runtime import Runtime
-from shared.batches import Batches, EvalBatches, TrainBatches
+from shared.batches.batches import Batches, EvalBatches, TrainBatches
+from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets import Data, Images
 
 
 def train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:

@@ -9,21 +9,21 @@ import numpy as np
 # This program runs the code beside it, even where the environment was installed from another clone.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.command import run_on
 from shared.config import Config
+from shared.config.command import run_command_on
 
 
 def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    from keras_project.callbacks import Progress
     from keras_project.data import build_dataset, eval_batches
+    from keras_project.progress import ProgressBars
 
     predictions = []
     for split in (data.val, data.test):
-        callbacks = [Progress(steps=0)] if sys.stderr.isatty() else []
+        callbacks = [ProgressBars(steps=0)] if sys.stderr.isatty() else []
         batches = eval_batches(config, data, split, runtime)
         logits = model.predict(build_dataset(config, data, batches, runtime), callbacks=callbacks, verbose=0)
-        rows, weight = (np.concatenate(of_all) for of_all in zip(*map(batches.rows, range(len(batches))), strict=True))
+        rows, weight = (np.concatenate(of_batches) for of_batches in zip(*map(batches.rows, range(len(batches))), strict=True))
         index = rows[weight > 0]  # without what fills up each batch
         predictions.append({"logits": logits[weight > 0].astype(np.float32), "index": index,
                             "label": split.labels[index]})
@@ -34,17 +34,17 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
-    from shared.datasets import load
-    from shared.experiment import report, weights_of
+    from shared.batches.data import load_data
+    from shared.training.evaluation import read_weights_to_evaluate, report_scores
 
     # Whatever it was trained on.
     config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
-    data = load(config)
+    data = load_data(config)
     model = build_model(config, data)
-    load_weights(model, weights_of(source, neutral_shapes(model), data.classes))
-    return report("keras", source, *predict(model, config, data, runtime))
+    load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
+    return report_scores("keras", source, *predict(model, config, data, runtime))
 
 
 if __name__ == "__main__":
-    run_on(evaluate, "python keras_project/evaluate.py", __doc__)
+    run_command_on(evaluate, "keras", "evaluate.py", __doc__)

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_project.models import find_entry
 from shared.config import Config
-from shared.models import head_module
-from shared.schedule import learning_rates
-from shared.weights import decays
+from shared.training.decay import decays
+from shared.training.schedule import tabulate_rates
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -247,10 +247,10 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     # The name leads the paths of its variables in a checkpoint; Keras' own default counts the optimizers made so far.
     parts = config.train.accumulate
     # Keras asks for the learning rate of each part of a batch, and updates at the last.
-    common = {"name": "optimizer", "learning_rate": TableSchedule(np.repeat(learning_rates(config, steps), parts)),
+    common = {"name": "optimizer", "learning_rate": TableSchedule(np.repeat(tabulate_rates(config, steps), parts)),
               "gradient_accumulation_steps": parts if parts > 1 else None,
               "decay": settings.weight_decay, "decay_norm_and_bias": settings.decay_norm_and_bias,
-              "max_norm": config.train.grad_clip, "head": head_module(config.model.name),
+              "max_norm": config.train.grad_clip, "head": find_entry(config.model.name).head,
               "backbone_factor": settings.backbone_lr_factor, "backbone_start": config.train.unfreeze_epoch * steps}
     if settings.name == "sgd":
         return SGD(momentum=settings.momentum, nesterov=settings.nesterov, **common)

@@ -7,21 +7,20 @@ from keras.callbacks import Callback
 
 from keras_project.classifier import compile_classifier
 from keras_project.data import eval_dataset, read_dataset, train_dataset
-from keras_project.models import build_model, load_weights, neutral_shapes, neutral_state, neutral_weights, to_neutral
+from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights, to_neutral
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
 from keras_project.train import train
-from shared.batches import TrainBatches
+from shared.batches.batches import TrainBatches, count_steps
+from shared.batches.data import load_data
 from shared.config import Config
-from shared.datasets import load
 from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
-from shared.schedule import steps_per_epoch
-from shared.weights import starting_weights
+from shared.weights.start import choose_starting_weights
 
 
 def record_raw(config: Config) -> Arrays:
     """See `shared.parity.request.KINDS`, here and below."""
-    data = load(config)
+    data = load_data(config)
     dataset = read_dataset(TrainBatches(config, data), build_runtime(config))
     batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"])}
                for batch in dataset.as_numpy_iterator()]
@@ -29,8 +28,8 @@ def record_raw(config: Config) -> Arrays:
 
 
 def record_pixels(config: Config) -> Arrays:
-    runtime, data = build_runtime(config), load(config)
-    steps = steps_per_epoch(config, len(data.train))
+    runtime, data = build_runtime(config), load_data(config)
+    steps = count_steps(config, len(data.train))
     dataset = train_dataset(config, data, runtime)
     found = {}
 
@@ -47,17 +46,17 @@ def record_pixels(config: Config) -> Arrays:
 
 def record_start(config: Config) -> Arrays:
     build_runtime(config)
-    model = build_model(config, load(config))
-    drawn, _ = starting_weights(config, neutral_shapes(model))
+    model = build_model(config, load_data(config))
+    drawn, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
     load_weights(model, drawn)
     return {f"drawn {name}": tensor for name, tensor in drawn.items()} \
         | {f"held {name}": tensor for name, tensor in neutral_weights(model).items()}
 
 
 def record_forward(config: Config) -> Arrays:
-    runtime, data = build_runtime(config), load(config)
+    runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(starting_weights(config, neutral_shapes(model))[0]))
+    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
     images, target = next(iter(train_dataset(config, data, runtime)))
     compile_classifier(config, model, steps=1)
     evaluation = model(images, training=False)
@@ -73,8 +72,8 @@ def record_forward(config: Config) -> Arrays:
 
 def record_rates(config: Config) -> Arrays:
     build_runtime(config)
-    data = load(config)
-    steps = steps_per_epoch(config, len(data.train))
+    data = load_data(config)
+    steps = count_steps(config, len(data.train))
     optimizer = build_optimizer(config, steps)
     rates = []
     for step in range(config.train.epochs * steps):
@@ -100,7 +99,7 @@ class Snapshots(Callback):
 
 
 def record_fit(config: Config) -> Arrays:
-    data = load(config)
+    data = load_data(config)
     snapshots = Snapshots(eval_dataset(config, data, data.test, build_runtime(config)))
     train(config, [snapshots])
     keras.backend.clear_session()  # else each fit's graph stays in memory

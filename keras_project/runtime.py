@@ -10,10 +10,11 @@ import tensorflow as tf
 
 from keras_project.models.layers import BatchNorm
 from keras_project.multi_worker import agree_on, mend_fit
-from shared import hardware
 from shared.config import Config, HardwareConfig
+from shared.config.rules import require_equal_shares
 from shared.errors import UserError
-from shared.recorder import say
+from shared.machine import hardware
+from shared.machine.console import say
 
 POLICY = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16", "fp64": "float64"}
 
@@ -70,7 +71,7 @@ def build_runtime(config: Config) -> Runtime:
     tf.config.set_visible_devices(gpus[:devices] if on_gpu else [], "GPU")
     # Before anything else, because the multi-worker strategy wants to be the first to touch TensorFlow.
     rank, processes, strategy = build_strategy(settings, accelerator, devices)
-    hardware.share_evenly(config, strategy.num_replicas_in_sync)
+    require_equal_shares(config, strategy.num_replicas_in_sync)
     details = tf.config.experimental.get_device_details(gpus[0]) if on_gpu else {}
     # Tensor cores take bfloat16 from compute capability 8.0 (Ampere) on.
     precision = hardware.choose_precision(settings.precision, accelerator,

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from shared.config import Config, load
+from shared.config import Config, load_config
 
 
 def bare_images_per_second(config: Config, steps: int) -> float:
@@ -15,18 +15,18 @@ def bare_images_per_second(config: Config, steps: int) -> float:
 
     from lightning_project.data import DataModule
     from lightning_project.models import build_model
-    from lightning_project.optim import build_optimizer, decayed
+    from lightning_project.optim import build_optimizer, find_decayed
     from lightning_project.runtime import build_runtime
-    from shared import datasets
+    from shared.batches.data import load_data
 
     runtime = build_runtime(config)
-    data = datasets.load(config)
+    data = load_data(config)
     loaders = DataModule(config, data, runtime)
     batch = loaders.on_after_batch_transfer(next(iter(loaders.train_dataloader())), 0)
     device = "cuda" if runtime.accelerator == "gpu" else "cpu"
     images, target = batch["image"].to(device), batch["target"].to(device)
     model = runtime.prepare(build_model(config, data)).to(device)
-    optimizer = build_optimizer(config, model, decayed(config, model))
+    optimizer = build_optimizer(config, model, find_decayed(config, model))
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
 
     def step() -> None:
@@ -63,4 +63,4 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
 
 if __name__ == "__main__":
     work = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
-    work(load(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))
+    work(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -1,29 +1,45 @@
-"""What happens around training: records, checkpoints, early stopping, progress."""
+"""What is added to a training: one list, in the order in which it runs."""
 
-import contextlib
-import signal
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, TQDMProgressBar, WeightAveraging
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_project.models import neutral_shapes, neutral_weights
-from shared.best import DIRECTIONS, Best
+from lightning_project.average import Average, move_averages
+from lightning_project.checkpoints import SaveBest, SaveLast
+from lightning_project.models import find_entry
+from lightning_project.progress import ProgressBars
 from shared.config import Config
-from shared.models import head_module
-from shared.recorder import Recorder
-from shared.runs import refuse_checkpoint, write_checkpoint
-from shared.schedule import average_decays, is_frozen
-from shared.weights import Weights, save
+from shared.training.best import DIRECTIONS
+from shared.training.recorder import Recorder
+from shared.training.schedule import is_frozen
 
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+
+
+def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
+    """All callbacks of a training, in the order in which they run."""
+    train, debug = config.train, config.debug
+    average = Average(multi_avg_fn=move_averages(config, recorder.steps)) if train.ema_decay else None
+    callbacks = [*([average] if average else []), Record(recorder), SaveBest(config, recorder, classes, average)]
+    if train.early_stopping_patience:
+        # A loss that is not finite is no improvement, as in Keras.
+        callbacks.append(ResumableEarlyStopping(
+            train.monitor, mode=DIRECTIONS[train.monitor], min_delta=0.0, patience=train.early_stopping_patience,
+            check_on_train_epoch_end=True, check_finite=False))
+    if config.model.freeze == "backbone":
+        callbacks.append(Freeze(config))
+    if sys.stderr.isatty():
+        callbacks.append(ProgressBars())
+    if debug.profile:
+        callbacks.append(Profile(recorder))
+    # The last one, so that what the others count is in the checkpoint.
+    callbacks.append(SaveLast(recorder))
+    return callbacks
 
 
 class Record(Callback):
@@ -72,133 +88,12 @@ class Record(Callback):
         self.clock = state_dict
 
 
-class Average(WeightAveraging):
-    """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation."""
-
-    def weights(self) -> Weights:
-        return neutral_weights(self._average_model.module.model)
-
-
-def move_averages(config: Config, steps: int) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
-    """What `Average` does at each step: average += (1 - decay) (weight - average)."""
-    decays = average_decays(config, steps)
-
-    def move(averages: list[torch.Tensor], weights: list[torch.Tensor], updates: torch.Tensor) -> None:
-        if averages[0].is_floating_point():  # BatchNorm's count of batches, which nobody uses, is none
-            torch._foreach_lerp_(averages, weights, 1 - decays[int(updates)])
-    return move
-
-
-class SaveBest(Callback):
-    """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
-
-    def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
-        self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config.train.monitor)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.best.update(float(trainer.callback_metrics[self.best.monitor]), trainer.current_epoch + 1):
-            state = trainer.strategy.lightning_module_state_dict()  # of all processes, where a model is shared out
-            if self.recorder.run.leader:
-                weights = self.average.weights() if self.average else \
-                    {name: state[f"model.{name}"].cpu().numpy() for name in neutral_shapes(pl_module.model)}
-                save(self.recorder.run.best_weights, weights, self.config, self.classes)
-        self.recorder.best_epoch = self.best.epoch
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.best.state()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best.restore(state_dict)
-
-
 class ResumableEarlyStopping(EarlyStopping):
     """Early stopping that also ends a run which is resumed after its last epoch."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True
-
-
-class SaveLast(Checkpoint):
-    """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop.
-
-    A Checkpoint, because Lightning lets no other callback come after early stopping, whose count belongs into the file.
-    """
-
-    def __init__(self, recorder: Recorder):
-        self.recorder, self.file = recorder, recorder.run.checkpoints / "last.ckpt"
-        self.step = 0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.step = trainer.global_step
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
-                           batch_idx: int) -> None:
-        agree_to_stop(trainer, self.recorder)
-        if trainer.global_step != self.step and self.recorder.checkpoint_due(trainer.global_step):
-            self.save(trainer)
-        self.step = trainer.global_step
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        agree_to_stop(trainer, self.recorder)
-        self.save(trainer)
-
-    def save(self, trainer: L.Trainer) -> None:
-        write_checkpoint(self.file, lambda path: trainer.save_checkpoint(path, weights_only=False),
-                         self.recorder.run.leader)
-        if self.recorder.stop.signal is not None:
-            raise self.recorder.stopped(trainer.global_step, self.recorder.stop.signal)
-
-
-def agree_to_stop(trainer: L.Trainer, recorder: Recorder) -> None:
-    """A signal that one process got becomes everybody's, so that all stop at the same step."""
-    stop = recorder.stop
-    if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(stop.signal is not None, all=False):
-        stop.signal = stop.signal or signal.SIGTERM
-
-
-def checked(checkpoint: Path | None, model: nn.Module) -> Path | None:
-    """`checkpoint`, if any, once it is known to be whole and of `model`.
-
-    Raises:
-        UserError: naming the file where it is damaged, holds code or belongs to something else.
-    """
-    if checkpoint is None:
-        return None
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        shapes = {name.removeprefix("model."): tuple(tensor.shape) for name, tensor in content["state_dict"].items()}
-        whole = {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= content.keys()
-    except Exception as error:  # torch raises whatever its zip reader, its unpickler or a foreign content lead to
-        raise refuse_checkpoint(checkpoint, (str(error).splitlines() or [repr(error)])[0][:80]) from None
-    if not whole or any(shapes.get(name) != shape for name, shape in neutral_shapes(model).items()):
-        raise refuse_checkpoint(checkpoint, "its tensors are not those of this model")
-    return checkpoint
-
-
-class Bars(TQDMProgressBar):
-    """Lightning's bars, on stderr, where they are no output, and gone when the pass is over."""
-
-    def on_train_epoch_start(self, trainer: L.Trainer, *rest: Any) -> None:
-        super().on_train_epoch_start(trainer, *rest)
-        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")  # Lightning's counts from 0
-
-    def init_train_tqdm(self) -> Tqdm:
-        return passing(super().init_train_tqdm)
-
-    def init_validation_tqdm(self) -> Tqdm:
-        return passing(super().init_validation_tqdm)
-
-    def init_predict_tqdm(self) -> Tqdm:
-        return passing(super().init_predict_tqdm)
-
-
-def passing(init: Callable[[], Tqdm]) -> Tqdm:
-    with contextlib.redirect_stdout(sys.stderr):
-        bar = init()
-    bar.leave = False
-    return bar
 
 
 class Freeze(Callback):
@@ -210,33 +105,12 @@ class Freeze(Callback):
     # At each batch, because a run resumed within an epoch begins none, and validation puts modules back into training.
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any,
                              batch_idx: int) -> None:
-        frozen, head = is_frozen(self.config, trainer.current_epoch), head_module(self.config.model.name)
+        frozen, head = is_frozen(self.config, trainer.current_epoch), find_entry(self.config.model.name).head
         for name, parameter in pl_module.model.named_parameters():
             parameter.requires_grad_(not frozen or name.startswith(f"{head}."))
         for module in pl_module.model.modules():
             if isinstance(module, _BatchNorm):
                 module.train(not frozen)
-
-
-def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
-    """All callbacks of a training, in the order in which they run."""
-    train, debug = config.train, config.debug
-    average = Average(multi_avg_fn=move_averages(config, recorder.steps)) if train.ema_decay else None
-    callbacks = [*([average] if average else []), Record(recorder), SaveBest(config, recorder, classes, average)]
-    if train.early_stopping_patience:
-        # A loss that is not finite is no improvement, as in Keras.
-        callbacks.append(ResumableEarlyStopping(
-            train.monitor, mode=DIRECTIONS[train.monitor], min_delta=0.0, patience=train.early_stopping_patience,
-            check_on_train_epoch_end=True, check_finite=False))
-    if config.model.freeze == "backbone":
-        callbacks.append(Freeze(config))
-    if sys.stderr.isatty():
-        callbacks.append(Bars())
-    if debug.profile:
-        callbacks.append(Profile(recorder))
-    # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(SaveLast(recorder))
-    return callbacks
 
 
 class Profile(Callback):

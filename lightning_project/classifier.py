@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_project.optim import build_optimizer, build_schedule, decayed
+from lightning_project.optim import build_optimizer, build_schedule, find_decayed
 from shared.config import Config
 
 Batch = dict[str, torch.Tensor]
 
 
-def of_all_processes(value: torch.Tensor) -> torch.Tensor:
+def gather_from_processes(value: torch.Tensor) -> torch.Tensor:
     """The values of all processes on the CPU, (processes, ...)."""
     if not distributed.is_initialized():
         return value[None].cpu()
@@ -24,7 +24,7 @@ def of_all_processes(value: torch.Tensor) -> torch.Tensor:
     return torch.stack(values).cpu()
 
 
-def counted(batch: Batch) -> Batch:
+def drop_padding(batch: Batch) -> Batch:
     """An evaluation batch without the rows that only fill it up."""
     rows = batch["weight"] > 0
     return {name: tensor[rows] for name, tensor in batch.items()}
@@ -36,7 +36,7 @@ class Classifier(L.LightningModule):
     def __init__(self, config: Config, model: nn.Module, classes: int, steps: int):
         super().__init__()
         self.config, self.model, self.steps = config, model, steps
-        self.decaying = decayed(config, model)
+        self.decaying = find_decayed(config, model)
         self.counts: Batch = {}
         # "micro" is top-1 over all images; torchmetrics' default is the mean of the classes' accuracies.
         self.metrics = nn.ModuleDict({f"{split}_metrics": nn.ModuleDict({
@@ -48,7 +48,7 @@ class Classifier(L.LightningModule):
         if self.trainer.global_step % self.steps:
             own = {f"{name}.{state}": getattr(metric, state) for name, metric in self.metrics["train_metrics"].items()
                    for state in metric._defaults}
-            checkpoint["train_metrics"] = {name: of_all_processes(value) for name, value in own.items()}
+            checkpoint["train_metrics"] = {name: gather_from_processes(value) for name, value in own.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.counts = checkpoint.get("train_metrics", {})
@@ -82,10 +82,10 @@ class Classifier(L.LightningModule):
         return self.step(batch, "train", self.config.train.label_smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.step(counted(batch), "val", 0.0)
+        self.step(drop_padding(batch), "val", 0.0)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
-        batch = counted(batch)
+        batch = drop_padding(batch)
         return {"logits": self(batch["image"]).float(), "index": batch["index"],
                 "label": batch["target"].argmax(dim=1)}
 

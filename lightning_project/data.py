@@ -8,10 +8,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_project.augment import Augment
 from lightning_project.runtime import Runtime
-from shared.batches import Batches, EvalBatches, TrainBatches
+from shared.batches.batches import Batches, EvalBatches, TrainBatches
+from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets import Data, Images
-from shared.sampling import step_seed
+from shared.datasets.sampling import derive_step_seed
 
 
 class BatchDataset(Dataset):
@@ -79,6 +79,6 @@ class DataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
         if self.trainer and self.trainer.training:
             # Whatever PyTorch draws depends on the batch's number alone, so that a resumed run draws the same.
-            torch.manual_seed(step_seed(self.config.seed, int(batch["number"]), self.trainer.global_rank))
+            torch.manual_seed(derive_step_seed(self.config.seed, int(batch["number"]), self.trainer.global_rank))
         kept = {name: batch[name] for name in ("index", "weight") if name in batch}
         return {"image": self.augment(batch), "target": batch["target"].to(self.runtime.dtype), **kept}

@@ -9,17 +9,17 @@ import numpy as np
 # This program runs the code beside it, even where the environment was installed from another clone.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.command import run_on
 from shared.config import Config
+from shared.config.command import run_command_on
 
 
 def predict(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    return [gathered({name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]})
+    return [gather_rows({name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]})
             for batches in trainer.predict(classifier, loaders)]
 
 
-def gathered(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The rows of all processes, in the order of their index."""
     from torch import distributed
 
@@ -35,25 +35,25 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
     import lightning as L
 
-    from lightning_project.callbacks import Bars
     from lightning_project.classifier import Classifier
     from lightning_project.data import DataModule
     from lightning_project.models import build_model, load_weights, neutral_shapes
+    from lightning_project.progress import ProgressBars
     from lightning_project.runtime import build_runtime
-    from shared.datasets import load
-    from shared.experiment import report, weights_of
+    from shared.batches.data import load_data
+    from shared.training.evaluation import read_weights_to_evaluate, report_scores
 
     # Whatever it was trained on.
     config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
-    data = load(config)
+    data = load_data(config)
     model = build_model(config, data)
-    load_weights(model, weights_of(source, neutral_shapes(model), data.classes))
-    callbacks = [Bars()] if sys.stderr.isatty() else []
+    load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
+    callbacks = [ProgressBars()] if sys.stderr.isatty() else []
     trainer = L.Trainer(callbacks=callbacks, **runtime.trainer, enable_checkpointing=False)
     classifier = Classifier(config, model, len(data.classes), steps=1)
-    return report("lightning", source, *predict(trainer, classifier, DataModule(config, data, runtime)))
+    return report_scores("lightning", source, *predict(trainer, classifier, DataModule(config, data, runtime)))
 
 
 if __name__ == "__main__":
-    run_on(evaluate, "python lightning_project/evaluate.py", __doc__)
+    run_command_on(evaluate, "lightning", "evaluate.py", __doc__)

@@ -4,13 +4,13 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_project.models import find_entry
 from shared.config import Config
-from shared.models import head_module
-from shared.schedule import learning_rate_factors
-from shared.weights import decays
+from shared.training.decay import decays
+from shared.training.schedule import tabulate_rate_factors
 
 
-def decayed(config: Config, model: nn.Module) -> set[str]:
+def find_decayed(config: Config, model: nn.Module) -> set[str]:
     """Names of the parameters that decay. To be asked before FSDP flattens them."""
     return {name for name, parameter in model.named_parameters()
             if decays(parameter.shape, config.optimizer.decay_norm_and_bias)}
@@ -21,7 +21,7 @@ def build_optimizer(config: Config, model: nn.Module, decaying: set[str]) -> Opt
 
     What is frozen is in them, and is passed over as long as it has no gradient.
     """
-    settings, head = config.optimizer, head_module(config.model.name)
+    settings, head = config.optimizer, find_entry(config.model.name).head
     groups = [{"params": [], "lr": settings.lr * factor, "weight_decay": decay}
               for factor in (1.0, settings.backbone_lr_factor) for decay in (settings.weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
@@ -35,5 +35,5 @@ def build_optimizer(config: Config, model: nn.Module, decaying: set[str]) -> Opt
 
 def build_schedule(config: Config, optimizer: Optimizer, steps: int) -> LambdaLR:
     """The shared table of learning rates; PyTorch asks for one step beyond the last, which nothing uses."""
-    factors = learning_rate_factors(config, steps)
+    factors = tabulate_rate_factors(config, steps)
     return LambdaLR(optimizer, lambda step: float(factors[min(step, len(factors) - 1)]))

@@ -8,35 +8,35 @@ from torch.utils.data import DataLoader
 
 from lightning_project.classifier import Classifier
 from lightning_project.data import DataModule
-from lightning_project.models import build_model, load_weights, neutral_shapes, neutral_weights
-from lightning_project.optim import build_optimizer, build_schedule, decayed
+from lightning_project.models import build_model, find_entry, load_weights, neutral_weights
+from lightning_project.optim import build_optimizer, build_schedule, find_decayed
 from lightning_project.runtime import build_runtime
 from lightning_project.train import train
+from shared.batches.batches import count_steps
+from shared.batches.data import load_data
 from shared.config import Config
-from shared.datasets import load
 from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
-from shared.schedule import steps_per_epoch
-from shared.weights import starting_weights
+from shared.weights.start import choose_starting_weights
 
 
 def record_raw(config: Config) -> Arrays:
     """See `shared.parity.request.KINDS`, here and below."""
-    data = load(config)
+    data = load_data(config)
     loader = DataModule(config, data, build_runtime(config)).train_dataloader()
     batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"].numpy())}
                for batch in loader]
-    return splits(data) | {name: joined([batch[name] for batch in batches]) for name in batches[0]}
+    return splits(data) | {name: concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def record_pixels(config: Config) -> Arrays:
-    module = DataModule(config, load(config), build_runtime(config))
+    module = DataModule(config, load_data(config), build_runtime(config))
     loader = module.train_dataloader()
     found = {}
 
     def keep(name: str, batches: DataLoader) -> None:
         done = [module.on_after_batch_transfer(batch, 0) for batch in batches]
-        found[f"{name} images"] = joined([batch["image"].permute(0, 2, 3, 1) for batch in done])
-        found[f"{name} targets"] = joined([batch["target"] for batch in done])
+        found[f"{name} images"] = concatenate([batch["image"].permute(0, 2, 3, 1) for batch in done])
+        found[f"{name} targets"] = concatenate([batch["target"] for batch in done])
 
     for epoch in range(config.train.epochs):
         loader.sampler.current_step = lambda epoch=epoch: epoch * len(loader)  # what a Trainer would say
@@ -48,17 +48,17 @@ def record_pixels(config: Config) -> Arrays:
 
 def record_start(config: Config) -> Arrays:
     build_runtime(config)
-    model = build_model(config, load(config))
-    drawn, _ = starting_weights(config, neutral_shapes(model))
+    model = build_model(config, load_data(config))
+    drawn, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
     load_weights(model, drawn)
     return {f"drawn {name}": tensor for name, tensor in drawn.items()} \
         | {f"held {name}": tensor for name, tensor in neutral_weights(model).items()}
 
 
 def record_forward(config: Config) -> Arrays:
-    runtime, data = build_runtime(config), load(config)
+    runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(starting_weights(config, neutral_shapes(model))[0]))
+    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
     module = DataModule(config, data, runtime)
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     classifier = Classifier(config, model, len(data.classes), steps=1)
@@ -67,17 +67,17 @@ def record_forward(config: Config) -> Arrays:
         training = classifier.train()(batch["image"])
         loss = classifier.training_step(batch, 0)
     loss.backward()
-    return {"evaluation logits": joined([evaluation]), "training logits": joined([training]),
+    return {"evaluation logits": concatenate([evaluation]), "training logits": concatenate([training]),
             "loss": loss.detach().numpy()} \
         | {f"gradient {name}": thinned(parameter.grad.numpy()) for name, parameter in model.named_parameters()}
 
 
 def record_rates(config: Config) -> Arrays:
     build_runtime(config)
-    data = load(config)
-    steps = steps_per_epoch(config, len(data.train))
+    data = load_data(config)
+    steps = count_steps(config, len(data.train))
     model = build_model(config, data)
-    optimizer = build_optimizer(config, model, decayed(config, model))
+    optimizer = build_optimizer(config, model, find_decayed(config, model))
     schedule = build_schedule(config, optimizer, steps)
     rates = []
     for _ in range(config.train.epochs * steps):
@@ -103,7 +103,7 @@ class Snapshots(Callback):
         module = trainer.datamodule
         pl_module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            self.arrays["test logits"] = joined([pl_module(module.on_after_batch_transfer(batch, 0)["image"])
+            self.arrays["test logits"] = concatenate([pl_module(module.on_after_batch_transfer(batch, 0)["image"])
                                                  for batch in module.test_dataloader()])
 
 
@@ -113,7 +113,7 @@ def record_fit(config: Config) -> Arrays:
     return snapshots.arrays
 
 
-def joined(batches: list) -> np.ndarray:
+def concatenate(batches: list) -> np.ndarray:
     """Tensors or arrays (n, ...) as one array (N, ...)."""
     tensor = torch.cat([torch.as_tensor(batch).detach() for batch in batches])
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16

@@ -14,10 +14,11 @@ from torch import distributed, nn
 
 from lightning_project.models.layers import synchronise
 from lightning_project.models.vit import Block
-from shared import hardware
 from shared.config import Config, HardwareConfig
+from shared.config.rules import require_equal_shares
 from shared.errors import UserError
-from shared.recorder import say
+from shared.machine import hardware
+from shared.machine.console import say
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}
 # How the process that `train.py` is run in tells the run folder to those that Lightning starts from it.
@@ -85,7 +86,7 @@ def build_runtime(config: Config) -> Runtime:
     torch.set_default_dtype(dtype)
     devices = choose_devices(settings, accelerator, gpus)
     processes = devices * settings.num_nodes
-    hardware.share_evenly(config, processes)
+    require_equal_shares(config, processes)
     rank = process_rank(devices)
     strategy = build_strategy(settings, processes, on_gpu, config.model.freeze != "none")
     name = "one device" if strategy == "auto" else f"{type(strategy).__name__.removesuffix('Strategy')} on {processes}"

@@ -15,7 +15,7 @@ class StoppedError(Exception):
         self.signal = signal
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is PyTorch's, TensorFlow's or Python's way to say that memory has run out.
 
     Told by names and words, since no framework is imported here: torch.OutOfMemoryError on a GPU and a RuntimeError of
@@ -27,7 +27,7 @@ def out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
-def process_lost(error: BaseException) -> bool:
+def is_process_lost(error: BaseException) -> bool:
     """Whether `error` is gloo's, NCCL's or TensorFlow's way to say that another process is gone."""
     names = {kind.__name__ for kind in type(error).__mro__}
     words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "heartbeat",

@@ -1,28 +1,30 @@
-"""The zoo in numbers: how wide and deep each model is, for both siblings, and what is published about it.
+"""The models as facts: what both siblings and the command line have to know about each, and what is published about it.
 
-python -m shared.models
+To add a model, add an entry to MODELS and a function to each sibling; docs/changing.md shows it.
+
+python -m shared.models prints the table.
 """
 
 import math
 from dataclasses import dataclass
 
-from shared.config import ModelConfig
 from shared.errors import UserError
-from shared.tables import Table
-
-# The tensors that depend on the number of classes, and the kernel that sees the images, by the first part of the
-# model's name.
-HEADS = {"resnet": ("fc.weight", "fc.bias"), "efficientnet": ("classifier.weight", "classifier.bias"),
-         "vit": ("head.weight", "head.bias")}
-FIRST_KERNELS = {"resnet": "conv1.weight", "efficientnet": "conv_stem.weight", "vit": "patch_embed.proj.weight"}
+from shared.machine.console import Table
 
 # Up to this size images get a ResNet's small stem and a ViT's small patches.
 SMALL_IMAGES = 64  # pixels
 PATCH, SMALL_PATCH = 16, 4  # pixels
 
+# Keys of the config's section `model` that not every model honours.
+OPTIONAL_SETTINGS = ("stem", "patch_size", "dropout", "stochastic_depth", "gradient_checkpointing")
+
+# `model.name=timm:resnet18` and `model.name=keras:ResNet50` name a model of one framework's library.
+LIBRARIES = {"timm": "lightning", "keras": "keras"}
+LIBRARY_SETTINGS = {"timm": ("dropout", "stochastic_depth"), "keras": ("dropout",)}
+
 
 @dataclass(frozen=True)
-class Entry:
+class Published:
     """What is published about a model. Sizes are in pixels."""
 
     timm: str                 # its name in timm, whose model has the same parameters
@@ -39,28 +41,64 @@ class Entry:
         return f"timm/{self.timm}.{self.tag}"
 
 
+@dataclass(frozen=True)
+class ModelEntry:
+    """What has to be known about a model without building it.
+
+    `builder` names the file and the function in each sibling: models/<builder>.py with build_<builder>(settings,
+    channels, classes, image_size). `head` is the module that makes the logits; all others are the backbone.
+    `first_kernel` is the tensor that sees the images. `settings` are the OPTIONAL_SETTINGS that the model honours; a
+    config that sets another one is refused. `framework` is empty for a model that both siblings have.
+    """
+
+    builder: str
+    head: str
+    first_kernel: str
+    settings: tuple[str, ...] = ()
+    batch_norm: bool = True
+    framework: str = ""
+    published: Published | None = None
+
+    @property
+    def head_tensors(self) -> tuple[str, str]:
+        """The tensors whose shape depends on the number of classes."""
+        return f"{self.head}.weight", f"{self.head}.bias"
+
+
+def describe_resnet(*published: object) -> ModelEntry:
+    return ModelEntry("resnet", "fc", "conv1.weight", ("stem", "dropout", "stochastic_depth"),
+                      published=Published(*published))
+
+
+def describe_efficientnet(*published: object) -> ModelEntry:
+    return ModelEntry("efficientnet", "classifier", "conv_stem.weight", ("dropout", "stochastic_depth"),
+                      published=Published(*published))
+
+
+def describe_vit(*published: object) -> ModelEntry:
+    return ModelEntry("vit", "head", "patch_embed.proj.weight",
+                      ("patch_size", "dropout", "stochastic_depth", "gradient_checkpointing"), batch_norm=False,
+                      published=Published(*published))
+
+
 ACCURACY = "https://github.com/huggingface/pytorch-image-models/blob/main/results/results-imagenet.csv"
 AUGREG = "augreg_in21k_ft_in1k"
-ZOO = {
-    "resnet18": Entry("resnet18", "a1_in1k", 11_689_512, 1.81, 224, 73.16, 288),
-    "resnet34": Entry("resnet34", "a1_in1k", 21_797_672, 3.66, 224, 77.92, 288),
-    "resnet50": Entry("resnet50", "a1_in1k", 25_557_032, 4.09, 224, 81.21, 288),
-    "efficientnet_b0": Entry("efficientnet_b0", "ra_in1k", 5_288_548, 0.39, 224, 77.69, 224),
-    "efficientnet_b3": Entry("efficientnet_b3", "ra2_in1k", 12_233_232, 1.59, 288, 82.24, 320),
-    "vit_tiny": Entry("vit_tiny_patch16_224", AUGREG, 5_717_416, 1.25, 224, 75.45, 224),
-    "vit_small": Entry("vit_small_patch16_224", AUGREG, 22_050_664, 4.60, 224, 81.38, 224),
-    "vit_base": Entry("vit_base_patch16_224", "augreg2_in21k_ft_in1k", 86_567_656, 17.56, 224, 85.10, 224),
+MODELS = {
+    "resnet18": describe_resnet("resnet18", "a1_in1k", 11_689_512, 1.81, 224, 73.16, 288),
+    "resnet34": describe_resnet("resnet34", "a1_in1k", 21_797_672, 3.66, 224, 77.92, 288),
+    "resnet50": describe_resnet("resnet50", "a1_in1k", 25_557_032, 4.09, 224, 81.21, 288),
+    "efficientnet_b0": describe_efficientnet("efficientnet_b0", "ra_in1k", 5_288_548, 0.39, 224, 77.69, 224),
+    "efficientnet_b3": describe_efficientnet("efficientnet_b3", "ra2_in1k", 12_233_232, 1.59, 288, 82.24, 320),
+    "vit_tiny": describe_vit("vit_tiny_patch16_224", AUGREG, 5_717_416, 1.25, 224, 75.45, 224),
+    "vit_small": describe_vit("vit_small_patch16_224", AUGREG, 22_050_664, 4.60, 224, 81.38, 224),
+    "vit_base": describe_vit("vit_base_patch16_224", "augreg2_in21k_ft_in1k", 86_567_656, 17.56, 224, 85.10, 224),
 }
 
 
-def family_of(name: str) -> str:
-    """The longest key of `HEADS` that a model's name begins with."""
-    return max((family for family in HEADS if name.startswith(family)), key=len)
-
-
-def head_module(name: str) -> str:
-    """What the last layer of a model is called; all others are its backbone."""
-    return HEADS[family_of(name)][0].rpartition(".")[0]
+def split_library_name(name: str) -> tuple[str, str] | None:
+    """("timm", "resnet18") of "timm:resnet18"; None for a model of our own."""
+    library, colon, own = name.partition(":")
+    return (library, own) if colon and library in LIBRARIES else None
 
 
 # ResNet v1.5, arXiv:1512.03385, table 1: blocks in each stage, and whether they are bottlenecks.
@@ -88,35 +126,39 @@ STAGES = (Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 6, 24), Stage(2, 5, 2, 6, 40), S
           Stage(3, 5, 1, 6, 112), Stage(4, 5, 2, 6, 192), Stage(1, 3, 1, 6, 320))
 
 
-def efficientnet_shape(name: str) -> tuple[int, tuple[Stage, ...], int]:
+def scale_efficientnet(name: str) -> tuple[int, tuple[Stage, ...], int]:
     """Channels of the stem, the stages, and channels of the last convolution."""
     width, depth = EFFICIENTNETS[name]
     stages = tuple(Stage(math.ceil(stage.blocks * depth), stage.kernel, stage.stride, stage.expansion,
-                         in_eights(stage.channels * width)) for stage in STAGES)
-    return in_eights(32 * width), stages, in_eights(1280 * width)
+                         round_to_eights(stage.channels * width)) for stage in STAGES)
+    return round_to_eights(32 * width), stages, round_to_eights(1280 * width)
 
 
-def in_eights(channels: float) -> int:
+def round_to_eights(channels: float) -> int:
     """The nearest multiple of eight that is not more than a tenth below `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
-def depth_rates(rate: float, blocks: int) -> list[float]:
+def spread_depth_rates(rate: float, blocks: int) -> list[float]:
     """The probability with which each block's branch is dropped: from 0 to `rate` (arXiv:1603.09382, section 3)."""
     return [rate * block / max(blocks - 1, 1) for block in range(blocks)]
 
 
-def stem_of(settings: ModelConfig, image_size: int) -> str:
-    """The stem of a ResNet, small or large."""
-    if settings.stem != "auto":
-        return settings.stem
+def choose_stem(stem: str, image_size: int) -> str:
+    """The stem of a ResNet, small or large; `stem` is `model.stem`."""
+    if stem != "auto":
+        return stem
     return "small" if image_size <= SMALL_IMAGES else "large"
 
 
-def patch_of(settings: ModelConfig, image_size: int) -> int:
-    """Pixels on a side of a ViT's patch. Raises `UserError` where the image is not made of whole ones."""
-    patch = settings.patch_size or (SMALL_PATCH if image_size <= SMALL_IMAGES else PATCH)
+def choose_patch(patch_size: int, image_size: int) -> int:
+    """Pixels on a side of a ViT's patch; `patch_size` is `model.patch_size`.
+
+    Raises:
+        UserError: where the image cannot be cut into whole patches.
+    """
+    patch = patch_size or (SMALL_PATCH if image_size <= SMALL_IMAGES else PATCH)
     if image_size % patch:
         multiple = max(1, round(image_size / patch)) * patch
         raise UserError(f"images of {image_size} pixels are not made of whole patches of {patch}; set "
@@ -124,13 +166,17 @@ def patch_of(settings: ModelConfig, image_size: int) -> int:
     return patch
 
 
-def zoo() -> Table:
+def tabulate_models() -> Table:
     table = Table(["model.name", "parameters", "multiply-adds", "at", "published top-1", "checkpoint on the hub"], [])
-    for name, entry in ZOO.items():
-        table.rows.append([name, f"{entry.parameters:,}", f"{entry.multiply_adds:.2f} G", f"{entry.image_size} px",
-                           f"{entry.top1:.2f} % at {entry.top1_size} px", entry.checkpoint])
+    for name, entry in MODELS.items():
+        facts = entry.published
+        table.rows.append([name, f"{facts.parameters:,}", f"{facts.multiply_adds:.2f} G", f"{facts.image_size} px",
+                           f"{facts.top1:.2f} % at {facts.top1_size} px", facts.checkpoint]
+                          if facts else [name, *["-"] * 5])
     return table
 
 
 if __name__ == "__main__":
-    print(f"{zoo().text(math.inf)}\naccuracy: {ACCURACY}")
+    print(f"{tabulate_models().text(math.inf)}\naccuracy: {ACCURACY}\n"
+          "Beside these, model.name=timm:NAME takes any model of timm in Lightning, and model.name=keras:NAME any of "
+          "keras.applications in Keras.")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from shared.interpreters import PACKAGES, installed
+from shared.machine.interpreters import PACKAGES, is_installed
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
@@ -59,7 +59,7 @@ class Sibling:
 @pytest.fixture(scope="session", params=PACKAGES)
 def sibling(request: pytest.FixtureRequest) -> Iterator[Sibling]:
     name = request.param
-    if not installed(name):
+    if not is_installed(name):
         pytest.skip(f"the {name} sibling is not installed")
     here = Sibling(name)
     yield here
@@ -82,11 +82,11 @@ def train(sibling: str, folder: str, *words: str, whole_model: bool = False,
     """
     from unittest import mock
 
-    from shared.config import parse
+    from shared.config import parse_config
     from shared.errors import user_message
     from shared.models import RESNETS
 
-    config = parse([
+    config = parse_config([
         f"output_dir={folder}", "tracking.mode=disabled", "tracking.log_every_steps=1", "hardware.precision=fp32",
         "hardware.threads=1", "dataset.limit_train=220", "dataset.limit_test=60", "train.epochs=2",
         "train.batch_size=32", "train.monitor=val/accuracy", "train.label_smoothing=0", "optimizer.lr=0.01", *words,

@@ -22,11 +22,12 @@ from unittest import mock
 
 from conftest import SMALL  # beside this file, whose folder is where Python looks first
 
-from shared import runs
-from shared.command import report_errors
-from shared.config import parse
+from shared.config import parse_config
+from shared.config.command import report_errors
+from shared.machine import files
 from shared.models import RESNETS
-from shared.recorder import Recorder
+from shared.runs import folder
+from shared.training.recorder import Recorder
 
 RESNETS |= SMALL  # because it is written to disk after every second step
 
@@ -58,7 +59,7 @@ def strike(fault: str, worker: bool) -> None:
     if fault in ("term", "int") and not worker:
         os.kill(os.getpid(), {"term": signal.SIGTERM, "int": signal.SIGINT}[fault])
     if fault in ("kill-writing", "kill-moving") and not worker:
-        runs.os = mock.Mock(wraps=os, replace=replace_or_die(fault))
+        files.os = folder.os = mock.Mock(wraps=os, replace=replace_or_die(fault))
     if fault == "full-disk":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, resource.RLIM_INFINITY))
@@ -77,7 +78,7 @@ def main() -> None:
     with mock.patch.object(Recorder, "step_ends", step_ends):
         # What `train.py` does, with this file's command line left in place, which DDP starts the other processes with.
         train = importlib.import_module(f"{sibling}_project.train").train
-        report_errors(lambda: train(parse(words, "train.py", "")))
+        report_errors(lambda: train(parse_config(words, "train.py", "")))
 
 
 if __name__ == "__main__":

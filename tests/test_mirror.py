@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import REPOSITORY, Config, build, flat, read_yaml, schema, value_at
+from shared.config import Config, build_config, flatten, get_value, list_keys, read_yaml
+from shared.machine.files import REPOSITORY
 
 SIBLINGS = ("lightning_project", "keras_project")
 PYTORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "timm"}
@@ -241,7 +242,7 @@ NEEDED = {"image_folder": {"dataset": {"root": "."}}, "imagenet_mini": {"dataset
 def given(name: str) -> dict:
     from omegaconf import OmegaConf
 
-    return flat(OmegaConf.to_container(read_yaml(REPOSITORY / name)))
+    return flatten(OmegaConf.to_container(read_yaml(REPOSITORY / name)))
 
 
 def header(name: str) -> str:
@@ -269,15 +270,15 @@ def test_a_config_parses_and_does_what_it_says(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     keys = given(name)
     needed = NEEDED.get(keys.get("dataset.name"), {})
-    config = build([(name, read_yaml(REPOSITORY / name)), ("needed", OmegaConf.create(needed))])
+    config = build_config([(name, read_yaml(REPOSITORY / name)), ("needed", OmegaConf.create(needed))])
     if needed:
         keys.pop("dataset.root", None)
-    assert {dotted: value_at(config, dotted) for dotted in keys} == keys
+    assert {dotted: get_value(config, dotted) for dotted in keys} == keys
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
 def test_a_preset_states_only_what_differs_from_the_defaults(name):
-    same = {dotted for dotted, value in given(name).items() if value == value_at(Config(), dotted)}
+    same = {dotted for dotted, value in given(name).items() if value == get_value(Config(), dotted)}
     assert same == set()
 
 
@@ -303,9 +304,9 @@ def test_a_debug_config_can_follow_any_preset(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for preset in (preset for preset in CONFIGS if preset.count("/") == 1):
         needed = NEEDED.get(given(preset).get("dataset.name"), {})
-        build([(preset, read_yaml(REPOSITORY / preset)), ("needed", OmegaConf.create(needed)),
+        build_config([(preset, read_yaml(REPOSITORY / preset)), ("needed", OmegaConf.create(needed)),
                (name, read_yaml(REPOSITORY / name))])
 
 
 def test_a_config_key_that_is_not_in_the_schema_would_be_found():
-    assert set().union(*map(given, CONFIGS)) <= set(schema())
+    assert set().union(*map(given, CONFIGS)) <= set(list_keys())

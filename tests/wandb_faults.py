@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import REPOSITORY
+from shared.machine.files import REPOSITORY
 
 DUMMY_KEY = "x" * 40
 RUN = {"id": "b", "name": "n", "displayName": "n", "config": "{}", "historyLineCount": 0,
@@ -111,11 +111,12 @@ def full_disk(folder: Path) -> Iterator[Callable[[], None]]:
 
 SCRIPT = """
 import os, signal, sys, time
-import shared.tracking as tracking
-from shared.config import parse
-from shared.runs import Run
+import shared.training.trackers.wandb as wandb_tracker
+from shared.config import parse_config
+from shared.runs.folder import RunFolder
+from shared.training.trackers import Trackers
 
-tracking.PATIENCE = float(sys.argv[1])
+wandb_tracker.PATIENCE = float(sys.argv[1])
 began = time.perf_counter()
 def lap(name):
     global began
@@ -130,7 +131,7 @@ def kill_service():
             return
     raise SystemExit("W&B has no process of its own")
 
-tracker = tracking.Tracker(Run.start(parse(sys.argv[3:], "", ""), "lightning"))
+tracker = Trackers(RunFolder.start(parse_config(sys.argv[3:], "", ""), "lightning"))
 lap("start")
 waited = 0
 for row in range(1, 11):

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_project.models.layers import BatchNorm, DepthwiseConv, StochasticDepth, convolution, with_head
 from shared.config import ModelConfig
-from shared.models import Stage, depth_rates, efficientnet_shape
+from shared.models import Stage, scale_efficientnet, spread_depth_rates
 
 
 def normed(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -42,12 +42,12 @@ def block(x: keras.KerasTensor, stage: Stage, stride: int, drop: float, name: st
     return x
 
 
-def efficientnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
+def build_efficientnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
     """Images (n, S, S, C) to logits (n, K)."""
-    width, stages, last = efficientnet_shape(settings.name)
+    width, stages, last = scale_efficientnet(settings.name)
     inputs = keras.Input((image_size, image_size, channels), name="images")
     x = normed(convolution(inputs, width, 3, 2, "conv_stem"), "bn1")
-    rates = iter(depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
+    rates = iter(spread_depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
     for row, stage in enumerate(stages):
         for number in range(stage.blocks):
             x = block(x, stage, stage.stride if number == 0 else 1, next(rates), f"blocks.{row}.{number}")

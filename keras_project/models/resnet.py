@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_project.models.layers import BatchNorm, StochasticDepth, convolution, with_head
 from shared.config import ModelConfig
-from shared.models import RESNETS, depth_rates, stem_of
+from shared.models import RESNETS, choose_stem, spread_depth_rates
 
 
 def block(x: keras.KerasTensor, channels_out: int, stride: int, bottleneck: bool, drop: float,
@@ -33,10 +33,10 @@ def block(x: keras.KerasTensor, channels_out: int, stride: int, bottleneck: bool
     return layers.ReLU(name=f"{name}.relu")(layers.Add(name=f"{name}.add")([x, shortcut]))
 
 
-def resnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
+def build_resnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
     """Images (n, S, S, C) to logits (n, K)."""
     blocks, bottleneck = RESNETS[settings.name]
-    stem = stem_of(settings, image_size)
+    stem = choose_stem(settings.stem, image_size)
     inputs = keras.Input((image_size, image_size, channels), name="images")
     size, stride = (3, 1) if stem == "small" else (7, 2)  # small as for CIFAR in section 4.2 of the paper
     x = convolution(inputs, 64, size, stride, "conv1")
@@ -44,7 +44,7 @@ def resnet(settings: ModelConfig, channels: int, classes: int, image_size: int) 
     if stem == "large":
         # Zeros are as good as minus infinity here, since nothing after a ReLU is below zero.
         x = layers.MaxPooling2D(3, 2, name="maxpool")(layers.ZeroPadding2D(1, name="maxpool.padding")(x))
-    rates = iter(depth_rates(settings.stochastic_depth, sum(blocks)))
+    rates = iter(spread_depth_rates(settings.stochastic_depth, sum(blocks)))
     for stage, count in enumerate(blocks):
         width = 64 * 2**stage * (4 if bottleneck else 1)
         for number in range(count):

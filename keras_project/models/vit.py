@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from keras_project.models.layers import StochasticDepth, gelu, with_head
 from shared.config import ModelConfig
-from shared.models import VITS, depth_rates, patch_of
+from shared.models import VITS, choose_patch, spread_depth_rates
 
 EPS = 1e-6
 
@@ -91,14 +91,14 @@ def block(x: keras.KerasTensor, heads: int, drop: float, recompute: bool, name: 
     return layers.Add(name=f"{name}.add2")([x, StochasticDepth(drop, name=f"{name}.drop2")(y)])
 
 
-def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
+def build_vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
     """Images (n, S, S, C) to logits (n, K)."""
     width, depth, heads = VITS[settings.name]
-    patch = patch_of(settings, image_size)
+    patch = choose_patch(settings.patch_size, image_size)
     inputs = keras.Input((image_size, image_size, channels), name="images")
     x = layers.Conv2D(width, patch, patch, name="patch_embed.proj")(inputs)
     x = Tokens(name="tokens")(layers.Reshape((-1, width), name="patches")(x))  # (n, T, D) -> (n, 1 + T, D)
-    for number, drop in enumerate(depth_rates(settings.stochastic_depth, depth)):
+    for number, drop in enumerate(spread_depth_rates(settings.stochastic_depth, depth)):
         x = block(x, heads, drop, settings.gradient_checkpointing, f"blocks.{number}")
     x = layers.LayerNormalization(epsilon=EPS, name="norm")(x)
     return with_head(inputs, x[:, 0], settings, classes, "head")

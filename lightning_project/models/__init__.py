@@ -1,21 +1,37 @@
-"""Models by name, and the way of their weights to and from the neutral names."""
+"""Models by name, and how their weights get to and from the neutral names."""
+
+from importlib import import_module
 
 import torch
 from torch import nn
 
-from lightning_project.models import efficientnet, resnet, vit
+from shared.batches.data import Data
 from shared.config import Config
-from shared.datasets import Data
-from shared.models import family_of
-from shared.weights import Shapes, Weights
+from shared.errors import UserError
+from shared.models import MODELS, ModelEntry
+from shared.weights.file import Shapes, Weights
 
-# By the first part of `model.name`.
-MODELS = {"resnet": resnet.resnet, "efficientnet": efficientnet.efficientnet, "vit": vit.vit}
+
+def find_entry(name: str) -> ModelEntry:
+    """What has to be known about the model `model.name`."""
+    return MODELS[name]
 
 
 def build_model(config: Config, data: Data) -> nn.Module:
-    """An untrained model for the images and classes of `data`."""
-    build = MODELS[family_of(config.model.name)]
+    """An untrained model for the images and classes of `data`.
+
+    Raises:
+        UserError: where this sibling has no function that builds it.
+    """
+    builder = find_entry(config.model.name).builder
+    place, name = f"{__name__}.{builder}", f"build_{builder}"
+    try:
+        build = getattr(import_module(place), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != place:
+            raise
+        raise UserError(f"model.name={config.model.name} has no function {name} in "
+                        f"{place.replace('.', '/')}.py; write it, or train with the other sibling") from None
     return build(config.model, data.channels, len(data.classes), data.image_size)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lightning_project.models.layers import Conv2d, StochasticDepth
 from shared.config import ModelConfig
-from shared.models import Stage, depth_rates, efficientnet_shape
+from shared.models import Stage, scale_efficientnet, spread_depth_rates
 
 
 class SqueezeExcite(nn.Module):
@@ -65,10 +65,10 @@ class EfficientNet(nn.Module):
 
     def __init__(self, settings: ModelConfig, channels: int, classes: int):
         super().__init__()
-        width, stages, last = efficientnet_shape(settings.name)
+        width, stages, last = scale_efficientnet(settings.name)
         self.conv_stem = Conv2d(channels, width, 3, 2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        rates = iter(depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
+        rates = iter(spread_depth_rates(settings.stochastic_depth, sum(stage.blocks for stage in stages)))
         rows = []
         for stage in stages:
             row = []
@@ -88,5 +88,5 @@ class EfficientNet(nn.Module):
         return self.classifier(self.dropout(x.mean(dim=(2, 3))))  # (n, w, s, s) -> (n, w) -> (n, K)
 
 
-def efficientnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> EfficientNet:
+def build_efficientnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> EfficientNet:
     return EfficientNet(settings, channels, classes)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lightning_project.models.layers import Conv2d, StochasticDepth
 from shared.config import ModelConfig
-from shared.models import RESNETS, depth_rates, stem_of
+from shared.models import RESNETS, choose_stem, spread_depth_rates
 
 
 class Block(nn.Module):
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         size, stride = (3, 1) if stem == "small" else (7, 2)  # small as for CIFAR in section 4.2 of the paper
         self.conv1 = Conv2d(channels, 64, size, stride, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        width, rates = 64, iter(depth_rates(settings.stochastic_depth, sum(blocks)))
+        width, rates = 64, iter(spread_depth_rates(settings.stochastic_depth, sum(blocks)))
         for stage, count in enumerate(blocks):
             layers = []
             for block in range(count):
@@ -75,5 +75,5 @@ class ResNet(nn.Module):
         return self.fc(self.dropout(x.mean(dim=(2, 3))))  # (n, w, s, s) -> (n, w) -> (n, K)
 
 
-def resnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> ResNet:
-    return ResNet(settings, channels, classes, stem_of(settings, image_size))
+def build_resnet(settings: ModelConfig, channels: int, classes: int, image_size: int) -> ResNet:
+    return ResNet(settings, channels, classes, choose_stem(settings.stem, image_size))

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_project.models.layers import StochasticDepth
 from shared.config import ModelConfig
-from shared.models import VITS, depth_rates, patch_of
+from shared.models import VITS, choose_patch, spread_depth_rates
 
 EPS = 1e-6
 
@@ -76,13 +76,13 @@ class VisionTransformer(nn.Module):
     def __init__(self, settings: ModelConfig, channels: int, classes: int, image_size: int):
         super().__init__()
         width, depth, heads = VITS[settings.name]
-        patch = patch_of(settings, image_size)
+        patch = choose_patch(settings.patch_size, image_size)
         self.recompute = settings.gradient_checkpointing
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (image_size // patch) ** 2, width))
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.blocks = nn.Sequential(*(Block(width, heads, drop)
-                                      for drop in depth_rates(settings.stochastic_depth, depth)))
+                                      for drop in spread_depth_rates(settings.stochastic_depth, depth)))
         self.norm = nn.LayerNorm(width, EPS)
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(width, classes)
@@ -96,5 +96,5 @@ class VisionTransformer(nn.Module):
         return self.head(self.dropout(self.norm(x)[:, 0]))
 
 
-def vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> VisionTransformer:
+def build_vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> VisionTransformer:
     return VisionTransformer(settings, channels, classes, image_size)

@@ -1,49 +1,9 @@
-"""What each data set is: where it comes from, how to tell that it arrived whole, and the facts about its images."""
+"""What each data set is: where it comes from, how to tell that it arrived whole, how it is read, what its images are.
 
-from dataclasses import dataclass
+To add a data set, add an entry to DEFINITIONS; docs/changing.md shows it.
+"""
 
-from shared.config import DatasetConfig
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file to fetch. The checksum is its publisher's; it is asked of downloads only, never of a user's own files."""
-
-    address: str
-    md5: str
-    megabytes: int
-
-    @property
-    def file_name(self) -> str:
-        return self.address.rpartition("/")[2]
-
-    @property
-    def is_archive(self) -> bool:
-        return self.file_name.endswith((".tgz", ".tar.gz"))
-
-
-@dataclass(frozen=True)
-class Definition:
-    """The facts about a data set. Sizes are in pixels; mean and std are per channel, of pixels scaled to 0..1."""
-
-    source: str
-    licence: str
-    paper: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image_size: int                         # height and width as stored; for folders the usual input of a model
-    classes: tuple[str, ...] = ()           # empty: the names of the class folders
-    class_names: tuple[tuple[str, str], ...] = ()  # readable names of class folders
-    train_images: int = 0
-    test_images: int = 0
-    downloads: tuple[Download, ...] = ()    # several files, or one archive
-    folders: tuple[str, ...] = ()           # sub-folders where the files usually lie; the first is the archive's own
-    members: tuple[str, ...] = ()           # files or folders that must be there
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
+from shared.datasets.definition import Definition, Download
 
 # https://docs.pytorch.org/vision/stable/models.html: over ImageNet's training images; published weights expect them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -71,7 +31,7 @@ IMAGENETTE_CLASSES = (
     ("n03425413", "gas pump"), ("n03445777", "golf ball"), ("n03888257", "parachute"))
 
 
-def imagenette(archive: str, md5: str, megabytes: int) -> Definition:
+def define_imagenette(archive: str, md5: str, megabytes: int) -> Definition:
     return Definition(
         source="https://github.com/fastai/imagenette",
         licence="Apache-2.0 for the selection; the images are ImageNet's, for non-commercial research",
@@ -90,14 +50,14 @@ DEFINITIONS = {
               "Recognition, 1995",
         # Computed over the 1,438 images that are not test images; a test repeats it.
         mean=(0.3049,), std=(0.3755,),
-        image_size=8, classes=tuple("0123456789"), train_images=1438, test_images=359,
+        image_size=8, reader="digits", classes=tuple("0123456789"), train_images=1438, test_images=359,
     ),
     "fashion_mnist": Definition(
         source="https://github.com/zalandoresearch/fashion-mnist", licence="MIT",
         paper="Xiao et al., Fashion-MNIST, arXiv:1708.07747",
         # Computed over the 60,000 training images; a test repeats it where the files are at hand.
         mean=(0.2860,), std=(0.3530,),
-        image_size=28, train_images=60_000, test_images=10_000,
+        image_size=28, reader="fashion_mnist", train_images=60_000, test_images=10_000,
         classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
                  "Ankle boot"),
         downloads=(
@@ -115,7 +75,7 @@ DEFINITIONS = {
         # As in https://github.com/KellerJordan/cifar10-airbench: over all pixels of the 50,000 training images. The
         # smaller std also seen (0.2023, 0.1994, 0.2010) is the mean of each image's own.
         mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
-        image_size=32, train_images=50_000, test_images=10_000,
+        image_size=32, reader="cifar", train_images=50_000, test_images=10_000,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         downloads=(Download(f"{CIFAR}/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", 170),),
         folders=("cifar-10-batches-bin",),
@@ -125,14 +85,14 @@ DEFINITIONS = {
         source=f"{CIFAR}/cifar.html", licence=CIFAR_LICENCE, paper=CIFAR_PAPER,
         # As in https://github.com/weiaicunzai/pytorch-cifar100, rounded.
         mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762),
-        image_size=32, train_images=50_000, test_images=10_000,
+        image_size=32, reader="cifar", train_images=50_000, test_images=10_000,
         classes=tuple(CIFAR100_CLASSES.split()),
         downloads=(Download(f"{CIFAR}/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", 169),),
         folders=("cifar-100-binary",), members=("train.bin", "test.bin"),
     ),
-    "imagenette/160": imagenette("imagenette2-160", "e793b78cc4c9e9a4ccc0c1155377a412", 99),
-    "imagenette/320": imagenette("imagenette2-320", "3df6f0d01a2c9592104656642f5e78a3", 342),
-    "imagenette/full": imagenette("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612", 1557),
+    "imagenette/160": define_imagenette("imagenette2-160", "e793b78cc4c9e9a4ccc0c1155377a412", 99),
+    "imagenette/320": define_imagenette("imagenette2-320", "3df6f0d01a2c9592104656642f5e78a3", 342),
+    "imagenette/full": define_imagenette("imagenette2", "fe2fc210e6bb7c5664d602c3cd71e612", 1557),
     "imagenet_mini": Definition(
         source="https://www.kaggle.com/datasets/ifigotin/imagenetmini-1000",  # needs an account, so no download here
         licence="ImageNet's terms: non-commercial research", paper="Russakovsky et al., arXiv:1409.0575",
@@ -143,5 +103,16 @@ DEFINITIONS = {
 }
 
 
-def definition_of(dataset: DatasetConfig) -> Definition:
-    return DEFINITIONS[f"imagenette/{dataset.variant}" if dataset.name == "imagenette" else dataset.name]
+def list_datasets() -> tuple[str, ...]:
+    """The choices of `dataset.name`."""
+    return tuple(dict.fromkeys(name.partition("/")[0] for name in DEFINITIONS))
+
+
+def list_variants(name: str) -> tuple[str, ...]:
+    """The choices of `dataset.variant` for a data set; empty for one that has a single form."""
+    return tuple(key.partition("/")[2] for key in DEFINITIONS if key.startswith(f"{name}/"))
+
+
+def find_definition(name: str, variant: str) -> Definition:
+    """The entry of a data set; `variant` is `dataset.variant`."""
+    return DEFINITIONS[f"{name}/{variant}" if list_variants(name) else name]

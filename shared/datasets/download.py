@@ -16,20 +16,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from shared.datasets.definitions import Definition, Download
+from shared.datasets.definition import Definition, Download
 from shared.errors import UserError
 
 DOWNLOADING, UNPACKING = ".downloading", ".unpacking-"
 
 
-def cache_folder() -> Path:
+def find_cache_folder() -> Path:
     """Where downloads are kept: the environment variable TEMPLATE_CACHE, or the system's usual cache folder."""
     import pooch
 
     return Path(os.environ.get("TEMPLATE_CACHE") or pooch.os_cache("lightning-keras-template")).expanduser().absolute()
 
 
-def locate(definition: Definition, root: str) -> Path:
+def locate_files(definition: Definition, root: str) -> Path:
     """The folder that holds all of a data set's files.
 
     With `root` empty they are downloaded into the cache, unless they are there. Otherwise they are looked for in `root`
@@ -42,32 +42,32 @@ def locate(definition: Definition, root: str) -> Path:
         base = Path(root).expanduser().absolute()
         places = [base, *(base / name for name in definition.folders)]
     else:
-        base = cache_folder()
+        base = find_cache_folder()
         places = [base / definition.folders[0]]
     try:
-        return complete(definition, places) or obtain(definition, base, places, may_download=not root)
+        return find_complete(definition, places) or obtain_files(definition, base, places, may_download=not root)
     except OSError as error:
         raise UserError(f"{error.filename or base}: {error.strerror or error}; free or choose another place for the "
                         "files with the environment variable TEMPLATE_CACHE or dataset.root=...") from error
 
 
-def obtain(definition: Definition, base: Path, places: list[Path], may_download: bool) -> Path:
+def obtain_files(definition: Definition, base: Path, places: list[Path], may_download: bool) -> Path:
     archive = next((base / item.file_name for item in definition.downloads if item.is_archive), None)
     # An incomplete folder of the archive's name is not ours to replace; below it is told what it lacks.
-    begun = archive is not None and any(len(missing(definition, place)) < len(definition.members) for place in places)
+    begun = archive is not None and any(len(list_missing(definition, place)) < len(definition.members) for place in places)
     if not begun and (may_download or (archive is not None and archive.is_file())):
         # Siblings, or the processes of one run, may start together: one fetches, the others find what it left.
-        with sole_writer(base):
-            if not complete(definition, places):
+        with lock_folder(base):
+            if not find_complete(definition, places):
                 if may_download:
-                    fetch_all(definition, base, places[0])
+                    fetch_files(definition, base, places[0])
                 if archive is not None:
-                    unpack(archive, definition, is_ours=may_download)
-    if found := complete(definition, places):
+                    unpack_archive(archive, definition, is_ours=may_download)
+    if found := find_complete(definition, places):
         return found
     # The place that lacks least is the one that was meant.
-    place = min(places, key=lambda place: len(missing(definition, place)))
-    lost = missing(definition, place)[0]
+    place = min(places, key=lambda place: len(list_missing(definition, place)))
+    lost = list_missing(definition, place)[0]
     if may_download and not definition.downloads:
         raise UserError(f"this data set is not downloaded; name the folder that holds {lost} with dataset.root")
     if may_download:
@@ -78,18 +78,18 @@ def obtain(definition: Definition, base: Path, places: list[Path], may_download:
                     + (", or leave dataset.root out to have it downloaded" if definition.downloads else ""))
 
 
-def complete(definition: Definition, places: list[Path]) -> Path | None:
-    return next((place for place in places if not missing(definition, place)), None)
+def find_complete(definition: Definition, places: list[Path]) -> Path | None:
+    return next((place for place in places if not list_missing(definition, place)), None)
 
 
-def missing(definition: Definition, place: Path) -> list[str]:
+def list_missing(definition: Definition, place: Path) -> list[str]:
     """Members that are not in a folder; a gz file may lie there unpacked too."""
     return [name for name in definition.members
             if not (place / name).exists() and not (name.endswith(".gz") and (place / name[:-3]).exists())]
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Only one process at a time is inside, for each folder. The lock ends with the process, however that ends."""
     import fcntl
 
@@ -106,16 +106,16 @@ def sole_writer(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def fetch_all(definition: Definition, base: Path, place: Path) -> None:
+def fetch_files(definition: Definition, base: Path, place: Path) -> None:
     """Download what is not there yet: an archive into `base`, single files into `place`. Call as the sole writer."""
     for item in definition.downloads:
         target = (base if item.is_archive else place) / item.file_name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            fetch(item, target)
+            fetch_file(item, target)
 
 
-def fetch(item: Download, target: Path) -> None:
+def fetch_file(item: Download, target: Path) -> None:
     """Download one file. `target` appears only when it is whole and has the published checksum. Raises `UserError`."""
     import pooch
     from requests import RequestException
@@ -141,7 +141,7 @@ def fetch(item: Download, target: Path) -> None:
         shutil.rmtree(growing, ignore_errors=True)
 
 
-def unpack(archive: Path, definition: Definition, is_ours: bool) -> None:
+def unpack_archive(archive: Path, definition: Definition, is_ours: bool) -> None:
     """Unpack an archive beside itself, so that its folder appears only when it is whole. Call as the sole writer.
 
     Our own archive is deleted afterwards, and also when it turns out to be damaged; a user's is left alone.
@@ -154,8 +154,8 @@ def unpack(archive: Path, definition: Definition, is_ours: bool) -> None:
         shutil.rmtree(left, ignore_errors=True)
     growing = Path(tempfile.mkdtemp(prefix=f"{UNPACKING}{folder}-", dir=archive.parent))
     try:
-        extract(archive, growing)
-        if absent := missing(definition, growing / folder):
+        extract_archive(archive, growing)
+        if absent := list_missing(definition, growing / folder):
             raise tarfile.ReadError(f"it holds no {folder}/{absent[0]}")
         os.replace(growing / folder, archive.parent / folder)
         if is_ours:
@@ -169,7 +169,7 @@ def unpack(archive: Path, definition: Definition, is_ours: bool) -> None:
         shutil.rmtree(growing, ignore_errors=True)
 
 
-def extract(archive: Path, target: Path) -> None:
+def extract_archive(archive: Path, target: Path) -> None:
     """Extract a gzipped tar file. Raises `tarfile.TarError` for a member that would leave `target`."""
     with (open(archive, "rb") as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar,
           tqdm(desc=f"unpacking {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True, disable=None,

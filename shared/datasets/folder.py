@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from shared.datasets.decode import decode_image
 from shared.errors import UserError
-from shared.images import decode
 
 Listing = tuple[np.ndarray, np.ndarray]  # absolute paths (n,) str, labels (n,) int64
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "val", "test")
 LIKE_SPLITS = (*SPLITS, "training", "valid", "validation", "testing")
 
 
-def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
     """Class names in sorted order, and the image files of each split that the folder has.
 
     `root` holds train/<class>/... and maybe val/<class>/... and test/<class>/..., or else <class>/... directly, which
@@ -34,9 +34,9 @@ def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
         if present and "train" not in present:
             raise UserError(f"{root} has {' and '.join(present)} but no train folder; expected {root / 'train'}")
         places = present or {"train": root}
-        classes = {name: subfolders(place) for name, place in places.items()}
+        classes = {name: list_subfolders(place) for name, place in places.items()}
         for name, found in classes.items():
-            check_classes(places[name], found, places["train"], classes["train"])
+            validate_classes(places[name], found, places["train"], classes["train"])
         with tqdm(desc=f"looking through {root}", unit="class", total=sum(map(len, classes.values())), disable=None,
                   leave=False) as bar:
             listings = {name: list_images(place, classes[name], bar) for name, place in places.items()}
@@ -48,18 +48,18 @@ def scan(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
 
 def refuse_misnamed_splits(root: Path) -> None:
     """Raise `UserError` where folders are meant as splits and would be taken for classes, or left out."""
-    alike = [name for name in subfolders(root) if name.lower() in LIKE_SPLITS]
+    alike = [name for name in list_subfolders(root) if name.lower() in LIKE_SPLITS]
     misnamed = [name for name in alike if name not in SPLITS]
     if misnamed and any(name.lower().startswith("train") for name in alike):
         raise UserError(f"{root / misnamed[0]} looks like a split; rename it, since splits are called "
                         f"{', '.join(SPLITS)}")
 
 
-def subfolders(folder: Path) -> list[str]:
+def list_subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def check_classes(place: Path, found: list[str], train: Path, expected: list[str]) -> None:
+def validate_classes(place: Path, found: list[str], train: Path, expected: list[str]) -> None:
     if not expected:
         raise UserError(f"{train} holds no class folders; expected train/<class>/*.jpg or <class>/*.jpg in "
                         "dataset.root")
@@ -75,7 +75,7 @@ def check_classes(place: Path, found: list[str], train: Path, expected: list[str
 def list_images(place: Path, classes: list[str], bar: tqdm) -> Listing:
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted(images_below(str(place / name)))
+        found = sorted(find_images(str(place / name)))
         if not found:
             raise UserError(f"{place / name} holds no images ({' '.join(EXTENSIONS)}); fill the class or remove it")
         files += found
@@ -84,9 +84,9 @@ def list_images(place: Path, classes: list[str], bar: tqdm) -> Listing:
     return np.array(files), np.array(labels, np.int64)
 
 
-def images_below(folder: str) -> list[str]:
+def find_images(folder: str) -> list[str]:
     files, seen = [], set()
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=stop):
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=raise_error):
         place = os.stat(here)
         if (place.st_dev, place.st_ino) in seen:  # a link back to a folder above would never end
             folders.clear()
@@ -98,32 +98,32 @@ def images_below(folder: str) -> list[str]:
     return files
 
 
-def stop(error: OSError) -> None:
+def raise_error(error: OSError) -> None:
     raise error  # os.walk would pass over what it cannot read
 
 
-def unreadable(files: np.ndarray) -> np.ndarray:
+def find_unreadable(files: np.ndarray) -> np.ndarray:
     """Which of the files do not decode, (n,) bool. Every file is read, so this takes about as long as an epoch."""
     block = 64  # a task for each file of a large data set would itself fill the memory
     starts = range(0, len(files), block)
     with (tqdm(desc="checking images", total=len(files), unit="image", disable=None, leave=False) as bar,
           ThreadPoolExecutor(os.cpu_count()) as pool):
         bad = []
-        for part in pool.map(lambda start: [is_bad(file) for file in files[start: start + block]], starts):
+        for part in pool.map(lambda start: [is_unreadable(file) for file in files[start: start + block]], starts):
             bad += part
             bar.update(len(part))
     return np.array(bad, bool)
 
 
-def is_bad(file: str) -> bool:
+def is_unreadable(file: str) -> bool:
     try:
-        decode(file)
+        decode_image(file)
     except UserError:
         return True
     return False
 
 
-def report(skipped: list[str]) -> None:
+def report_skipped(skipped: list[str]) -> None:
     if skipped:
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
         print(f"{len(skipped)} unreadable image files left out: {', '.join(skipped[:5])}{more}", file=sys.stderr)

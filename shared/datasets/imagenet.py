@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 @cache
-def synsets() -> dict[str, str]:
+def read_synsets() -> dict[str, str]:
     """`{number, such as n01440764: name}`. Names that two classes share carry the number."""
     lines = Path(__file__).with_name("imagenet.txt").read_text().splitlines()
     return dict(line.split(" ", 1) for line in lines)

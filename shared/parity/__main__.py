@@ -9,17 +9,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.command import report_errors
-from shared.config import REPOSITORY, Config, parse
-from shared.datasets import load
+from shared.batches.data import load_data
+from shared.config import Config, parse_config
+from shared.config.command import report_errors
 from shared.errors import UserError
-from shared.interpreters import not_runnable, required, variable
-from shared.parity.ladder import Answer, Finding, against_itself, compare
+from shared.machine.console import Table, say
+from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import explain_not_runnable, name_variable, require_interpreter
+from shared.machine.versions import read_git_state
+from shared.parity.ladder import Answer, Finding, against_itself, compare_answers
 from shared.parity.plan import RUNGS, base_of, changed, plan, precision_of
 from shared.parity.request import PLUGIN, Task, write_request
-from shared.recorder import say
-from shared.runs import git_state
-from shared.tables import Table
 
 COMMAND = "python -m shared.parity"
 PURPOSE = """Compare both siblings on a ladder of nine rungs, from raw bytes to final scores.
@@ -67,8 +67,8 @@ class Recording:
             raise UserError(f"{self.label}: {lines[-1].removeprefix('error: ')}")
         if lines[-1].startswith("ModuleNotFoundError"):
             raise UserError(f"{self.label}: {lines[-1].removeprefix('ModuleNotFoundError: ')} for "
-                            f"{required(SIBLINGS[self.label])}; install the sibling, or name its interpreter with "
-                            f"{variable(SIBLINGS[self.label])}")
+                            f"{require_interpreter(SIBLINGS[self.label])}; install the sibling, or name its interpreter with "
+                            f"{name_variable(SIBLINGS[self.label])}")
         tail = "\n".join(lines[-25:])
         raise RuntimeError(f"{self.label}'s probe ended with status {status}:\n{tail}")
 
@@ -76,7 +76,7 @@ class Recording:
 def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = None) -> Recording:
     """Start a sibling's probe on `tasks`, which leaves its answers and log.txt in `folder`."""
     sibling = SIBLINGS[label]
-    python, request = required(sibling), write_request(tasks, folder)
+    python, request = require_interpreter(sibling), write_request(tasks, folder)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (
         str(REPOSITORY), os.environ.get("PYTHONPATH", "")))), "PYTHONUNBUFFERED": "1"}
     environment.pop(PLUGIN, None)
@@ -87,7 +87,7 @@ def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = Non
             process = subprocess.Popen([python, "-m", f"{sibling}_project.probe", str(request)],
                                        stdout=log, stderr=subprocess.STDOUT, env=environment)
         except OSError as error:
-            raise not_runnable(sibling, error) from None
+            raise explain_not_runnable(sibling, error) from None
     return Recording(label, folder, process)
 
 
@@ -111,11 +111,11 @@ def judge(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
     for task in tasks:
         mine, other = Answer("Lightning", ours, task.name), Answer("Keras", theirs, task.name)
         if not needs_yardstick(task):
-            findings += compare(task, mine, other)
+            findings += compare_answers(task, mine, other)
             continue
-        again[""] = again.get("", []) + compare(task, mine, other)
+        again[""] = again.get("", []) + compare_answers(task, mine, other)
         for suffix in YARDSTICKS:
-            again[suffix] += compare(task, mine, Answer("Lightning again", ours, task.name + suffix))
+            again[suffix] += compare_answers(task, mine, Answer("Lightning again", ours, task.name + suffix))
     if judged := again.pop("", []):
         findings += against_itself(judged, *again.values(), tasks[0].config.hardware.precision)
     return sorted(findings, key=lambda finding: finding.rung)
@@ -149,7 +149,7 @@ def climb(config: Config, rungs: set[int] | None = None, **extent: object) -> li
         base.hardware.threads = max(1, (os.cpu_count() or 2) // 2)
     with tempfile.TemporaryDirectory(prefix="parity-", dir=report_folder(config)) as place:
         folder = Path(place).absolute()
-        tasks = plan(base, load(base), folder, rungs or set(RUNGS), **extent)
+        tasks = plan(base, load_data(base), folder, rungs or set(RUNGS), **extent)
         record({"Lightning": tasks + yardsticks(tasks), "Keras": tasks}, folder)
         found = judge(tasks, folder / "Lightning", folder / "Keras")
     return [finding for finding in found if not rungs or finding.rung in rungs]
@@ -202,7 +202,7 @@ def markdown(findings: list[Finding], words: list[str], precision: str, seconds:
         every.rows.append([f"{finding.rung} {finding.what}", *(yards if measured else []), *figures(finding),
                            finding.where])
     yardstick = f"\n\n{YARDSTICK}" if measured else ""
-    revision = git_state()
+    revision = read_git_state()
     state = f"{revision['revision'] or 'unknown'}{' with changes' if revision['dirty'] else ''}"
     return f"""# Parity of the siblings in {precision}
 
@@ -220,7 +220,7 @@ def markdown(findings: list[Finding], words: list[str], precision: str, seconds:
 
 def configured(words: list[str]) -> Config:
     """The config of a command line, in fp64 unless the command line itself names a precision. Raises `UserError`."""
-    config = parse(words, COMMAND, PURPOSE)
+    config = parse_config(words, COMMAND, PURPOSE)
     if not any(word.startswith("hardware.precision=") for word in words):
         config.hardware.precision = "auto"
     return config

@@ -77,7 +77,7 @@ class Finding:
         return 0.0 if self.figure == 0 else self.figure / self.tolerance if self.tolerance else math.inf
 
 
-def compare(task: Task, ours: Answer, theirs: Answer) -> list[Finding]:
+def compare_answers(task: Task, ours: Answer, theirs: Answer) -> list[Finding]:
     """All comparisons of a task, in an order that does not depend on the answers."""
     return list(COMPARISONS[task.kind](task, ours, theirs))
 

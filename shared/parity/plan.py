@@ -5,13 +5,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from shared.config import Config, DatasetConfig, DebugConfig, check, schema
-from shared.datasets import Data
+from shared.batches.data import Data
+from shared.config import Config, DatasetConfig, DebugConfig, list_keys, validate_config
 from shared.errors import UserError
-from shared.models import stem_of
+from shared.models import choose_stem
 from shared.parity.pictures import write_pictures
 from shared.parity.request import MARKS, Task
-from shared.pretrained import prepared
+from shared.weights.pretrained import apply_checkpoint_preprocessing
 
 RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients", 6: "learning rate", 7: "steps",
          8: "epoch metrics", 9: "scores"}
@@ -47,12 +47,12 @@ def base_of(config: Config) -> Config:
     """
     if config.hardware.accelerator == "gpu":
         raise UserError("parity compares on the CPU, where float64 is at hand; leave hardware.accelerator out")
-    base = changed(prepared(config), resume="none", debug=DebugConfig(), augment__policy="none",
+    base = changed(apply_checkpoint_preprocessing(config), resume="none", debug=DebugConfig(), augment__policy="none",
                    model__pretrained="false", model__dropout=0.0, model__stochastic_depth=0.0,
                    hardware__accelerator="cpu", hardware__precision=precision_of(config),
                    tracking__mode="disabled", tracking__tensorboard=False,
                    tracking__log_every_steps=1, train__early_stopping_patience=0)
-    check(base)
+    validate_config(base)
     return base
 
 
@@ -71,9 +71,9 @@ def plan(config: Config, data: Data, folder: Path, rungs: set[int], optimizers: 
     if 3 in rungs:
         tasks.append(Task("start", "start", config))
     if rungs & {4, 5}:
-        tasks += forward_tasks(config, data, models or schema()["model.name"].metadata["choices"])
+        tasks += forward_tasks(config, data, models or list_keys()["model.name"].metadata["choices"])
     if 6 in rungs:
-        for name in schema()["schedule.name"].metadata["choices"]:
+        for name in list_keys()["schedule.name"].metadata["choices"]:
             tasks.append(Task(f"rates-{name}", "rates", changed(config, schedule__name=name)))
     if rungs & {7, 8, 9}:
         tasks += [fit_task(config, data, name, steps) for name in optimizers]
@@ -106,7 +106,7 @@ def pixel_tasks(config: Config, data: Data, folder: Path) -> list[Task]:
 def small(config: Config, data: Data, size: int, patch: int) -> Config:
     """`config` with images of at most `size` pixels, and a stem and patches that fit."""
     size = min(data.image_size, size)
-    return changed(config, dataset__image_size=size, model__stem=stem_of(config.model, data.image_size),
+    return changed(config, dataset__image_size=size, model__stem=choose_stem(config.model.stem, data.image_size),
                    model__patch_size=math.gcd(size, patch), train__batch_size=min(BATCH, len(data.train)),
                    train__label_smoothing=0.1)
 

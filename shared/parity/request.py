@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from shared.command import report_errors
-from shared.config import Config, load, to_yaml
-from shared.datasets import Data
-from shared.sampling import uniforms
-from shared.weights import Weights
+from shared.batches.data import Data
+from shared.config import Config, load_config, to_yaml
+from shared.config.command import report_errors
+from shared.datasets.sampling import draw_uniforms
+from shared.weights.file import Weights
 
 Arrays = dict[str, np.ndarray]
 
@@ -72,7 +72,7 @@ def answer(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
             runpy.run_path(plugin)
         for task in request["tasks"]:
             started = time.perf_counter()
-            arrays = kinds[task["kind"]](load(Path(task["config"])))
+            arrays = kinds[task["kind"]](load_config(Path(task["config"])))
             with (Path(request["output"]) / f"{task['name']}.npz").open("wb") as file:
                 np.savez(file, **arrays)
             print(f"{task['name']}: {time.perf_counter() - started:.1f} s", flush=True)
@@ -106,5 +106,5 @@ def uneven(weights: Weights) -> Weights:
 
     The vectors of a new network are all 0 or 1, so that a scale taken for a variance would go unseen.
     """
-    return {name: (tensor + 0.25 * (2 * uniforms(tensor.size, index) - 1)).astype(np.float32)
+    return {name: (tensor + 0.25 * (2 * draw_uniforms(tensor.size, index) - 1)).astype(np.float32)
             if tensor.ndim == 1 else tensor for index, (name, tensor) in enumerate(sorted(weights.items()))}

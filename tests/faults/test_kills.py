@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from shared.interpreters import PACKAGES, installed
+from shared.machine.interpreters import PACKAGES, is_installed
 from tests.trainings import (
     STEPS,
     assert_close_training,
@@ -29,7 +29,7 @@ def assert_same(sibling, words, uncut, cut):
 
 @pytest.fixture(scope="module", params=PACKAGES)
 def sibling(request):
-    if not installed(request.param):
+    if not is_installed(request.param):
         pytest.skip(f"the {request.param} sibling is not installed")
     return request.param
 

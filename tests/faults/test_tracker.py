@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import REPOSITORY
-from shared.interpreters import PACKAGES, installed
-from shared.tracking import PATIENCE
+from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import PACKAGES, is_installed
+from shared.training.trackers.wandb import PATIENCE
 from tests.wandb_faults import Server, environment, tracked
 
 # What W&B needs besides waiting: to start its process, twice where it goes on offline.
@@ -41,7 +41,7 @@ def test_in_mid_run(tmp_path, report, fault):
 
 @pytest.mark.parametrize("sibling", PACKAGES)
 def test_a_training_goes_on_where_the_server_hangs(tmp_path, report, sibling):
-    if not installed(sibling):
+    if not is_installed(sibling):
         pytest.skip(f"the {sibling} sibling is not installed")
     with Server("hangs") as server:
         before = time.perf_counter()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shared.config import REPOSITORY
+from shared.machine.files import REPOSITORY
 
 FOLDER = REPOSITORY / "configs" / "launchers"
 SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".sh", ".sbatch"))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_project import optim
-from keras_project.callbacks import ResumableEarlyStopping
+from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.models.layers import BatchNorm, convolution
 
 tf.config.threading.set_intra_op_parallelism_threads(1)

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.augment import resample
-from shared.config import REPOSITORY
+from shared.batches.augment import build_resampling
 from shared.errors import UserError
-from shared.hardware import choose_precision
-from shared.interpreters import PACKAGES, installed
+from shared.machine.files import REPOSITORY
+from shared.machine.hardware import choose_precision
+from shared.machine.interpreters import PACKAGES, is_installed
 from tests.conftest import Sibling
 
 PAGE = REPOSITORY / "shared" / "parity" / "DIFFERENCES.md"
 TOLERANCE = 1e-2  # relative; a figure stands on the page with three digits
 NUMBER = re.compile(r"\*\*([\d.e-]+)\*\*")
 
-ABSENT = [name for name in PACKAGES if not installed(name)]
+ABSENT = [name for name in PACKAGES if not is_installed(name)]
 both = pytest.mark.skipif(bool(ABSENT), reason=f"differences are between two; not installed: {ABSENT}")
 
 
@@ -348,7 +348,7 @@ def test_clipping_of_the_global_norm(torch, keras, rng, recorded):
 def test_resize(torch, keras, rng, recorded):
     """In grey levels of 255, of noise."""
     images = rng.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
-    matrix = resample(np.zeros(1), np.array([64.0]), 64, 32)[0]
+    matrix = build_resampling(np.zeros(1), np.array([64.0]), 64, 32)[0]
     ours = np.einsum("yh,nhwc,xw->nyxc", matrix, images, matrix)
     theirs, other = torch.resize(images, 32), keras.resize(images, 32)
     assert apart(theirs["plain"], other["stock"]) < 1e-3  # antialiasing is the only difference

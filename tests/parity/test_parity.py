@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.config import REPOSITORY
-from shared.datasets import load
-from shared.interpreters import PACKAGES, installed
+from shared.batches.data import load_data
+from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import PACKAGES, is_installed
 from shared.parity import __main__ as command
 from shared.parity.ladder import Finding, against_itself, difference, whole
 from shared.parity.pictures import write_pictures
 from shared.parity.plan import RUNGS, base_of, plan
 
-ABSENT = [name for name in PACKAGES if not installed(name)]
+ABSENT = [name for name in PACKAGES if not is_installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"parity needs both siblings; not installed: {', '.join(ABSENT)}")
 
 # A sabotaged sibling, the first rung that must fail, and words of its report.
@@ -41,7 +41,7 @@ STEPS = 10
 def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",)):
     base = base_of(command.configured(words))
     base.hardware.threads = 1
-    return plan(base, load(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models)
+    return plan(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models)
 
 
 def write_cifar(root):

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from shared.config import REPOSITORY
-from shared.interpreters import PACKAGES, installed
-from shared.metrics import scores
-from shared.weights import weights_fingerprint
+from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import PACKAGES, is_installed
+from shared.scores import score
+from shared.weights.file import fingerprint_weights
 from tests.conftest import Sibling
 
-ABSENT = [name for name in PACKAGES if not installed(name)]
+ABSENT = [name for name in PACKAGES if not is_installed(name)]
 pytestmark = [pytest.mark.skipif(bool(ABSENT), reason=f"weights travel between two; not installed: {ABSENT}"),
               pytest.mark.timeout(300)]
 
@@ -48,13 +48,13 @@ def through_the_model(sibling, weights):
     """What the sibling's model holds of neutral weights after it loaded them."""
     import importlib
 
-    from shared.config import parse
-    from shared.datasets import load
+    from shared.batches.data import load_data
+    from shared.config import parse_config
 
     models = importlib.import_module(f"{sibling}_project.models")
-    importlib.import_module(f"{sibling}_project.runtime").build_runtime(parse(list(SMALL), "test", ""))
-    config = parse(list(SMALL), "test", "")
-    model = models.build_model(config, load(config))
+    importlib.import_module(f"{sibling}_project.runtime").build_runtime(parse_config(list(SMALL), "test", ""))
+    config = parse_config(list(SMALL), "test", "")
+    model = models.build_model(config, load_data(config))
     models.load_weights(model, weights)
     return models.neutral_weights(model)
 
@@ -89,7 +89,7 @@ def test_the_other_sibling_scores_a_run_alike(siblings, runs, source):
     np.testing.assert_array_equal(found["label"], own["label"])
     np.testing.assert_allclose(found["logits"], own["logits"], rtol=0, atol=1e-4)
     accuracy = json.loads((run / "result.json").read_text())["test/accuracy"]
-    assert scores(found["logits"], found["label"])["accuracy"] == accuracy
+    assert score(found["logits"], found["label"])["accuracy"] == accuracy
     assert f"test/accuracy {accuracy:.4f}" in out
 
 
@@ -113,7 +113,7 @@ def test_init_from_starts_from_the_other_siblings_run(siblings, runs, tmp_path, 
     assert f"starting from weights from {runs[source] / 'best.safetensors'}" in err
     facts = json.loads(next(tmp_path.glob("quickstart/*/run.json")).read_text())
     assert facts["framework"] == other
-    assert facts["fingerprints"]["initial_weights"] == weights_fingerprint(load_file(runs[source] / "best.safetensors"))
+    assert facts["fingerprints"]["initial_weights"] == fingerprint_weights(load_file(runs[source] / "best.safetensors"))
 
 
 @pytest.mark.parametrize("sibling", OTHER)

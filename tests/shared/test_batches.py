@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import augment
-from shared.batches import EvalBatches, TrainBatches
+from shared.batches import augment
+from shared.batches.batches import EvalBatches, TrainBatches
+from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets import Data, Images
-from shared.sampling import epoch_order
+from shared.datasets.sampling import order_epoch
 
 
 def data_of(train=10, val=5, size=4, image_size=4, channels=1):
@@ -48,7 +48,7 @@ def test_batches_follow_the_order_of_their_epoch_and_leave_the_remainder_out():
     assert len(batches) == 4
     for step in range(4):
         epoch, position = divmod(step, 2)
-        expected = epoch_order(10, 3, epoch)[4 * position:4 * position + 4]
+        expected = order_epoch(10, 3, epoch)[4 * position:4 * position + 4]
         batch = batches[step]
         assert batch["index"].tolist() == expected.tolist()
         assert batch["image"][:, 0, 0, 0].tolist() == expected.tolist()
@@ -75,9 +75,9 @@ def test_batches_can_be_handed_to_another_process():
 def test_an_image_is_augmented_by_its_own_draws_of_the_epoch():
     data, config = data_of(10), config_of(crop="pad", crop_padding=2, flip=True)
     batch = TrainBatches(config, data)[3]  # the second of the second epoch
-    draws = augment.epoch_draws(10, 3, 1)[batch["index"]]
-    assert np.array_equal(batch["flip"], augment.flips(config.augment, draws))
-    rows, columns = augment.geometry(config.augment, draws, 4, 4, 4)
+    draws = augment.draw_epoch(10, 3, 1)[batch["index"]]
+    assert np.array_equal(batch["flip"], augment.choose_flips(config.augment, draws))
+    rows, columns = augment.build_geometry(config.augment, draws, 4, 4, 4)
     assert np.array_equal(batch["rows"], rows)
     assert np.array_equal(batch["columns"], columns)
 
@@ -87,7 +87,7 @@ def test_mixed_targets_are_shares_of_both_classes(settings):
     data, config = data_of(60, size=16, image_size=16), config_of(batch_size=60, **settings)
     batch = TrainBatches(config, data)[0]
     own = np.eye(3)[batch["index"] % 3]
-    share = augment.mixing(config.augment, augment.epoch_draws(60, 3, 0)[batch["index"]], 16)["share"][:, None]
+    share = augment.choose_mixing(config.augment, augment.draw_epoch(60, 3, 0)[batch["index"]], 16)["share"][:, None]
     assert batch["target"] == pytest.approx(share * own + (1 - share) * own[batch["partner"]])
     assert batch["target"].dtype == np.float32
     assert batch["target"].sum(1) == pytest.approx(1)
@@ -166,7 +166,7 @@ def test_overfitting_repeats_the_same_batches_without_augmentation():
     config.debug.overfit_batches = 1
     batches = TrainBatches(config, data_of(10))
     assert len(batches) == 3
-    assert [batches[step]["index"].tolist() for step in range(3)] == [epoch_order(10, 3, 0)[:4].tolist()] * 3
+    assert [batches[step]["index"].tolist() for step in range(3)] == [order_epoch(10, 3, 0)[:4].tolist()] * 3
     assert set(batches[0]) == {"image", "target", "index"}
 
 
@@ -206,8 +206,8 @@ def test_a_file_is_cropped_by_its_own_draws(files):
     config = config_of(crop="resized")
     batch = TrainBatches(config, files)[0]
     for image, index in zip(batch["image"], batch["index"], strict=True):
-        draws = augment.epoch_draws(6, 3, 0)[[index]]
-        top, left, height, width = augment.resized_box(config.augment, draws, 9, 7)[0]
+        draws = augment.draw_epoch(6, 3, 0)[[index]]
+        top, left, height, width = augment.choose_resized_boxes(config.augment, draws, 9, 7)[0]
         reference = Image.open(files.train.files[index]).resize(
             (8, 8), Image.Resampling.BILINEAR, (left, top, min(left + width, 7), min(top + height, 9)))
         assert np.array_equal(image, np.array(reference))
@@ -221,7 +221,7 @@ def test_a_file_is_padded_as_an_image_in_memory_is(files):
     squares = EvalBatches(config, files, files.val)[0]["image"]
     assert np.array_equal(squares[0], np.array(Image.open(files.val.files[0]).resize(
         (8, 8), Image.Resampling.BILINEAR, (0, 1, 7, 8))))
-    offsets = augment.pad_offsets(config.augment, augment.epoch_draws(6, 3, 0)[batch["index"]]) + 2
+    offsets = augment.choose_offsets(config.augment, augment.draw_epoch(6, 3, 0)[batch["index"]]) + 2
     for image, index, (top, left) in zip(batch["image"], batch["index"], offsets, strict=True):
         padded = np.pad(squares[index], ((2, 2), (2, 2), (0, 0)))
         assert np.array_equal(image, padded[top:top + 8, left:left + 8])

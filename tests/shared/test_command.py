@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from shared import command
-from shared.config import REPOSITORY, Config, parse
+from shared.config import Config, command, parse_config
 from shared.errors import StoppedError, UserError, user_message
+from shared.machine.files import REPOSITORY
 
 # Python imports this module at its start, so that the entry point runs as it is and still cannot load a framework.
 BLOCKER = """
@@ -24,7 +24,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 """
 HEAVY = ("numpy", "scipy", "yaml", "omegaconf", "antlr4", "wandb", "sklearn", "PIL", "torch", "tensorflow", "keras",
-         "lightning", "shared.datasets", "shared.weights")
+         "lightning", "shared.batches", "shared.weights")
 ENTRIES = ("lightning_project/train.py", "keras_project/train.py")
 
 
@@ -117,7 +117,7 @@ def test_evaluate_takes_the_config_of_the_run_and_overrides_it(words, tmp_path):
     (tmp_path / "best.safetensors").touch()
     seen = []
     words(str(tmp_path), "train.epochs=8")
-    command.run_on(lambda config, source: seen.append((config, source)), "evaluate.py", "Evaluate.")
+    command.run_command_on(lambda config, source: seen.append((config, source)), "keras", "evaluate.py", "Evaluate.")
     config, source = seen[0]
     assert (config.seed, config.train.epochs, source) == (3, 8, str(tmp_path))
 
@@ -128,15 +128,15 @@ def test_evaluate_takes_another_config_where_one_is_named(words, tmp_path):
     (tmp_path / "other.yaml").write_text("seed: 4\n")
     seen = []
     words(str(tmp_path), str(tmp_path / "other.yaml"))
-    command.run_on(lambda config, source: seen.append(config.seed), "evaluate.py", "Evaluate.")
+    command.run_command_on(lambda config, source: seen.append(config.seed), "keras", "evaluate.py", "Evaluate.")
     assert seen == [4]
 
 
 def test_run_hands_the_config_to_the_work(words):
     words("seed=9")
     seen = []
-    command.run(seen.append, "train.py", "Train.")
-    assert seen == [parse(["seed=9"], "", "")]
+    command.run_command(seen.append, "keras", "train.py", "Train.")
+    assert seen == [parse_config(["seed=9"], "", "")]
 
 
 @pytest.mark.parametrize(("error", "status", "text"), [
@@ -150,7 +150,7 @@ def test_what_work_raises_becomes_one_line_and_a_status(words, capsys, error, st
         raise error
     words("seed=9")
     with pytest.raises(SystemExit) as left:
-        command.run(work, "train.py", "Train.")
+        command.run_command(work, "keras", "train.py", "Train.")
     assert left.value.code == status
     assert capsys.readouterr().err == text
 
@@ -161,7 +161,7 @@ def test_a_framework_that_is_not_installed_is_one_line(words, capsys, package, s
         raise ModuleNotFoundError(f"No module named '{package}'", name=package)
     words("seed=9")
     with pytest.raises(SystemExit) as left:
-        command.run(work, "train.py", "Train.")
+        command.run_command(work, "keras", "train.py", "Train.")
     assert left.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {package} is not installed here; install the {sibling} sibling (make setup")
@@ -176,7 +176,7 @@ def test_a_bug_keeps_its_traceback(words, bug):
         raise bug
     words("seed=9")
     with pytest.raises(type(bug)):
-        command.run(work, "train.py", "Train.")
+        command.run_command(work, "keras", "train.py", "Train.")
 
 
 @pytest.mark.parametrize("text", [

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from shared.compare import compare, main, same_experiment, text
-from shared.config import REPOSITORY, Config, to_dict
+from shared.compare.__main__ import main
+from shared.compare.page import format_text
+from shared.compare.report import compare_runs
+from shared.compare.verdict import find_differences
+from shared.config import Config, to_dict
 from shared.errors import UserError
-from shared.records import labels, read_run
+from shared.machine.files import REPOSITORY
+from shared.runs.records import label_runs, read_run
 
 LABELS = np.arange(50) % 10
 EPOCHS = (0.4, 0.7, 0.9, 0.94)
@@ -64,7 +68,7 @@ def pair(tmp_path):
 
 
 def differences(folders, **options):
-    return same_experiment([read_run(folder) for folder in folders], **options)
+    return find_differences([read_run(folder) for folder in folders], **options)
 
 
 # Reading
@@ -105,9 +109,9 @@ def test_labels_are_the_shortest_that_tell_runs_apart(tmp_path):
     keras = read_run(make_run(tmp_path, "keras"))
     later = read_run(make_run(tmp_path, "lightning", stamp="20260101-130000"))
     seed1 = read_run(make_run(tmp_path, "lightning", seed=1))
-    assert labels([first, keras]) == ["lightning", "keras"]
-    assert labels([first, seed1]) == ["lightning seed 0", "lightning seed 1"]
-    assert labels([first, later]) == [first.name, later.name]
+    assert label_runs([first, keras]) == ["lightning", "keras"]
+    assert label_runs([first, seed1]) == ["lightning seed 0", "lightning seed 1"]
+    assert label_runs([first, later]) == [first.name, later.name]
 
 
 # Fairness gate
@@ -192,7 +196,7 @@ def row(table, title):
 
 
 def test_table_of_a_pair(pair):
-    table = compare(pair[::-1]).blocks[0]  # given as keras, lightning: the columns are the other way round
+    table = compare_runs(pair[::-1]).blocks[0]  # given as keras, lightning: the columns are the other way round
     assert table.header == ["", "lightning", "keras", "keras ÷ lightning"]
     assert [row(table, title)[1:] for title in ("test accuracy", "test loss", "first epoch, seconds",
                                                 "images per second", "parameters", "precision")] == [
@@ -201,7 +205,7 @@ def test_table_of_a_pair(pair):
 
 
 def test_files_and_verdict(pair, tmp_path):
-    comparison = compare(pair)
+    comparison = compare_runs(pair)
     assert comparison.verdict == "same experiment"
     assert comparison.picture.parent == comparison.page.parent == tmp_path / "quickstart"
     assert comparison.picture.read_bytes().startswith(b"\x89PNG")
@@ -214,29 +218,29 @@ def test_files_and_verdict(pair, tmp_path):
 
 def test_other_experiment_is_labelled_so(tmp_path):
     folders = [make_run(tmp_path), make_run(tmp_path, "keras", config={"optimizer.lr": 0.1})]
-    comparison = compare(folders, tmp_path / "out")
+    comparison = compare_runs(folders, tmp_path / "out")
     line = "optimizer.lr: lightning=0.02 keras=0.1"
     assert comparison.verdict == f"NOT the same experiment: {line}"
     assert "**NOT the same experiment.**" in comparison.page.read_text()
     assert f"- `{line}`" in comparison.page.read_text()
-    assert f"NOT the same experiment. What differs:\n  {line}" in text(comparison)
+    assert f"NOT the same experiment. What differs:\n  {line}" in format_text(comparison)
 
 
 def test_unfinished_run_has_dashes_and_is_told(tmp_path):
-    comparison = compare([make_run(tmp_path), make_run(tmp_path, "keras", finished=False)])
+    comparison = compare_runs([make_run(tmp_path), make_run(tmp_path, "keras", finished=False)])
     assert row(comparison.blocks[0], "test accuracy")[1:] == ["98.00 %", "-", "-"]
     assert row(comparison.blocks[0], "parameters")[1:] == ["175,258", "175,258", "same"]
     assert "keras is unfinished: its curves end early and it has no scores." in comparison.blocks
 
 
 def test_run_without_any_row_is_drawn(tmp_path):
-    assert compare([make_run(tmp_path, finished=False, history=[])]).picture.is_file()
+    assert compare_runs([make_run(tmp_path, finished=False, history=[])]).picture.is_file()
 
 
 def test_missing_value_is_a_dash(pair):
     content = json.loads((pair[0] / "result.json").read_text())
     (pair[0] / "result.json").write_text(json.dumps(content | {"perf/peak_memory_gib": None}))
-    assert row(compare(pair).blocks[0], "peak memory, GiB")[1:] == ["-", "1.50", "-"]
+    assert row(compare_runs(pair).blocks[0], "peak memory, GiB")[1:] == ["-", "1.50", "-"]
 
 
 @pytest.mark.parametrize("count", [2, 3, 20])
@@ -244,7 +248,7 @@ def test_text_fits_a_terminal(tmp_path, count):
     device = {"device": "Intel(R) Xeon(R) Platinum 8581C CPU @ 2.10GHz, 2 threads (cpu)"}
     folders = [make_run(tmp_path, ("lightning", "keras")[number % 2], number // 2, record=device)
                for number in range(count)]
-    told = text(compare(folders, tmp_path))
+    told = format_text(compare_runs(folders, tmp_path))
     assert max(map(len, told.partition("\npicture: ")[0].splitlines())) <= 100
     assert "8581C" in told
     if count == 20:
@@ -253,14 +257,14 @@ def test_text_fits_a_terminal(tmp_path, count):
 
 def test_runs_of_other_revisions_are_told(tmp_path):
     folders = [make_run(tmp_path), make_run(tmp_path, "keras", record={"git": {"revision": "b" * 40}})]
-    comparison = compare(folders)
+    comparison = compare_runs(folders)
     assert comparison.differences == []
     assert any("different revisions" in block for block in comparison.blocks if isinstance(block, str))
 
 
 def test_runs_on_other_numbers_of_devices_are_told(tmp_path):
     folders = [make_run(tmp_path, record={"devices": 1}), make_run(tmp_path, "keras", record={"devices": 2})]
-    comparison = compare(folders)
+    comparison = compare_runs(folders)
     assert comparison.differences == []
     assert "Speed and memory are of different numbers of devices (lightning=1 keras=2)." in comparison.blocks
 
@@ -278,7 +282,7 @@ def test_seeds_by_hand(tmp_path):
     # images, −2, −4 and −6 points. Mean −4, std 2, half width 4.30265 * 2 / sqrt(3) = 4.97 points.
     folders = [make_run(tmp_path, framework, seed, wrong=tuple(range((seed + 1) * times)))
                for framework, times in (("lightning", 1), ("keras", 2)) for seed in range(3)]
-    comparison = compare(folders, seeds=True)
+    comparison = compare_runs(folders, seeds=True)
     assert comparison.verdict == "same experiment up to the seed (3 seeds)"
     summary, images = (block for block in comparison.blocks[1:] if not isinstance(block, str))
     assert summary.rows == [["lightning", "3", "96.00 %", "2.00 %", "94.00 % .. 98.00 %"],
@@ -295,7 +299,7 @@ def test_seeds_by_hand(tmp_path):
 
 
 def test_one_seed_has_no_interval(pair):
-    said = " ".join(block for block in compare(pair, seeds=True).blocks if isinstance(block, str))
+    said = " ".join(block for block in compare_runs(pair, seeds=True).blocks if isinstance(block, str))
     assert "in the one paired seed (0): +2.00 points." in said
     assert "there is no confidence interval" in said
     assert "nan" not in said
@@ -305,13 +309,13 @@ def test_newest_finished_run_of_a_seed_counts(tmp_path):
     old, new = (make_run(tmp_path, "lightning", stamp=stamp) for stamp in ("20260101-120000", "20260102-120000"))
     unfinished = make_run(tmp_path, "lightning", stamp="20260103-120000", finished=False)
     keras = make_run(tmp_path, "keras")
-    comparison = compare([new, old, unfinished, keras], seeds=True)
+    comparison = compare_runs([new, old, unfinished, keras], seeds=True)
     assert [run.folder for run in comparison.runs] == [new, keras]
     assert "Left out: 2 unfinished or older runs of a seed." in comparison.blocks
 
 
 def test_seed_without_partner_is_told(tmp_path):
-    comparison = compare([make_run(tmp_path), make_run(tmp_path, seed=3), make_run(tmp_path, "keras")], seeds=True)
+    comparison = compare_runs([make_run(tmp_path), make_run(tmp_path, seed=3), make_run(tmp_path, "keras")], seeds=True)
     assert any(str(block).endswith("nothing pairs with them: 3.") for block in comparison.blocks)
 
 
@@ -321,7 +325,7 @@ def test_predictions_for_other_images_are_refused(pair, name):
     arrays[name] = np.roll(arrays[name], 1)
     np.savez_compressed(pair[1] / "predictions.npz", **arrays)
     with pytest.raises(UserError, match=f"{pair[0].name} and {pair[1].name} differ in '{name}'"):
-        compare(pair, seeds=True)
+        compare_runs(pair, seeds=True)
 
 
 # Command line
@@ -394,7 +398,7 @@ def test_predictions_that_do_not_belong_together(pair):
 
 def test_help_imports_nothing_heavy():
     """As a user starts it. matplotlib, scipy and OmegaConf take a second or more together."""
-    code = ("import sys; from shared.compare import main\n"
+    code = ("import sys; from shared.compare.__main__ import main\n"
             "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
             "print(sorted({'matplotlib', 'scipy', 'omegaconf', 'torch', 'tensorflow'} & set(sys.modules)))")
     found = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import datasets
-from shared.config import REPOSITORY, Config
-from shared.datasets import arrays, folder
+from shared.batches.data import Images, load_data
+from shared.config import Config
+from shared.datasets import folder
 from shared.datasets.definitions import DEFINITIONS
-from shared.datasets.download import locate
+from shared.datasets.download import locate_files
+from shared.datasets.readers.cifar import read_cifar
+from shared.datasets.readers.digits import read_digits
+from shared.datasets.readers.fashion_mnist import read_idx
 from shared.errors import UserError
+from shared.machine.files import REPOSITORY
 
 REAL = Path(os.environ.get("TEMPLATE_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
 FASHION, JPEGS = REAL / "fashion-mnist", REAL / "cifar10-jpeg.tar.gz"
@@ -56,7 +60,7 @@ def names(images, root):
 
 def test_images_are_read_only_and_leave_the_callers_array_writable():
     mine = np.zeros((3, 2, 2, 1), np.uint8)
-    images = datasets.Images(np.arange(3), mine, None)
+    images = Images(np.arange(3), mine, None)
     with pytest.raises(ValueError, match="read-only"):
         images.pixels[0] = 1
     with pytest.raises(ValueError, match="read-only"):
@@ -65,7 +69,7 @@ def test_images_are_read_only_and_leave_the_callers_array_writable():
 
 
 def test_take_keeps_labels_with_their_images():
-    images = datasets.Images(np.array([5, 6, 7]), None, np.array(["/a", "/bb", "/c"]))
+    images = Images(np.array([5, 6, 7]), None, np.array(["/a", "/bb", "/c"]))
     taken = images.take(np.array([2, 0]))
     assert (taken.labels.tolist(), taken.files.tolist(), len(taken)) == ([7, 5], ["/c", "/a"], 2)
     assert taken.pixels is None
@@ -99,7 +103,7 @@ def test_class_counts():
 # Digits
 
 def test_digits():
-    data = datasets.load(config_for(val_fraction=0.1))
+    data = load_data(config_for(val_fraction=0.1))
     assert (len(data.train), len(data.val), len(data.test)) == (1294, 144, 359)
     assert data.train.pixels.shape == (1294, 8, 8, 1)
     assert data.train.pixels.dtype == np.uint8
@@ -117,7 +121,7 @@ def test_digits():
 def test_digits_pixels_are_scikit_learns():
     from sklearn.datasets import load_digits
 
-    (train, train_labels), (test, test_labels) = arrays.digits(None, None)
+    (train, train_labels), (test, test_labels) = read_digits(None, None)
     bunch = load_digits()
     # 16 grey levels and nought are told apart, and every image is in exactly one set.
     together = sorted((np.rint(image / 255 * 16).astype(int).ravel().tolist(), int(label))
@@ -127,15 +131,15 @@ def test_digits_pixels_are_scikit_learns():
 
 
 def test_seed_moves_validation_but_never_the_test_set():
-    first, second = (datasets.load(config_for(seed=seed)).fingerprints() for seed in (0, 1))
+    first, second = (load_data(config_for(seed=seed)).fingerprints() for seed in (0, 1))
     assert first["test"] == second["test"]
     assert first["data"] == second["data"]
     assert first["split"] != second["split"]
-    assert datasets.load(config_for(seed=0)).fingerprints() == first
+    assert load_data(config_for(seed=0)).fingerprints() == first
 
 
 def test_no_image_is_in_two_sets():
-    data = datasets.load(config_for())
+    data = load_data(config_for())
     sets = [{image.tobytes() for image in images.pixels} for images in (data.train, data.val, data.test)]
     assert not sets[0] & sets[1]
     assert not sets[0] & sets[2]
@@ -143,16 +147,16 @@ def test_no_image_is_in_two_sets():
 
 
 def test_limits_are_stratified_and_come_before_validation():
-    data = datasets.load(config_for(limit_train=200, limit_test=50, val_fraction=0.2))
+    data = load_data(config_for(limit_train=200, limit_test=50, val_fraction=0.2))
     assert (len(data.train), len(data.val), len(data.test)) == (160, 40, 50)
     assert np.bincount(np.concatenate([data.train.labels, data.val.labels])).tolist() == [20] * 10
     assert np.bincount(data.test.labels).tolist() == [5] * 10
-    assert data.fingerprints()["data"] == datasets.load(config_for()).fingerprints()["data"]
+    assert data.fingerprints()["data"] == load_data(config_for()).fingerprints()["data"]
 
 
 def test_limit_above_the_number_of_images_means_all():
-    assert (datasets.load(config_for(limit_train=10**6, limit_test=10**6)).fingerprints()
-            == datasets.load(config_for()).fingerprints())
+    assert (load_data(config_for(limit_train=10**6, limit_test=10**6)).fingerprints()
+            == load_data(config_for()).fingerprints())
 
 
 @pytest.mark.parametrize(("config", "message"), [
@@ -162,7 +166,7 @@ def test_limit_above_the_number_of_images_means_all():
 ])
 def test_too_few_images(config, message):
     with pytest.raises(UserError, match=message):
-        datasets.load(config)
+        load_data(config)
 
 
 # IDX and CIFAR files
@@ -178,7 +182,7 @@ def test_idx_gzipped_or_not(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(idx(IMAGES)))
     (tmp_path / "b").write_bytes(idx(IMAGES))
     for name in ("a.gz", "b.gz"):  # the second lies there unpacked
-        np.testing.assert_array_equal(arrays.read_idx(tmp_path / name, (2, 3, 3)), IMAGES)
+        np.testing.assert_array_equal(read_idx(tmp_path / name, (2, 3, 3)), IMAGES)
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -193,7 +197,7 @@ def test_idx_gzipped_or_not(tmp_path):
 def test_damaged_idx_file_is_named(tmp_path, content, message):
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        arrays.read_idx(tmp_path / "a.gz", (2, 3, 3))
+        read_idx(tmp_path / "a.gz", (2, 3, 3))
     assert str(tmp_path / "a.gz") in str(caught.value)
 
 
@@ -204,23 +208,23 @@ def test_cifar_layout_and_damage(tmp_path):
     one_green_pixel = bytearray(3072)
     one_green_pixel[1024 + 2 * 32 + 5] = 77  # second plane, row 2, column 5
     (tmp_path / "data_batch_4.bin").write_bytes(bytes([3]) + one_green_pixel)
-    (pixels, labels), _ = arrays.cifar(definition, tmp_path)
+    (pixels, labels), _ = read_cifar(definition, tmp_path)
     assert labels.tolist() == [9, 9, 9, 3, 9]
     assert np.argwhere(pixels).tolist() == [[3, 2, 5, 1]]
     assert pixels.max() == 77
     (tmp_path / "data_batch_2.bin").write_bytes(bytes(3072))
     with pytest.raises(UserError, match=r"data_batch_2.bin has 3072 bytes where 1 images take 3073"):
-        arrays.cifar(definition, tmp_path)
+        read_cifar(definition, tmp_path)
     (tmp_path / "data_batch_2.bin").write_bytes(bytes([10]) + bytes(3072))
     with pytest.raises(UserError, match=r"data_batch_2.bin holds label 10 where the last class is 9"):
-        arrays.cifar(definition, tmp_path)
+        read_cifar(definition, tmp_path)
 
 
 # Folders
 
 def test_train_and_test_folders(pictures):
     root = pictures(both("train", 10) | both("test", 3))
-    data = datasets.load(config_for("image_folder", root, val_fraction=0.2))
+    data = load_data(config_for("image_folder", root, val_fraction=0.2))
     assert (len(data.train), len(data.val), len(data.test)) == (16, 4, 6)
     assert names(data.test, root) == [f"test/{name}/00{n}.png" for name in ("cat", "dog") for n in range(3)]
     assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -233,14 +237,14 @@ def test_train_and_test_folders(pictures):
 
 def test_train_and_val_folders_test_on_val(pictures):
     root = pictures(both("train", 10) | both("val", 3))
-    data = datasets.load(config_for("image_folder", root, val_fraction=0.2))
+    data = load_data(config_for("image_folder", root, val_fraction=0.2))
     assert (len(data.train), len(data.val), len(data.test)) == (16, 4, 6)
     assert all(name.startswith("val/") for name in names(data.test, root))
 
 
 def test_three_folders_are_taken_as_given(pictures):
     root = pictures(both("train", 5) | both("val", 2) | both("test", 3))
-    data = datasets.load(config_for("image_folder", root, val_fraction=0.5, limit_train=4))
+    data = load_data(config_for("image_folder", root, val_fraction=0.5, limit_train=4))
     assert (len(data.train), len(data.val), len(data.test)) == (4, 4, 6)
     assert all(name.startswith("val/") for name in names(data.val, root))
 
@@ -248,13 +252,13 @@ def test_three_folders_are_taken_as_given(pictures):
 @pytest.mark.parametrize("prefix", ["", "train/"])
 def test_class_folders_alone_are_split_by_fractions(pictures, prefix):
     root = pictures({f"{prefix}cat": 20, f"{prefix}dog": 20})
-    loaded = [datasets.load(config_for("image_folder", root, val_fraction=0.25, test_fraction=0.1, seed=seed))
+    loaded = [load_data(config_for("image_folder", root, val_fraction=0.25, test_fraction=0.1, seed=seed))
               for seed in (0, 1)]
     assert [(len(data.train), len(data.val), len(data.test)) for data in loaded] == [(27, 9, 4)] * 2
     assert names(loaded[0].test, root) == names(loaded[1].test, root)  # not the seed's to choose
     assert names(loaded[0].val, root) != names(loaded[1].val, root)
     with pytest.raises(UserError, match="test_fraction=0"):
-        datasets.load(config_for("image_folder", root, test_fraction=0.0))
+        load_data(config_for("image_folder", root, test_fraction=0.0))
 
 
 def test_nested_files_count_and_others_do_not(pictures):
@@ -262,7 +266,7 @@ def test_nested_files_count_and_others_do_not(pictures):
     (root / "cat" / "notes.txt").write_text("a cat")
     (root / "cat" / "._000.png").write_bytes(b"what macOS leaves behind")
     (root / "dog" / "000.png").rename(root / "dog" / "UPPER.PNG")
-    classes, listings = folder.scan(root)
+    classes, listings = folder.scan_folder(root)
     assert classes == ("cat", "dog")
     files, labels = listings["train"]
     assert [os.path.relpath(file, root) for file in files] == ["cat/000.png", "cat/deep/er/000.png", "dog/UPPER.PNG"]
@@ -274,13 +278,13 @@ def test_links_are_followed_but_not_in_circles(pictures, tmp_path):
     root = pictures({"cat": 1})
     (root / "dog").symlink_to(elsewhere)
     (root / "cat" / "again").symlink_to(root / "cat")
-    assert folder.scan(root)[1]["train"][1].tolist() == [0, 1, 1]
+    assert folder.scan_folder(root)[1]["train"][1].tolist() == [0, 1, 1]
 
 
 def test_imagenet_mini_in_its_own_folder(pictures, tmp_path):
     pictures({"train/n01440764": 4, "train/n01443537": 4, "val/n01440764": 1, "val/n01443537": 1},
              tmp_path / "imagenet-mini")
-    data = datasets.load(config_for("imagenet_mini", tmp_path, val_fraction=0.25))
+    data = load_data(config_for("imagenet_mini", tmp_path, val_fraction=0.25))
     assert data.classes == ("tench", "goldfish")
     assert data.folders == ("n01440764", "n01443537")
     assert (len(data.train), len(data.val), len(data.test)) == (6, 2, 2)
@@ -288,7 +292,7 @@ def test_imagenet_mini_in_its_own_folder(pictures, tmp_path):
 
 def test_imagenet_mini_says_where_it_comes_from(tmp_path):
     with pytest.raises(UserError, match=r"train does not exist; get it from https://www.kaggle.com"):
-        datasets.load(config_for("imagenet_mini", tmp_path))
+        load_data(config_for("imagenet_mini", tmp_path))
 
 
 @pytest.mark.parametrize(("layout", "message"), [
@@ -305,29 +309,29 @@ def test_imagenet_mini_says_where_it_comes_from(tmp_path):
         "capitals", "valid"])
 def test_folder_that_does_not_fit(pictures, layout, message):
     with pytest.raises(UserError, match=message):
-        datasets.load(config_for("image_folder", pictures(layout)))
+        load_data(config_for("image_folder", pictures(layout)))
 
 
 def test_classes_may_be_called_as_splits_are(pictures):
-    assert datasets.load(config_for("image_folder", pictures({"valid": 9, "void": 9}))).classes == ("valid", "void")
+    assert load_data(config_for("image_folder", pictures({"valid": 9, "void": 9}))).classes == ("valid", "void")
 
 
 def test_folder_that_is_missing(tmp_path):
     with pytest.raises(UserError, match="absent: No such file"):
-        datasets.load(config_for("image_folder", tmp_path / "absent"))
+        load_data(config_for("image_folder", tmp_path / "absent"))
 
 
 def test_fingerprints_of_a_folder_do_not_depend_on_where_it_lies(pictures, tmp_path):
     layout = both("train", 10) | both("test", 3)
     here, there = pictures(layout, tmp_path / "here"), pictures(layout, tmp_path / "far" / "away")
-    first, second = (datasets.load(config_for("image_folder", root)) for root in (here, there))
+    first, second = (load_data(config_for("image_folder", root)) for root in (here, there))
     assert first.fingerprints() == second.fingerprints()
 
     (there / "test" / "cat" / "000.png").write_bytes(b"another size")
-    changed = datasets.load(config_for("image_folder", there)).fingerprints()
+    changed = load_data(config_for("image_folder", there)).fingerprints()
     assert changed["data"] != first.fingerprints()["data"]
     (there / "test" / "cat" / "000.png").rename(there / "test" / "cat" / "other.png")
-    assert datasets.load(config_for("image_folder", there)).fingerprints()["test"] != changed["test"]
+    assert load_data(config_for("image_folder", there)).fingerprints()["test"] != changed["test"]
 
 
 @pytest.fixture
@@ -342,7 +346,7 @@ def damaged(pictures):
 
 def test_skip_leaves_unreadable_files_out_and_says_so(damaged, capsys):
     root, bad = damaged
-    data = datasets.load(config_for("image_folder", root, on_bad_image="skip"))
+    data = load_data(config_for("image_folder", root, on_bad_image="skip"))
     assert sorted(data.skipped) == [str(file) for file in bad]
     assert len(data.train) + len(data.val) == 139
     assert not set(data.skipped) & set(data.train.files.tolist() + data.val.files.tolist())
@@ -355,8 +359,8 @@ def test_skip_leaves_unreadable_files_out_and_says_so(damaged, capsys):
 
 def test_stop_opens_no_file(damaged, monkeypatch, capsys):
     root, _ = damaged
-    monkeypatch.setattr(folder, "decode", lambda _: pytest.fail("a file was opened"))
-    data = datasets.load(config_for("image_folder", root))
+    monkeypatch.setattr(folder, "decode_image", lambda _: pytest.fail("a file was opened"))
+    data = load_data(config_for("image_folder", root))
     assert (len(data.train) + len(data.val), len(data.test), data.skipped) == (140, 4, ())
     assert capsys.readouterr().err == ""
 
@@ -365,12 +369,12 @@ def test_a_data_set_of_ones_own_that_has_no_address_needs_a_root(tmp_path, monke
     monkeypatch.setenv("TEMPLATE_CACHE", str(tmp_path))
     own = replace(DEFINITIONS["digits"], members=("squares.npz",), folders=(".",))
     with pytest.raises(UserError, match=r"name the folder that holds squares\.npz with dataset\.root"):
-        locate(own, "")
+        locate_files(own, "")
 
 
 def test_no_framework_is_imported():
-    script = ("import sys; from shared import datasets, images; from shared.config import Config; "
-              "datasets.load(Config()); "
+    script = ("import sys; from shared.batches.data import load_data; from shared.config import Config; "
+              "load_data(Config()); "
               "print(sorted({'torch', 'torchvision', 'tensorflow', 'keras', 'lightning'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -380,7 +384,7 @@ def test_no_framework_is_imported():
 @pytest.mark.skipif(not FASHION.is_dir(), reason=f"no Fashion-MNIST files in {FASHION}; name the folder above it with "
                     "TEMPLATE_TEST_DATA")
 def test_real_fashion_mnist():
-    data = datasets.load(config_for("fashion_mnist", FASHION, val_fraction=0.1))
+    data = load_data(config_for("fashion_mnist", FASHION, val_fraction=0.1))
     assert (len(data.train), len(data.val), len(data.test)) == (54_000, 6_000, 10_000)
     assert data.test.pixels.shape == (10_000, 28, 28, 1)
     assert data.test.labels[:5].tolist() == [9, 2, 1, 1, 6]
@@ -403,6 +407,6 @@ def test_real_cifar10_jpeg_folder(tmp_path):
                 wanted.remove(member.name)
             if not wanted:
                 break
-    data = datasets.load(config_for("image_folder", tmp_path, val_fraction=0.2, test_fraction=0.2, on_bad_image="skip"))
+    data = load_data(config_for("image_folder", tmp_path, val_fraction=0.2, test_fraction=0.2, on_bad_image="skip"))
     assert (data.classes, data.skipped) == (("airplane", "automobile"), ())
     assert (len(data.train), len(data.val), len(data.test)) == (8, 2, 2)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared import datasets
+from shared.batches.data import load_data
 from shared.config import Config
 from shared.datasets import download
 from shared.datasets.definitions import DEFINITIONS, Download
@@ -133,7 +133,7 @@ def contents(folder):
 
 
 def test_cifar10_is_downloaded_once(server, cache, cifar10, capsys):
-    data = datasets.load(cifar10)
+    data = load_data(cifar10)
     assert (len(data.train), len(data.val), len(data.test)) == (90, 10, 20)
     assert data.test.pixels.shape == (20, 32, 32, 3)
     assert data.test.pixels[7, 5, 30].tolist() == [7, 8, 9]  # planes became channels
@@ -141,7 +141,7 @@ def test_cifar10_is_downloaded_once(server, cache, cifar10, capsys):
     assert server.address("cifar-10-binary.tar.gz") in capsys.readouterr().err
     assert contents(cache) == ["cifar-10-batches-bin", *sorted(cifar10_members())]  # nothing else is left
 
-    again = datasets.load(cifar10)
+    again = load_data(cifar10)
     assert server.requests == ["cifar-10-binary.tar.gz"]
     assert capsys.readouterr().err == ""
     assert again.fingerprints() == data.fingerprints()
@@ -153,7 +153,7 @@ def test_cifar100_takes_the_fine_labels(server, cache, monkeypatch):
     publish(server, monkeypatch, "cifar100", {"cifar-100-binary.tar.gz": tgz(files)}, train_images=200, test_images=100)
     config = config_for("cifar100")
     config.dataset.val_fraction = 0.5
-    data = datasets.load(config)
+    data = load_data(config)
     assert data.test.labels.tolist() == list(range(100))
     assert data.test.pixels[5, 0, 0].tolist() == [5, 6, 7]
 
@@ -169,12 +169,12 @@ def test_fashion_mnist_is_downloaded_file_by_file(server, cache, monkeypatch):
     config.dataset.val_fraction = 0.5
     held_back = server.files.pop(names[2])
     with pytest.raises(UserError, match="404"):
-        datasets.load(config)
+        load_data(config)
     server.files[names[2]] = held_back
-    data = datasets.load(config)
+    data = load_data(config)
     np.testing.assert_array_equal(data.test.pixels[..., 0], images[:10])
     assert data.channels == 1
-    datasets.load(config)
+    load_data(config)
     assert sorted(server.requests) == sorted([*names, names[2]])  # what had arrived was not fetched again
 
 
@@ -185,19 +185,19 @@ def test_imagenette_is_an_image_folder_with_readable_classes(server, cache, monk
     publish(server, monkeypatch, "imagenette/160", {"imagenette2-160.tgz": tgz(files)})
     config = config_for("imagenette")
     config.dataset.val_fraction = 0.25
-    data = datasets.load(config)
+    data = load_data(config)
     assert data.classes[:3] == ("tench", "English springer", "cassette player")
     assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 20)  # their val tests, ours is from train
     assert all("/val/" in file for file in data.test.files)
     assert data.train.pixels is None
     assert (data.image_size, data.channels) == (224, 3)
-    datasets.load(config)
+    load_data(config)
     assert server.requests == ["imagenette2-160.tgz"]
 
 
 def expect_one_line(config, *parts):
     with pytest.raises(UserError) as caught:
-        datasets.load(config)
+        load_data(config)
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
@@ -209,7 +209,7 @@ def test_truncated_response_leaves_nothing_and_a_second_run_succeeds(server, cac
     expect_one_line(cifar10, server.address("cifar-10-binary.tar.gz"), "dataset.root=")
     assert contents(cache) == []
     server.sent = 1.0
-    assert len(datasets.load(cifar10).test) == 20
+    assert len(load_data(cifar10).test) == 20
 
 
 def test_wrong_checksum_removes_the_file(server, cache, cifar10):
@@ -232,7 +232,7 @@ def test_server_gone(server, cache, cifar10):
 def test_download_killed_in_the_middle_is_not_taken_for_a_file(server, cache, cifar10):
     (cache / download.DOWNLOADING).mkdir(parents=True)
     (cache / download.DOWNLOADING / "tmp1").write_bytes(b"half")
-    assert len(datasets.load(cifar10).test) == 20
+    assert len(load_data(cifar10).test) == 20
     assert contents(cache) == ["cifar-10-batches-bin", *sorted(cifar10_members())]
 
 
@@ -252,14 +252,14 @@ def test_extraction_killed_in_the_middle(server, cache, cifar10):
                 os.kill(os.getpid(), signal.SIGKILL)
             done.append(extract(*args, **options))
         tarfile.TarFile.extract = extract_two
-        download.unpack(Path(sys.argv[1]), DEFINITIONS["cifar10"], is_ours=True)
+        download.unpack_archive(Path(sys.argv[1]), DEFINITIONS["cifar10"], is_ours=True)
     """)
     killed = subprocess.run([sys.executable, "-c", script, str(archive)], check=False, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert sum(name.endswith(".bin") for name in contents(cache)) == 2
     assert not (cache / "cifar-10-batches-bin").exists()
 
-    assert len(datasets.load(cifar10).test) == 20
+    assert len(load_data(cifar10).test) == 20
     assert server.requests == []  # the archive was whole
     assert contents(cache) == ["cifar-10-batches-bin", *sorted(cifar10_members())]
 
@@ -289,14 +289,14 @@ def test_damaged_archive_in_the_cache_is_deleted(server, cache, cifar10):
     (cache / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
     expect_one_line(cifar10, "cifar-10-binary.tar.gz", "it was deleted; run again")
     assert contents(cache) == []
-    assert len(datasets.load(cifar10).test) == 20
+    assert len(load_data(cifar10).test) == 20
 
 
 def test_user_archive_is_unpacked_and_kept(server, tmp_path, cifar10):
     own = tmp_path / "own"
     own.mkdir()
     (own / "cifar-10-binary.tar.gz").write_bytes(server.files["cifar-10-binary.tar.gz"])
-    assert len(datasets.load(config_for("cifar10", own)).test) == 20
+    assert len(load_data(config_for("cifar10", own)).test) == 20
     assert contents(own) == ["cifar-10-batches-bin", *sorted(cifar10_members()), "cifar-10-binary.tar.gz"]
     assert server.requests == []
 
@@ -319,7 +319,7 @@ def test_root_with_the_files_is_read_and_never_filled(server, tmp_path, cifar10,
     for name, content in cifar10_members().items():
         (own / below).mkdir(parents=True, exist_ok=True)
         (own / below / name.rpartition("/")[2]).write_bytes(content)
-    assert len(datasets.load(config_for("cifar10", own)).test) == 20
+    assert len(load_data(config_for("cifar10", own)).test) == 20
     lost = own / below / "data_batch_3.bin"
     lost.unlink()
     expect_one_line(config_for("cifar10", own), str(lost), server.address("cifar-10-binary.tar.gz"))
@@ -327,7 +327,7 @@ def test_root_with_the_files_is_read_and_never_filled(server, tmp_path, cifar10,
 
 
 def test_file_lost_from_the_cache_is_named(server, cache, cifar10):
-    datasets.load(cifar10)
+    load_data(cifar10)
     (cache / "cifar-10-batches-bin" / "data_batch_3.bin").unlink()
     expect_one_line(cifar10, "data_batch_3.bin", "delete the folder")
     assert len(server.requests) == 1
@@ -348,7 +348,7 @@ def test_cache_that_cannot_be_made_is_one_line(server, tmp_path, cifar10, monkey
 
 def test_processes_that_start_together_download_once(server, cache, cifar10):
     loaded = []
-    threads = [threading.Thread(target=lambda: loaded.append(datasets.load(cifar10))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: loaded.append(load_data(cifar10))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -359,13 +359,13 @@ def test_processes_that_start_together_download_once(server, cache, cifar10):
 
 def test_complete_files_are_read_without_a_lock(server, cache, cifar10, monkeypatch):
     """So that a cache that others filled may be read-only."""
-    datasets.load(cifar10)
-    monkeypatch.setattr(download, "obtain", lambda *_, **__: pytest.fail("went to obtain what is there"))
-    assert len(datasets.load(cifar10).test) == 20
+    load_data(cifar10)
+    monkeypatch.setattr(download, "obtain_files", lambda *_, **__: pytest.fail("went to obtain what is there"))
+    assert len(load_data(cifar10).test) == 20
 
 
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("TEMPLATE_CACHE", raising=False)
-    assert download.cache_folder().name == "lightning-keras-template"
+    assert download.find_cache_folder().name == "lightning-keras-template"
     monkeypatch.setenv("TEMPLATE_CACHE", str(tmp_path))
-    assert download.cache_folder() == tmp_path
+    assert download.find_cache_folder() == tmp_path

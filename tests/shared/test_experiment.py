@@ -5,17 +5,23 @@ import json
 import numpy as np
 import pytest
 
+from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets import Data, Images
+from shared.datasets.sampling import fingerprint, order_epoch
 from shared.errors import UserError
-from shared.experiment import describe, report, starting_point, weights_of
-from shared.runs import Run
-from shared.sampling import epoch_order, fingerprint
-from shared.weights import initial_weights, save, weights_fingerprint
+from shared.models import MODELS
+from shared.runs.folder import RunFolder
+from shared.training.describe import describe_run
+from shared.training.evaluation import read_weights_to_evaluate, report_scores
+from shared.weights.file import fingerprint_weights, save_weights
+from shared.weights.initial import draw_initial_weights
+from shared.weights.start import choose_starting_point
 
 SHAPES = {"conv1.weight": (2, 1, 3, 3), "bn1.weight": (2,), "bn1.bias": (2,), "bn1.running_mean": (2,),
           "bn1.running_var": (2,), "fc.weight": (3, 2), "fc.bias": (3,)}
 CLASSES = ("a", "b", "c")
+RESNET = MODELS["resnet18"]
+BUILT = {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in SHAPES.items()}
 
 
 @pytest.fixture
@@ -34,16 +40,16 @@ def data_of(*counts):
 def test_a_run_is_described(config, capsys, everything, decayed):
     """Of 18 + 4 + 4 + 9 numbers 18 and 6 are matrices' weights, 7 more parameters are not, 4 are statistics."""
     config.optimizer.decay_norm_and_bias = everything
-    run, weights = Run.start(config, "keras"), initial_weights(SHAPES, 2)
-    describe(run, data_of(10, 5, 6), weights, parameters=31, device="a device")
+    run, weights = RunFolder.start(config, "keras"), draw_initial_weights(SHAPES, 2)
+    describe_run(run, data_of(10, 5, 6), RESNET, weights, parameters=31, device="a device")
     record = json.loads((run.folder / "run.json").read_text())
     assert {name: record[name] for name in ("parameters", "steps_per_epoch", "sizes", "classes", "skipped_images",
                                             "device")} == {
         "parameters": 31, "steps_per_epoch": 2, "sizes": {"train": 10, "val": 5, "test": 6}, "classes": list(CLASSES),
         "skipped_images": 1, "device": "a device"}
     assert record["fingerprints"].keys() == {"data", "split", "test", "order", "initial_weights"}
-    assert record["fingerprints"]["order"] == fingerprint(epoch_order(10, 2, 0))
-    assert record["fingerprints"]["initial_weights"] == weights_fingerprint(weights)
+    assert record["fingerprints"]["order"] == fingerprint(order_epoch(10, 2, 0))
+    assert record["fingerprints"]["initial_weights"] == fingerprint_weights(weights)
     told = capsys.readouterr().err
     assert "10 training, 5 validation and 6 test images of 4x4x1 in 3 classes; 2 steps of 4 in each of" in told
     assert f"31 parameters, {decayed} of them decay" in told
@@ -53,36 +59,37 @@ def test_a_run_is_described(config, capsys, everything, decayed):
 @pytest.mark.parametrize(("epoch", "words"), [(0, "every epoch"), (3, "the first 3 of 9 epochs"), (9, "every epoch")])
 def test_what_is_frozen_is_told(config, capsys, epoch, words):
     config.model.freeze, config.train.unfreeze_epoch, config.train.epochs = "backbone", epoch, 9
-    describe(Run.start(config, "keras"), data_of(10, 5, 6), initial_weights(SHAPES, 2), parameters=31)
+    describe_run(RunFolder.start(config, "keras"), data_of(10, 5, 6), RESNET, draw_initial_weights(SHAPES, 2),
+                 parameters=31)
     assert f"\nnothing but fc trains in {words}\n" in capsys.readouterr().err
 
 
 def test_the_starting_point_is_told(config, capsys, tmp_path):
-    starting_point(config, SHAPES)
+    choose_starting_point(config, RESNET, BUILT)
     assert capsys.readouterr().err == "starting from initial weights drawn with seed 2\n"
-    save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
+    save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
     config.init_from = str(tmp_path)
-    same = starting_point(config, SHAPES, classes=CLASSES)
-    assert weights_fingerprint(same) == weights_fingerprint(initial_weights(SHAPES, 7))
+    same = choose_starting_point(config, RESNET, BUILT, classes=CLASSES)
+    assert fingerprint_weights(same) == fingerprint_weights(draw_initial_weights(SHAPES, 7))
     assert f"starting from weights from {tmp_path}" in capsys.readouterr().err
-    starting_point(config, SHAPES, classes=("a", "b", "d"))
+    choose_starting_point(config, RESNET, BUILT, classes=("a", "b", "d"))
     assert "fc.weight, fc.bias drawn anew for 3 classes" in capsys.readouterr().err
 
 
 def test_weights_are_evaluated_on_their_own_classes_only(config, tmp_path):
     path = tmp_path / "best.safetensors"
-    save(path, initial_weights(SHAPES, 7), config, CLASSES)
-    assert set(weights_of(str(path), SHAPES, CLASSES)) == set(SHAPES)
+    save_weights(path, draw_initial_weights(SHAPES, 7), config, CLASSES)
+    assert set(read_weights_to_evaluate(str(path), SHAPES, CLASSES)) == set(SHAPES)
     with pytest.raises(UserError, match=r"was trained on the classes a, b, c \.\.\., the data set has a, b, d"):
-        weights_of(str(path), SHAPES, ("a", "b", "d"))
+        read_weights_to_evaluate(str(path), SHAPES, ("a", "b", "d"))
     with pytest.raises(UserError, match="does not fit this model: missing other"):
-        weights_of(str(path), {**SHAPES, "other": (1,)}, CLASSES)
+        read_weights_to_evaluate(str(path), {**SHAPES, "other": (1,)}, CLASSES)
 
 
 def test_a_report_has_scores_and_leaves_predictions_beside_the_weights(config, tmp_path, capsys):
-    save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
+    save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
     test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.array([0, 1, 0])}
-    found = report("keras", str(tmp_path), {**test, "label": np.arange(3)}, test)
+    found = report_scores("keras", str(tmp_path), {**test, "label": np.arange(3)}, test)
     assert (found["framework"], found["val/accuracy"]) == ("keras", 1.0)
     assert found["test/accuracy"] == pytest.approx(2 / 3)
     assert "test/accuracy 0.6667" in capsys.readouterr().out
@@ -92,8 +99,8 @@ def test_a_report_has_scores_and_leaves_predictions_beside_the_weights(config, t
 
 
 def test_predictions_that_cannot_be_written_are_told_in_a_line(config, tmp_path):
-    save(tmp_path / "best.safetensors", initial_weights(SHAPES, 7), config, CLASSES)
+    save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
     (tmp_path / "predictions_keras.npz").mkdir()  # a read-only folder does not stop root
     test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.arange(3)}
     with pytest.raises(UserError, match=r"predictions_keras\.npz cannot be written"):
-        report("keras", str(tmp_path), test, test)
+        report_scores("keras", str(tmp_path), test, test)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shared.datasets.decode import center_square, decode_image, read_image
 from shared.errors import UserError
-from shared.images import center_square, decode, read
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -30,7 +30,7 @@ def row(mode, *values):
 
 
 def pixels(path):
-    decoded = decode(path)
+    decoded = decode_image(path)
     assert decoded.dtype == np.uint8
     assert decoded.ndim == 3
     assert decoded.flags.writeable
@@ -83,7 +83,7 @@ def test_cmyk(saved):
 
 
 def test_cmyk_jpeg(saved):
-    decoded = decode(saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "image.jpg", quality=95))
+    decoded = decode_image(saved(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "image.jpg", quality=95))
     assert np.abs(decoded.astype(int) - (0, 255, 255)).max() <= 2  # JPEG is lossy
 
 
@@ -103,7 +103,7 @@ def test_sixteen_bit_pgm(tmp_path):
 def test_thirty_two_bits_have_no_known_range(saved, dtype):
     path = saved(Image.fromarray(np.array([[0, 70000]], dtype)), "image.tif")
     with pytest.raises(UserError, match="32-bit"):
-        decode(path)
+        decode_image(path)
 
 
 # EXIF 2.32, tag 0x0112: 1 as stored, 3 upside down, 6 needs a quarter turn clockwise, 8 counter-clockwise.
@@ -119,7 +119,7 @@ def test_exif_orientation_is_applied(saved, orientation, upright, dtype):
     stored = np.array([[1, 2, 3], [4, 5, 6]], dtype) * (256 if dtype is np.uint16 else 1)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert decode(saved(Image.fromarray(stored), exif=exif))[:, :, 0].tolist() == upright
+    assert decode_image(saved(Image.fromarray(stored), exif=exif))[:, :, 0].tolist() == upright
 
 
 def test_first_frame_of_an_animation(saved):
@@ -132,20 +132,20 @@ def test_read_takes_the_box_and_scales_it(saved):
     image[1:3, 2:4] = 200
     path = saved(Image.fromarray(image))
     told = []
-    result = read(path, 2, lambda height, width: told.append((height, width)) or (1.0, 2.0, 2.0, 2.0))
+    result = read_image(path, 2, lambda height, width: told.append((height, width)) or (1.0, 2.0, 2.0, 2.0))
     assert told == [(4, 6)]
     assert result.tolist() == [[[200] * 3] * 2] * 2
 
 
 def test_read_is_antialiased(saved):
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))  # the finest stripes: scaled down they are even grey
-    result = read(saved(Image.fromarray(stripes)), 8, lambda height, width: (0, 0, height, width))
+    result = read_image(saved(Image.fromarray(stripes)), 8, lambda height, width: (0, 0, height, width))
     assert np.abs(result.astype(int) - 127.5).max() < 8
 
 
 def test_read_forgives_a_rounding_error_at_the_edge(saved):
     path = saved(Image.new("RGB", (3, 3), RED))
-    assert read(path, 2, lambda height, width: (-1e-5, 2.00001, 3, 1)).tolist() == [[[*RED]] * 2] * 2
+    assert read_image(path, 2, lambda height, width: (-1e-5, 2.00001, 3, 1)).tolist() == [[[*RED]] * 2] * 2
 
 
 def test_center_square():
@@ -171,7 +171,7 @@ def truncated(folder):
 def test_bad_file_is_named_with_what_to_do(tmp_path, damage, what):
     damage(tmp_path)
     with pytest.raises(UserError, match=what) as caught:
-        decode(tmp_path / "bad.jpg")
+        decode_image(tmp_path / "bad.jpg")
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'bad.jpg'}: ")
     assert "dataset.on_bad_image=skip" in message

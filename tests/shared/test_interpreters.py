@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from shared import bench, interpreters
-from shared.config import REPOSITORY
+from shared.bench import measure
 from shared.errors import UserError
+from shared.machine import interpreters
+from shared.machine.files import REPOSITORY
 from shared.parity import __main__ as parity
 
 
@@ -26,28 +27,28 @@ def stand_in(path: Path, words: str) -> Path:
 def elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(interpreters, "REPOSITORY", tmp_path)
     for sibling in interpreters.PACKAGES:
-        monkeypatch.delenv(interpreters.variable(sibling), raising=False)
+        monkeypatch.delenv(interpreters.name_variable(sibling), raising=False)
 
 
 @pytest.fixture
 def has(monkeypatch):
     """Say which siblings this interpreter has."""
-    return lambda *siblings: monkeypatch.setattr(interpreters, "installed", lambda sibling: sibling in siblings)
+    return lambda *siblings: monkeypatch.setattr(interpreters, "is_installed", lambda sibling: sibling in siblings)
 
 
 def test_the_order_of_choice(monkeypatch, tmp_path, has):
     has()
-    assert interpreters.interpreter("keras") is None
+    assert interpreters.find_interpreter("keras") is None
     with pytest.raises(UserError, match=r"the keras sibling is not installed here, .* with TEMPLATE_KERAS_PYTHON"):
-        interpreters.required("keras")
+        interpreters.require_interpreter("keras")
     own = stand_in(tmp_path / ".venv-keras" / "bin" / "python", "")
-    assert interpreters.required("keras") == str(own)
+    assert interpreters.require_interpreter("keras") == str(own)
     has("keras")
-    assert interpreters.required("keras") == sys.executable
+    assert interpreters.require_interpreter("keras") == sys.executable
     monkeypatch.setenv("TEMPLATE_KERAS_PYTHON", str(tmp_path / "other"))
-    assert interpreters.required("keras") == str(tmp_path / "other")
+    assert interpreters.require_interpreter("keras") == str(tmp_path / "other")
     monkeypatch.setenv("TEMPLATE_KERAS_PYTHON", "python3.12")
-    assert interpreters.required("keras") == "python3.12"
+    assert interpreters.require_interpreter("keras") == "python3.12"
 
 
 @pytest.mark.parametrize("by", ["variable", "folder"])
@@ -56,10 +57,10 @@ def test_parity_and_bench_start_each_sibling_with_its_own(monkeypatch, tmp_path,
     for sibling in interpreters.PACKAGES:
         python = stand_in(tmp_path / f".venv-{sibling}" / "bin" / "python", f"error: this is {sibling}")
         if by == "variable":
-            monkeypatch.setenv(interpreters.variable(sibling), str(python))
+            monkeypatch.setenv(interpreters.name_variable(sibling), str(python))
         (tmp_path / "work").mkdir(exist_ok=True)
         with pytest.raises(UserError, match=f"this is {sibling}"):
-            bench.measure(sibling, tmp_path / "config.yaml", tmp_path / "work")
+            measure.measure_rounds(sibling, tmp_path / "config.yaml", tmp_path / "work")
         label = {name: label for label, name in parity.SIBLINGS.items()}[sibling]
         with pytest.raises(RuntimeError, match=f"this is {sibling}"):
             parity.start(label, [], tmp_path / "work").wait()
@@ -86,7 +87,7 @@ def test_make_takes_the_environments_that_are_there(tmp_path, there, lightning, 
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert f"{lightning}/bin/python lightning_project/train.py" in lines
     assert f"{keras}/bin/python keras_project/train.py" in lines
-    assert f"{lightning}/bin/python -m shared.bench_models" in lines
+    assert f"{lightning}/bin/python -m shared.bench.models" in lines
     for suite in ("-m pytest --numprocesses 2", "-m pytest tests/faults"):
         tested = {line.split()[0] for line in lines if line.endswith(suite)}
         assert tested == {f"{lightning}/bin/python", f"{keras}/bin/python"}

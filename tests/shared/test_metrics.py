@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from shared.best import Best
-from shared.metrics import scores, split_scores
+from shared.scores import score, score_splits
+from shared.training.best import Best
 
 
 @pytest.fixture
@@ -20,32 +20,32 @@ def predictions():
 def test_scores_are_scikit_learns(predictions):
     logits, label = predictions["logits"], predictions["label"]
     powers = np.exp(logits.astype(np.float64))
-    found = scores(logits, label)
+    found = score(logits, label)
     assert found["accuracy"] == accuracy_score(label, logits.argmax(1))
     assert found["loss"] == pytest.approx(log_loss(label, powers / powers.sum(1, keepdims=True), labels=range(7)), 1e-9)
 
 
 def test_scores_by_hand():
-    found = scores(np.array([[0, 0], [math.log(3), 0], [0, math.log(3)]], np.float32), np.array([0, 0, 0]))
+    found = score(np.array([[0, 0], [math.log(3), 0], [0, math.log(3)]], np.float32), np.array([0, 0, 0]))
     assert found["accuracy"] == pytest.approx(2 / 3)  # of two equal logits the first counts
     assert found["loss"] == pytest.approx((math.log(2) + math.log(4 / 3) + math.log(4)) / 3)
 
 
 def test_large_logits_overflow_nothing():
-    assert scores(np.array([[1000.0, 0.0]], np.float32), np.array([1])) == {"accuracy": 0.0, "loss": 1000.0}
+    assert score(np.array([[1000.0, 0.0]], np.float32), np.array([1])) == {"accuracy": 0.0, "loss": 1000.0}
 
 
 def test_half_precision_is_summed_in_double(predictions):
     logits = np.zeros((100_000, 2), np.float16)
-    assert scores(logits, np.zeros(100_000, np.int64))["loss"] == pytest.approx(math.log(2), rel=1e-12)
+    assert score(logits, np.zeros(100_000, np.int64))["loss"] == pytest.approx(math.log(2), rel=1e-12)
 
 
 def test_both_splits_by_their_names(predictions):
     wrong = {**predictions, "label": (predictions["logits"].argmax(1) + 1) % 7}
-    found = split_scores(wrong, predictions)
+    found = score_splits(wrong, predictions)
     assert list(found) == ["val/accuracy", "val/loss", "test/accuracy", "test/loss"]
     assert found["val/accuracy"] == 0
-    assert found["test/accuracy"] == scores(predictions["logits"], predictions["label"])["accuracy"]
+    assert found["test/accuracy"] == score(predictions["logits"], predictions["label"])["accuracy"]
 
 
 @pytest.mark.parametrize(("monitor", "values", "better", "best"), [

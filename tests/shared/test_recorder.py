@@ -8,12 +8,12 @@ import signal
 import numpy as np
 import pytest
 
-from shared import recorder as module
 from shared.config import Config
 from shared.errors import UserError
-from shared.recorder import Recorder
-from shared.runs import Run
-from shared.tracking import AXES
+from shared.runs.folder import RunFolder
+from shared.training import recorder as module
+from shared.training.recorder import Recorder
+from shared.training.trackers.axes import AXES
 
 METRICS = {"train/loss": 1.5, "train/accuracy": 0.5, "val/loss": 2.0, "val/accuracy": 0.25}
 STEPS, BATCH = 4, 10
@@ -37,7 +37,7 @@ def clock(monkeypatch):
 
 
 def start(config, resumed=None):
-    run = resumed or Run.start(config, "keras")
+    run = resumed or RunFolder.start(config, "keras")
     return Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), peak_memory=lambda: 1.5)
 
 
@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, cloc
 
 
 def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clock):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), names=lambda step: [f"{step}{i}.png" for i in range(6)])
     recorder.epoch_begins()
     recorder.step_ends(6, 1.0)
@@ -125,7 +125,7 @@ def test_a_run_resumed_within_an_epoch_goes_on_with_rows_and_clock(config, clock
     recorder.step_ends(8, 1.0)  # after the checkpoint, and lost
     run = recorder.run
     clock.now = 7.0  # another process
-    resumed = start(config, Run(run.folder, config, "keras", resumed=True))
+    resumed = start(config, RunFolder(run.folder, config, "keras", resumed=True))
     resumed.rewind(6, state)
     assert [row["samples"] for row in rows_of(resumed)] == [10, 20, 40, 40, 60]
     resumed.epoch_begins()
@@ -216,8 +216,8 @@ def test_a_mistake_of_ours_stays_what_it_is(config):
 
 
 def test_only_the_leader_writes_and_speaks(config, clock, capsys):
-    run = Run.start(config, "keras")
-    follower = start(config, Run(run.folder, config, "keras", resumed=False, leader=False))
+    run = RunFolder.start(config, "keras")
+    follower = start(config, RunFolder(run.folder, config, "keras", resumed=False, leader=False))
     go(follower, clock, 0)
     follower.best_epoch = 1
     assert follower.finish(7, predictions(), predictions())["parameters"] == 7
@@ -235,7 +235,7 @@ def test_numbers_that_are_not_finite_are_null_in_the_file(config, clock):
 # Going on
 
 def resumed(recorder):
-    run = Run(recorder.run.folder, recorder.config, "keras", resumed=True)
+    run = RunFolder(recorder.run.folder, recorder.config, "keras", resumed=True)
     return start(recorder.config, run)
 
 
@@ -317,7 +317,7 @@ def test_predictions_are_kept(config, clock):
 def test_trackers_are_closed_as_failed_where_training_raises(config, monkeypatch):
     seen = []
     recorder = start(config)
-    monkeypatch.setattr(recorder.tracker, "finish", lambda result, status: seen.append((result, status)))
+    monkeypatch.setattr(recorder.trackers, "finish", lambda result, status: seen.append((result, status)))
     with recorder:
         pass
     assert seen == []

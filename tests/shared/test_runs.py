@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared import hardware, runs
-from shared.config import Config, load
+from shared.config import Config, load_config
 from shared.errors import UserError
-from shared.runs import Run, last_checkpoint, refuse_checkpoint, to_json, write_checkpoint, write_json, write_whole
+from shared.machine import hardware, versions
+from shared.machine.files import to_json, write_json, write_whole
+from shared.runs import folder
+from shared.runs.folder import RunFolder, explain_bad_checkpoint, find_last_checkpoint, write_checkpoint
 
 
 @pytest.fixture
@@ -27,12 +29,12 @@ def frozen(monkeypatch):
         @classmethod
         def now(cls, zone=None):
             return cls(2026, 1, 2, 3, 4, 5, tzinfo=zone)
-    monkeypatch.setattr(runs.datetime, "datetime", Clock)
+    monkeypatch.setattr(folder.datetime, "datetime", Clock)
 
 
 def trained(config, framework="keras", stamp=None):
     """A run with a checkpoint."""
-    run = Run.start(Config(output_dir=config.output_dir, experiment="made", seed=config.seed), framework)
+    run = RunFolder.start(Config(output_dir=config.output_dir, experiment="made", seed=config.seed), framework)
     (run.checkpoints / "last.safetensors").touch()
     run.describe()
     if stamp:
@@ -66,20 +68,20 @@ def test_json_has_no_nan_and_no_infinity():
 # A new run
 
 def test_a_new_run_has_its_config_and_a_place_for_checkpoints(config, frozen):
-    run = Run.start(config, "lightning")
+    run = RunFolder.start(config, "lightning")
     assert run.folder == Path(config.output_dir) / "made" / "lightning_seed0_20260102-030405"
     assert run.name == run.folder.name
     assert run.checkpoints.is_dir()
-    assert load(run.folder / "config.yaml") == config
+    assert load_config(run.folder / "config.yaml") == config
     assert not run.resumed
-    assert run.last_checkpoint() is None
+    assert run.find_last_checkpoint() is None
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(config, frozen):
-    names = [Run.start(config, "keras").name for _ in range(3)]
+    names = [RunFolder.start(config, "keras").name for _ in range(3)]
     stamp = "keras_seed0_20260102-030405"
     assert names == [stamp, f"{stamp}-1", f"{stamp}-2"]
-    assert Run.start(config, "lightning").name == "lightning_seed0_20260102-030405"
+    assert RunFolder.start(config, "lightning").name == "lightning_seed0_20260102-030405"
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -87,18 +89,18 @@ def test_an_output_folder_that_is_a_file_is_told(config, tmp_path, place):
     (tmp_path / "file").touch()
     config.output_dir = str(tmp_path / place)
     with pytest.raises(UserError, match=r"^output_dir: .* cannot be made \(Not a directory\); choose another"):
-        Run.start(config, "keras")
+        RunFolder.start(config, "keras")
 
 
 def test_a_group_that_is_a_dangling_link_is_told(config, tmp_path):
     Path(config.output_dir).mkdir()
     (Path(config.output_dir) / "made").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match="cannot be made, a file is in the way; choose another"):
-        Run.start(config, "keras")
+        RunFolder.start(config, "keras")
 
 
 def test_run_json_says_what_the_run_was(config):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     run.describe(parameters=5, fingerprints={"order": "abc"})
     record = json.loads((run.folder / "run.json").read_text())
     assert {name: record[name] for name in ("framework", "group", "name", "seed", "parameters", "epochs")} == {
@@ -110,15 +112,15 @@ def test_run_json_says_what_the_run_was(config):
 
 
 def test_outside_a_git_checkout_there_is_no_revision(monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(versions, "REPOSITORY", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert runs.git_state() == {"revision": None, "dirty": None}
+    assert versions.read_git_state() == {"revision": None, "dirty": None}
     monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
-    assert runs.git_state() == {"revision": None, "dirty": None}
+    assert versions.read_git_state() == {"revision": None, "dirty": None}
 
 
 def test_finishing_writes_predictions_and_then_the_result(config):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     logits = np.arange(6, dtype=np.float32).reshape(3, 2)
     run.finish(logits, np.arange(3), np.array([0, 1, 0]), {"test/accuracy": 0.5, "test/loss": math.nan})
     with np.load(run.folder / "predictions.npz", allow_pickle=False) as kept:
@@ -138,40 +140,40 @@ def test_auto_goes_on_with_the_newest_unfinished_run_of_this_sibling_and_seed(co
     trained(config, "lightning", "20260106-000000")
     trained(Config(output_dir=config.output_dir, seed=11), "keras", "20260107-000000")
     config.resume = "auto"
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     assert run.folder == newest.folder
     assert run.resumed
-    assert run.last_checkpoint() == newest.folder / "checkpoints" / "last.safetensors"
+    assert run.find_last_checkpoint() == newest.folder / "checkpoints" / "last.safetensors"
 
 
 def test_auto_without_an_unfinished_run_makes_a_new_one(config):
     config.resume = "auto"
-    assert not Run.start(config, "keras").resumed
+    assert not RunFolder.start(config, "keras").resumed
 
 
 def test_a_checkpoint_whose_writing_was_cut_off_is_none(config):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     (run.checkpoints / "last.safetensors.unfinished").touch()
-    assert last_checkpoint(run.folder) is None
+    assert find_last_checkpoint(run.folder) is None
     (run.checkpoints / "previous.safetensors").touch()
-    assert last_checkpoint(run.folder) == run.checkpoints / "previous.safetensors"
+    assert find_last_checkpoint(run.folder) == run.checkpoints / "previous.safetensors"
     (run.checkpoints / "last.safetensors").touch()
-    assert last_checkpoint(run.folder) == run.checkpoints / "last.safetensors"
+    assert find_last_checkpoint(run.folder) == run.checkpoints / "last.safetensors"
 
 
 def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew_in_its_folder(config):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     config.resume = "auto"
-    again = Run.start(config, "keras")
+    again = RunFolder.start(config, "keras")
     assert again.folder == run.folder
     assert again.resumed
-    assert again.last_checkpoint() is None
+    assert again.find_last_checkpoint() is None
     again.describe(device="one")  # though the first was cut off before it wrote run.json
     assert json.loads((run.folder / "run.json").read_text())["device"] == "one"
 
 
 def test_a_checkpoint_takes_the_place_of_the_last_and_keeps_it_as_the_previous(config):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     file = run.checkpoints / "last.safetensors"
     for content in ("one", "two", "three"):
         write_checkpoint(file, lambda path, content=content: path.write_text(content))
@@ -180,7 +182,7 @@ def test_a_checkpoint_takes_the_place_of_the_last_and_keeps_it_as_the_previous(c
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before_it(config):
-    run = Run.start(config, "keras")
+    run = RunFolder.start(config, "keras")
     file = run.checkpoints / "last.safetensors"
     write_checkpoint(file, lambda path: path.write_text("whole"))
 
@@ -195,9 +197,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before_it(config):
 
 def test_a_refused_checkpoint_names_the_one_before_it_where_there_is_one(tmp_path):
     last = tmp_path / "last.ckpt"
-    assert "init_from=" in str(refuse_checkpoint(last, "cut short"))
+    assert "init_from=" in str(explain_bad_checkpoint(last, "cut short"))
     last.with_stem("previous").touch()
-    assert "delete it to go on from previous.ckpt" in str(refuse_checkpoint(last, "cut short"))
+    assert "delete it to go on from previous.ckpt" in str(explain_bad_checkpoint(last, "cut short"))
 
 
 def test_the_leader_tells_the_others_its_folder(config):
@@ -206,8 +208,8 @@ def test_the_leader_tells_the_others_its_folder(config):
     def agree(text: str) -> str:
         told.append(text) if text else None
         return told[0] if told else ""
-    leader = Run.start_together(config, "keras", leader=True, agree=agree)
-    other = Run.start_together(config, "keras", leader=False, agree=agree)
+    leader = RunFolder.start_together(config, "keras", leader=True, agree=agree)
+    other = RunFolder.start_together(config, "keras", leader=False, agree=agree)
     assert other.folder == leader.folder.absolute()
     assert (leader.leader, other.leader, other.resumed) == (True, False, False)
     other.describe(device="two")
@@ -217,19 +219,19 @@ def test_the_leader_tells_the_others_its_folder(config):
 def test_the_others_leave_where_the_leader_failed(config):
     config.resume = config.output_dir
     with pytest.raises(UserError, match="no checkpoint"):
-        Run.start_together(config, "keras", leader=True, agree=lambda text: text)
+        RunFolder.start_together(config, "keras", leader=True, agree=lambda text: text)
     with pytest.raises(SystemExit) as left:
-        Run.start_together(config, "keras", leader=False, agree=lambda text: text)
+        RunFolder.start_together(config, "keras", leader=False, agree=lambda text: text)
     assert left.value.code == 2
 
 
 def test_a_named_run_goes_on_under_its_name(config, monkeypatch):
     old = trained(config)
     config.resume = str(old.folder)
-    assert Run.start(config, "keras").name == old.name
+    assert RunFolder.start(config, "keras").name == old.name
     monkeypatch.chdir(old.folder)
     config.resume = "."
-    assert Run.start(config, "keras").name == old.name  # and so its W&B id
+    assert RunFolder.start(config, "keras").name == old.name  # and so its W&B id
 
 
 def test_a_resumed_run_keeps_when_and_from_what_it_started(config):
@@ -237,7 +239,7 @@ def test_a_resumed_run_keeps_when_and_from_what_it_started(config):
     old.describe(fingerprints={"order": "first", "initial_weights": "1"}, device="one")
     config.resume = str(old.folder)
     started = json.loads((old.folder / "run.json").read_text())["started"]
-    Run.start(config, "keras").describe(fingerprints={"order": "first", "initial_weights": "2"}, device="two")
+    RunFolder.start(config, "keras").describe(fingerprints={"order": "first", "initial_weights": "2"}, device="two")
     after = json.loads((old.folder / "run.json").read_text())
     assert after["fingerprints"] == {"order": "first", "initial_weights": "1"}
     assert after["device"] == "two"
@@ -250,7 +252,7 @@ def test_a_run_goes_on_with_a_test_image_that_was_repaired_or_left_out(config, c
     old.describe(**facts)
     config.resume, config.dataset.on_bad_image = str(old.folder), "skip"
     now = {"fingerprints": {"split": "1", "data": "2", "test": "2"}, "sizes": {"train": 5, "test": 2}}
-    Run.start(config, "keras").describe(**now)
+    RunFolder.start(config, "keras").describe(**now)
     after = json.loads((old.folder / "run.json").read_text())
     assert {name: after[name] for name in now} == now  # what `compare` tells runs apart by
     assert "files of the data set are no longer quite those that this run began with" in capsys.readouterr().err
@@ -264,10 +266,10 @@ def test_a_run_is_not_resumed_with_other_images_or_batches(config, change):
     before = (old.folder / "run.json").read_bytes()
     config.resume = str(old.folder)
     with pytest.raises(UserError, match="began with another"):
-        Run.start(config, "keras").describe(**facts | change)
+        RunFolder.start(config, "keras").describe(**facts | change)
     config.train.batch_size += 1
     with pytest.raises(UserError, match="began with another global_batch"):
-        Run.start(config, "keras").describe(**facts)
+        RunFolder.start(config, "keras").describe(**facts)
     assert (old.folder / "run.json").read_bytes() == before
 
 
@@ -279,25 +281,25 @@ def test_a_run_is_not_resumed_as_another_experiment(config):
     config.resume, config.train.epochs, config.hardware.devices, config.train.accumulate = str(old.folder), 99, 2, 4
     config.optimizer.lr, config.train.early_stopping_patience = 0.5, 3
     with pytest.raises(UserError, match=r"began with another optimizer\.lr, train\.early_stopping_patience; resume it"):
-        Run.start(config, "keras").describe()
+        RunFolder.start(config, "keras").describe()
     assert (old.folder / "config.yaml").read_text() == kept
     config.optimizer.lr, config.train.early_stopping_patience = 0.02, 0
-    Run.start(config, "keras").describe()
+    RunFolder.start(config, "keras").describe()
     assert "epochs: 99" in (old.folder / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize(("damage", "framework", "hint"), [
     (lambda run: (run.folder / "config.yaml").unlink(), "keras", "no checkpoint and no config.yaml there"),
     (lambda run: None, "lightning", "is a run of the other sibling; start from its weights with init_from="),
-    (lambda run: (run.folder / "run.json").write_text("{"), "keras", "its run.json is missing or damaged"),
-    (lambda run: (run.folder / "run.json").unlink(), "keras", "its run.json is missing or damaged"),
+    (lambda run: (run.folder / "run.json").write_text("{"), "keras", "run.json: not valid JSON"),
+    (lambda run: (run.folder / "run.json").unlink(), "keras", "run.json: cannot be read: No such file"),
 ])
 def test_what_cannot_be_resumed_is_told(config, damage, framework, hint):
     old = trained(config)
     damage(old)
     config.resume = str(old.folder)
     with pytest.raises(UserError, match=hint):
-        Run.start(config, framework)
+        RunFolder.start(config, framework)
 
 
 # The machine
@@ -364,4 +366,4 @@ def test_files_are_read_by_at_most_eight():
 def test_the_machine_is_described():
     assert "threads" in hardware.cpu_name()
     assert 0.01 < hardware.peak_memory_gib() < 1000
-    assert hardware.versions()["python"].startswith("3.")
+    assert versions.list_versions()["python"].startswith("3.")

@@ -3,37 +3,44 @@
 import numpy as np
 import pytest
 
-from shared.sampling import epoch_order, fingerprint, random_bits, split, stratified_choice, uniforms
+from shared.datasets.sampling import (
+    choose_stratified,
+    draw_bits,
+    draw_uniforms,
+    fingerprint,
+    order_epoch,
+    split_stratified,
+)
 
 
 # Frozen: a change of any of these changes every experiment that was ever run.
 def test_random_streams_have_not_moved():
-    assert random_bits(3, 0, 1).tolist() == [11203925021116910928, 9292188272879797859, 7916535459903532691]
-    assert uniforms(2, 7, 2, 5).tolist() == [0.9942156413205644, 0.30867936999420553]
-    assert fingerprint(random_bits(1000, 1, 2, 3)) == "7c42dda2a17fd5a7"
+    assert draw_bits(3, 0, 1).tolist() == [11203925021116910928, 9292188272879797859, 7916535459903532691]
+    assert draw_uniforms(2, 7, 2, 5).tolist() == [0.9942156413205644, 0.30867936999420553]
+    assert fingerprint(draw_bits(1000, 1, 2, 3)) == "7c42dda2a17fd5a7"
 
 
 def test_orders_have_not_moved():
-    assert epoch_order(8, seed=0, epoch=0).tolist() == [4, 3, 7, 6, 5, 2, 0, 1]
-    assert epoch_order(8, seed=0, epoch=1).tolist() == [0, 4, 2, 6, 7, 5, 1, 3]
-    assert fingerprint(epoch_order(50_000, seed=3, epoch=17)) == "ef4c700c5d6c713a"
+    assert order_epoch(8, seed=0, epoch=0).tolist() == [4, 3, 7, 6, 5, 2, 0, 1]
+    assert order_epoch(8, seed=0, epoch=1).tolist() == [0, 4, 2, 6, 7, 5, 1, 3]
+    assert fingerprint(order_epoch(50_000, seed=3, epoch=17)) == "ef4c700c5d6c713a"
 
 
 def test_splits_have_not_moved():
-    assert split(np.arange(20) % 4, 0.2, seed=0)[1].tolist() == [0, 9, 18, 19]
-    assert fingerprint(*split(np.arange(5_000) % 10, 0.1, seed=3)) == "7a56d6057569e0e0"
+    assert split_stratified(np.arange(20) % 4, 0.2, seed=0)[1].tolist() == [0, 9, 18, 19]
+    assert fingerprint(*split_stratified(np.arange(5_000) % 10, 0.1, seed=3)) == "7a56d6057569e0e0"
 
 
 # Streams
 
 def test_streams_of_different_keys_differ_and_longer_ones_go_on():
-    assert np.array_equal(random_bits(10, 1, 2)[:4], random_bits(4, 1, 2))
-    streams = [random_bits(4, *key).tobytes() for key in ((0, 0), (0, 1), (1, 0), (0, 1, 1), (0, 2, 1), (0, 2, 2))]
+    assert np.array_equal(draw_bits(10, 1, 2)[:4], draw_bits(4, 1, 2))
+    streams = [draw_bits(4, *key).tobytes() for key in ((0, 0), (0, 1), (1, 0), (0, 1, 1), (0, 2, 1), (0, 2, 2))]
     assert len(set(streams)) == len(streams)
 
 
 def test_uniforms_lie_in_0_to_1_and_fill_it_evenly():
-    draws = uniforms(100_000, 5)
+    draws = draw_uniforms(100_000, 5)
     assert draws.dtype == np.float64
     assert draws.min() >= 0
     assert draws.max() < 1
@@ -55,30 +62,30 @@ def test_uniforms_lie_in_0_to_1_and_fill_it_evenly():
 ])
 def test_each_class_keeps_its_share(sizes, count, expected):
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    chosen = stratified_choice(labels, count, 0)
+    chosen = choose_stratified(labels, count, 0)
     assert np.bincount(labels[chosen], minlength=len(sizes)).tolist() == list(expected)
     assert chosen.dtype == np.int64
     assert np.array_equal(chosen, np.unique(chosen))
 
 
 def test_choice_of_nothing_from_nothing():
-    assert stratified_choice(np.empty(0, np.int64), 0, 0).tolist() == []
+    assert choose_stratified(np.empty(0, np.int64), 0, 0).tolist() == []
 
 
 def test_split_has_no_overlap_leaves_nothing_out_and_depends_on_the_seed():
     labels = np.random.default_rng(0).integers(0, 5, 503)
-    train, val = split(labels, 0.1, seed=1)
+    train, val = split_stratified(labels, 0.1, seed=1)
     assert len(val) == 50
     assert np.array_equal(np.sort(np.concatenate([train, val])), np.arange(503))
-    assert np.array_equal(split(labels, 0.1, seed=1)[1], val)
-    assert not np.array_equal(split(labels, 0.1, seed=2)[1], val)
-    assert not split(labels, 0.0, seed=1)[1].size
+    assert np.array_equal(split_stratified(labels, 0.1, seed=1)[1], val)
+    assert not np.array_equal(split_stratified(labels, 0.1, seed=2)[1], val)
+    assert not split_stratified(labels, 0.0, seed=1)[1].size
 
 
 # Order
 
 def test_an_order_is_a_permutation_of_its_own_for_each_seed_and_epoch():
-    orders = [epoch_order(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
+    orders = [order_epoch(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)]
     assert all(np.array_equal(np.sort(order), np.arange(100)) for order in orders)
     assert len({order.tobytes() for order in orders}) == 6
     assert orders[0].dtype == np.int64

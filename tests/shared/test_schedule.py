@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from shared.batches.batches import count_steps
 from shared.config import Config
-from shared.schedule import average_decays, learning_rate_factors, learning_rates, steps_per_epoch
+from shared.training.schedule import tabulate_average_decays, tabulate_rate_factors, tabulate_rates
 
 
 def config(epochs=2, warmup=0.0, name="constant", lr=1.0, **schedule):
@@ -38,14 +39,14 @@ def cosine(progress):
     ({"name": "cosine", "epochs": 1}, 1, [1]),
 ])
 def test_rates_are_those_written_by_hand(settings, steps, expected):
-    rates = learning_rates(config(**settings), steps)
+    rates = tabulate_rates(config(**settings), steps)
     assert rates.dtype == np.float64
     assert rates.tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_articles_schedule():
     """20 epochs of Adam at 1e-3, a tenth of it every 5 epochs."""
-    rates = learning_rates(config(20, lr=1e-3, name="step", step_epochs=5, step_factor=0.1), 390)
+    rates = tabulate_rates(config(20, lr=1e-3, name="step", step_epochs=5, step_factor=0.1), 390)
     assert len(rates) == 7800
     assert rates[[0, 1949, 1950, 3899, 3900, 5850, 7799]].tolist() == pytest.approx(
         [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6, 1e-6])
@@ -54,7 +55,7 @@ def test_the_articles_schedule():
 @pytest.mark.parametrize("name", ["constant", "step", "cosine"])
 @pytest.mark.parametrize("warmup", [0, 0.3, 1, 2.5])
 def test_warm_up_reaches_the_peak_once_and_nothing_exceeds_it(name, warmup):
-    factors = learning_rate_factors(config(10, warmup, name), 10)
+    factors = tabulate_rate_factors(config(10, warmup, name), 10)
     length = round(warmup * 10)
     assert np.all(np.diff(factors[:length]) > 0)
     assert np.all(np.diff(factors[length:]) <= 0)
@@ -70,7 +71,7 @@ def test_warm_up_reaches_the_peak_once_and_nothing_exceeds_it(name, warmup):
 def test_steps_are_whole_batches_and_debugging_limits_them(images, batch, limit, overfit, expected):
     made = config()
     made.train.batch_size, made.debug.limit_batches, made.debug.overfit_batches = batch, limit, overfit
-    assert steps_per_epoch(made, images) == expected
+    assert count_steps(made, images) == expected
 
 
 @pytest.mark.parametrize(("decay", "expected"), [
@@ -81,4 +82,4 @@ def test_steps_are_whole_batches_and_debugging_limits_them(images, batch, limit,
 def test_averages_forget_their_beginning(decay, expected):
     made = config(epochs=2)
     made.train.ema_decay = decay
-    assert average_decays(made, 3).tolist() == pytest.approx(expected, rel=1e-12)
+    assert tabulate_average_decays(made, 3).tolist() == pytest.approx(expected, rel=1e-12)

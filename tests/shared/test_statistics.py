@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-from shared.statistics import detectable_shift, mcnemar, paired_difference, summary, t_test_power
+from shared.compare.statistics import detectable_shift, mcnemar, paired_difference, summary, t_test_power
 
 
 def test_summary_by_hand():

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import REPOSITORY, Config
-from shared.runs import Run
-from shared.tracking import Tracker, api_key_configured
+from shared.config import Config
+from shared.machine.files import REPOSITORY
+from shared.runs.folder import RunFolder
+from shared.training.trackers import Trackers
+from shared.training.trackers.wandb import api_key_configured
 from tests.wandb_faults import DUMMY_KEY, Server, full_disk, tracked
 
 ROW = {"samples": 64, "epoch": 0.5, "time/train_s": 1.25, "train/loss": 2.0, "lr": 0.1}
@@ -35,7 +37,7 @@ def run(tmp_path):
         config = Config(output_dir=str(tmp_path / "runs"), experiment="made")
         for name, value in settings.items():
             setattr(config.tracking, name, value)
-        return Run.start(config, "keras")
+        return RunFolder.start(config, "keras")
     return make
 
 
@@ -83,7 +85,7 @@ def fake(monkeypatch):
 def test_both_siblings_are_one_group_with_the_same_axes(run, fake):
     made = fake()
     here = run(mode="offline", tags=["mine"], project="other")
-    tracker = Tracker(here)
+    tracker = Trackers(here)
     words = made.words
     assert (words["project"], words["group"], words["name"], words["id"]) == ("other", "made", here.name, here.name)
     assert words["tags"] == ["keras", "mine"]
@@ -108,7 +110,7 @@ def test_the_mode(run, fake, monkeypatch, setting, variable, key, expected):
         monkeypatch.setenv("WANDB_MODE", variable)
     if key:
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    Tracker(run(mode=setting))
+    Trackers(run(mode=setting))
     assert made.words["mode"] == expected
     assert made.words.get("resume") == ("allow" if expected == "online" else None)
 
@@ -119,9 +121,9 @@ def test_online_without_a_key_is_told_and_never_asked_for(run, fake, capsys, mon
     made.words = None
     if variable:
         monkeypatch.setenv("WANDB_MODE", variable)
-    tracker = Tracker(run(mode="auto" if variable else "online"))
+    tracker = Trackers(run(mode="auto" if variable else "online"))
     assert made.words is None
-    assert tracker.wandb_run is None
+    assert tracker.active == {}
     assert "no API key is configured; run `wandb login`" in capsys.readouterr().err
 
 
@@ -168,7 +170,7 @@ def test_a_key_in_the_environment(monkeypatch):
 @pytest.mark.parametrize("failing", ["init", "define_metric", "log", "finish"])
 def test_a_failing_wandb_stops_nothing_and_is_told_once(run, fake, capsys, failing):
     made = fake(failing)
-    tracker = Tracker(run(mode="offline"))
+    tracker = Trackers(run(mode="offline"))
     tracker.log(ROW)
     tracker.log(ROW)
     tracker.finish({"test/accuracy": 0.5}, status=0)
@@ -192,7 +194,7 @@ def test_where_the_server_fails_the_run_goes_on_offline_and_says_so_once(run, fa
         return answering(**words)
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
-    tracker = Tracker(run(mode="online"))
+    tracker = Trackers(run(mode="online"))
     tracker.log(ROW)
     tracker.finish({}, status=0)
     assert modes == ["online", "offline"]
@@ -210,7 +212,7 @@ def test_what_could_not_be_sent_in_time_is_told_with_the_command_that_sends_it(r
     def finish(exit_code):
         raise TimeoutError("Timed out finishing run.")
     monkeypatch.setattr(made, "finish", finish)
-    Tracker(run(mode="offline")).finish({}, status=0)
+    Trackers(run(mode="offline")).finish({}, status=0)
     assert "not everything was sent within 15 s, `wandb sync wandb/run-1` sends the rest;" in capsys.readouterr().err
 
 
@@ -219,7 +221,7 @@ def test_wandbs_log_files_are_quiet_where_they_cannot_be_written(run, fake):
     logging.getLogger("wandb").addHandler(handler)
     try:
         fake()
-        Tracker(run(mode="offline"))
+        Trackers(run(mode="offline"))
         assert handler.handleError(None) is None  # Python's own prints a traceback
         assert "handleError" in vars(handler)
     finally:
@@ -247,7 +249,7 @@ def test_a_failing_tensorboard_stops_nothing_and_is_told_once(run, fake, capsys,
         def close(self):
             self.check("close")
     monkeypatch.setitem(sys.modules, "tensorboard.summary", types.SimpleNamespace(Writer=Writer))
-    tracker = Tracker(run(mode="offline", tensorboard=True))
+    tracker = Trackers(run(mode="offline", tensorboard=True))
     tracker.log(ROW)
     tracker.log(ROW)
     tracker.finish({}, status=0)
@@ -259,7 +261,7 @@ def test_a_failing_tensorboard_stops_nothing_and_is_told_once(run, fake, capsys,
 
 def test_a_run_that_has_finished_is_not_marked_as_failed_later(run, fake):
     made = fake()
-    tracker = Tracker(run(mode="offline"))
+    tracker = Trackers(run(mode="offline"))
     tracker.finish({}, status=0)
     tracker.finish(None, status=1)
     assert made.status == 0
@@ -270,12 +272,12 @@ def test_a_run_that_has_finished_is_not_marked_as_failed_later(run, fake):
 SCRIPT = """
 import sys
 from pathlib import Path
-from shared.config import parse
-from shared.runs import Run
-from shared.tracking import Tracker
+from shared.config import parse_config
+from shared.runs.folder import RunFolder
+from shared.training.trackers import Trackers
 
-run = Run.start(parse(sys.argv[1:], "", ""), "lightning")
-tracker = Tracker(run)
+run = RunFolder.start(parse_config(sys.argv[1:], "", ""), "lightning")
+tracker = Trackers(run)
 for step in (1, 2):
     tracker.log({"samples": 10 * step, "epoch": step / 2, "time/train_s": 0.5 * step, "train/loss": 1 / step,
                  "val/accuracy": 0.25 * step})

@@ -7,19 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from shared import weights as module
 from shared.config import Config
 from shared.errors import UserError
-from shared.weights import (
-    initial_weights,
-    read,
-    read_metadata,
-    refuse_misfit,
-    save,
-    starting_weights,
-    weight_file,
-    weights_fingerprint,
-)
+from shared.machine.files import find_weight_file
+from shared.models import MODELS
+from shared.weights import initial
+from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_fit, save_weights
+from shared.weights.initial import draw_initial_weights, find_constants
+from shared.weights.start import choose_starting_weights
 
 # The kinds of tensors that a ResNet-18 has.
 SHAPES = {"conv1.weight": (64, 3, 7, 7), "bn1.weight": (64,), "bn1.bias": (64,), "bn1.running_mean": (64,),
@@ -31,18 +26,18 @@ SHAPES = {"conv1.weight": (64, 3, 7, 7), "bn1.weight": (64,), "bn1.bias": (64,),
 def test_initial_weights_have_not_moved():
     """Frozen: other weights would be another experiment. Few of the normal ones and those with a tolerance, since
     SciPy's quantile may differ in a last bit from version to version."""
-    small = initial_weights({"conv1.weight": (2, 1, 1, 2), "fc.weight": (2, 3)}, seed=0)
+    small = draw_initial_weights({"conv1.weight": (2, 1, 1, 2), "fc.weight": (2, 3)}, seed=0)
     assert small["conv1.weight"].ravel().tolist() == pytest.approx(
         [1.0744706, -0.10189475, 0.74016601, 0.64588106], rel=1e-6)
     assert small["fc.weight"].ravel().tolist() == pytest.approx(
         [0.34656051, -0.089144409, -0.44712785, -0.45989349, 0.46823472, 0.29960757], rel=1e-6)
-    dense = initial_weights({"fc.weight": (1000, 512), "bn1.weight": (64,)}, seed=3)
-    assert weights_fingerprint(dense) == "4d0f45d8df36a9b2"
+    dense = draw_initial_weights({"fc.weight": (1000, 512), "bn1.weight": (64,)}, seed=3)
+    assert fingerprint_weights(dense) == "4d0f45d8df36a9b2"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_each_kind_of_tensor_has_its_distribution(seed):
-    drawn = initial_weights(SHAPES, seed)
+    drawn = draw_initial_weights(SHAPES, seed)
     assert {name: tensor.shape for name, tensor in drawn.items()} == SHAPES
     assert {tensor.dtype for tensor in drawn.values()} == {np.dtype(np.float32)}
     for name, deviation in (("conv1.weight", (2 / (64 * 49)) ** 0.5), ("layer1.0.conv1.weight", (2 / (64 * 9)) ** 0.5),
@@ -64,32 +59,32 @@ def test_each_kind_of_tensor_has_its_distribution(seed):
 
 
 def test_a_tensor_depends_on_seed_name_and_shape_and_on_nothing_else():
-    drawn = initial_weights(SHAPES, 0)
-    backwards = initial_weights(dict(reversed(SHAPES.items())), 0)
-    alone = initial_weights({"layer1.0.conv1.weight": (64, 64, 3, 3)}, 0)["layer1.0.conv1.weight"]
+    drawn = draw_initial_weights(SHAPES, 0)
+    backwards = draw_initial_weights(dict(reversed(SHAPES.items())), 0)
+    alone = draw_initial_weights({"layer1.0.conv1.weight": (64, 64, 3, 3)}, 0)["layer1.0.conv1.weight"]
     assert all(np.array_equal(drawn[name], backwards[name]) for name in SHAPES)
     assert np.array_equal(drawn["layer1.0.conv1.weight"], alone)
-    assert weights_fingerprint(drawn) == weights_fingerprint(backwards)
-    assert not np.array_equal(initial_weights(SHAPES, 1)["fc.weight"], drawn["fc.weight"])
-    twins = initial_weights({"a.weight": (4, 4), "b.weight": (4, 4)}, 0)
+    assert fingerprint_weights(drawn) == fingerprint_weights(backwards)
+    assert not np.array_equal(draw_initial_weights(SHAPES, 1)["fc.weight"], drawn["fc.weight"])
+    twins = draw_initial_weights({"a.weight": (4, 4), "b.weight": (4, 4)}, 0)
     assert not np.array_equal(twins["a.weight"], twins["b.weight"])
 
 
 def test_the_smallest_draw_gives_a_finite_weight(monkeypatch):
-    monkeypatch.setattr(module, "uniforms", lambda count, *key: np.zeros(count))
-    assert np.isfinite(initial_weights({"conv1.weight": (2, 1, 1, 1)}, 0)["conv1.weight"]).all()
+    monkeypatch.setattr(initial, "draw_uniforms", lambda count, *key: np.zeros(count))
+    assert np.isfinite(draw_initial_weights({"conv1.weight": (2, 1, 1, 1)}, 0)["conv1.weight"]).all()
 
 
 def test_a_shape_without_a_rule_is_a_mistake_of_ours():
-    with pytest.raises(AssertionError, match="no rule"):
-        initial_weights({"x.weight": (2, 2, 2)}, 0)
+    with pytest.raises(UserError, match="x.weight has shape .* no rule of how to start"):
+        draw_initial_weights({"x.weight": (2, 2, 2)}, 0)
 
 
 def test_a_fingerprint_sees_names_and_values():
     base = {"a": np.zeros(2, np.float32), "b": np.ones(2, np.float32)}
-    assert weights_fingerprint(base) == weights_fingerprint(dict(reversed(base.items())))
-    assert weights_fingerprint(base) != weights_fingerprint({"a": base["b"], "b": base["a"]})
-    assert weights_fingerprint(base) != weights_fingerprint({"a": base["a"], "c": base["b"]})
+    assert fingerprint_weights(base) == fingerprint_weights(dict(reversed(base.items())))
+    assert fingerprint_weights(base) != fingerprint_weights({"a": base["b"], "b": base["a"]})
+    assert fingerprint_weights(base) != fingerprint_weights({"a": base["a"], "c": base["b"]})
 
 
 # The file
@@ -98,13 +93,13 @@ def test_a_fingerprint_sees_names_and_values():
 def model():
     """Weights of a tiny classifier of three classes."""
     shapes = {"conv1.weight": (2, 1, 3, 3), "fc.weight": (3, 2), "fc.bias": (3,)}
-    return shapes, initial_weights(shapes, 5)
+    return shapes, draw_initial_weights(shapes, 5)
 
 
 def test_a_weight_file_returns_what_went_in(tmp_path, model):
     config = Config(seed=5)
-    save(tmp_path / "best.safetensors", {**model[1], "turned": np.arange(6).reshape(2, 3).T}, config, ("a", "b", "c"))
-    found = read(tmp_path / "best.safetensors")
+    save_weights(tmp_path / "best.safetensors", {**model[1], "turned": np.arange(6).reshape(2, 3).T}, config, ("a", "b", "c"))
+    found = read_weights(tmp_path / "best.safetensors")
     assert all(np.array_equal(found[name], tensor) for name, tensor in model[1].items())
     assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
     metadata = read_metadata(tmp_path / "best.safetensors")
@@ -117,7 +112,7 @@ def test_a_weight_file_returns_what_went_in(tmp_path, model):
 
 def test_an_interrupted_writing_leaves_the_old_file(tmp_path, model, monkeypatch):
     path = tmp_path / "best.safetensors"
-    save(path, model[1], Config(), ("a", "b", "c"))
+    save_weights(path, model[1], Config(), ("a", "b", "c"))
     before = path.read_bytes()
 
     def cut_off(unfinished, content):
@@ -126,7 +121,7 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path, model, monkeypatch
         raise OSError("disk full")
     monkeypatch.setattr(Path, "write_bytes", cut_off)
     with pytest.raises(UserError, match=r"best.safetensors cannot be written \(disk full\)"):
-        save(path, {}, Config(), ())
+        save_weights(path, {}, Config(), ())
     assert path.read_bytes() == before
 
 
@@ -134,17 +129,17 @@ def test_an_interrupted_writing_leaves_the_old_file(tmp_path, model, monkeypatch
 def test_a_damaged_file_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "best.safetensors"
     path.write_bytes(content)
-    for reader in (read, read_metadata):
+    for reader in (read_weights, read_metadata):
         with pytest.raises(UserError, match=r"best\.safetensors is not a readable safetensors file"):
             reader(path)
 
 
 def test_a_truncated_file_is_told(tmp_path, model):
     path = tmp_path / "best.safetensors"
-    save(path, model[1], Config(), ("a", "b", "c"))
+    save_weights(path, model[1], Config(), ("a", "b", "c"))
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UserError, match="not a readable"):
-        read(path)
+        read_weights(path)
 
 
 def test_a_file_from_elsewhere_has_no_metadata(tmp_path, model):
@@ -154,44 +149,62 @@ def test_a_file_from_elsewhere_has_no_metadata(tmp_path, model):
 
 def test_a_weight_file_is_named_by_itself_or_by_its_run(tmp_path, model):
     path = tmp_path / "best.safetensors"
-    save(path, model[1], Config(), ())
-    assert weight_file(str(tmp_path)) == weight_file(str(path)) == path
+    save_weights(path, model[1], Config(), ())
+    assert find_weight_file(str(tmp_path)) == find_weight_file(str(path)) == path
     with pytest.raises(UserError, match="does not exist; name a run folder"):
-        weight_file(str(tmp_path / "other"))
+        find_weight_file(str(tmp_path / "other"))
+
+
+def test_a_vector_starts_from_what_its_layer_starts_it_from():
+    shapes = {"act.weight": (3,), "bn1.weight": (3,), "fc.bias": (3,)}
+    fresh = {"act.weight": np.full(3, 0.25), "bn1.weight": np.ones(3), "fc.bias": np.array([0.1, -0.2, 0.3])}
+    constants = find_constants(fresh)
+    assert constants == {"act.weight": 0.25, "bn1.weight": 1.0}
+    drawn = draw_initial_weights(shapes, 0, constants)
+    assert {name: tensor.tolist() for name, tensor in drawn.items()} == {
+        "act.weight": [0.25] * 3, "bn1.weight": [1.0] * 3, "fc.bias": [0.0] * 3}
 
 
 # Starting points
 
+RESNET = MODELS["resnet18"]
+
+
+def built(shapes):
+    """A model's tensors before anything is loaded into it; none is constant."""
+    return {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
+
+
 def test_without_init_from_weights_are_drawn(model):
-    drawn, source = starting_weights(Config(seed=5), model[0])
-    assert weights_fingerprint(drawn) == weights_fingerprint(model[1])
+    drawn, source = choose_starting_weights(Config(seed=5), RESNET, built(model[0]))
+    assert fingerprint_weights(drawn) == fingerprint_weights(model[1])
     assert source == "initial weights drawn with seed 5"
 
 
 def test_init_from_takes_the_file_and_draws_another_head_where_classes_differ(tmp_path, model):
     shapes, given = model
-    save(tmp_path / "best.safetensors", given, Config(), ())
-    same, source = starting_weights(Config(seed=9, init_from=str(tmp_path)), shapes)
-    assert weights_fingerprint(same) == weights_fingerprint(given)
+    save_weights(tmp_path / "best.safetensors", given, Config(), ())
+    same, source = choose_starting_weights(Config(seed=9, init_from=str(tmp_path)), RESNET, built(shapes))
+    assert fingerprint_weights(same) == fingerprint_weights(given)
     assert source == f"weights from {tmp_path / 'best.safetensors'}"
 
     other = {**shapes, "fc.weight": (7, 2), "fc.bias": (7,)}
-    mixed, source = starting_weights(Config(seed=9, init_from=str(tmp_path)), other)
+    mixed, source = choose_starting_weights(Config(seed=9, init_from=str(tmp_path)), RESNET, built(other))
     assert np.array_equal(mixed["conv1.weight"], given["conv1.weight"])
-    assert np.array_equal(mixed["fc.weight"], initial_weights(other, 9)["fc.weight"])
+    assert np.array_equal(mixed["fc.weight"], draw_initial_weights(other, 9)["fc.weight"])
     assert source.endswith("; fc.weight, fc.bias drawn anew for 7 classes")
 
 
 def test_init_from_draws_another_head_for_other_classes_of_the_same_number(tmp_path, model):
     shapes, given = model
-    save(tmp_path / "best.safetensors", given, Config(), ("cat", "dog", "frog"))
+    save_weights(tmp_path / "best.safetensors", given, Config(), ("cat", "dog", "frog"))
     config = Config(seed=9, init_from=str(tmp_path))
     for classes in (("cat", "dog", "frog"), ()):
-        same, _ = starting_weights(config, shapes, classes=classes)
-        assert weights_fingerprint(same) == weights_fingerprint(given)
-    mixed, source = starting_weights(config, shapes, classes=("0", "1", "2"))
+        same, _ = choose_starting_weights(config, RESNET, built(shapes), classes=classes)
+        assert fingerprint_weights(same) == fingerprint_weights(given)
+    mixed, source = choose_starting_weights(config, RESNET, built(shapes), classes=("0", "1", "2"))
     assert np.array_equal(mixed["conv1.weight"], given["conv1.weight"])
-    assert np.array_equal(mixed["fc.weight"], initial_weights(shapes, 9)["fc.weight"])
+    assert np.array_equal(mixed["fc.weight"], draw_initial_weights(shapes, 9)["fc.weight"])
     assert source.endswith("; fc.weight, fc.bias drawn anew for 3 classes")
 
 
@@ -207,4 +220,4 @@ def test_weights_of_another_model_are_refused(model, change, hint):
         if shape:
             given[name] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=f"^the file does not fit this model: {hint}"):
-        refuse_misfit(given, shapes, "the file")
+        require_fit(given, shapes, "the file")

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from shared.interpreters import PACKAGES, installed
+from shared.machine.interpreters import PACKAGES, is_installed
 from tests.conftest import Sibling
 from tests.trainings import (
     assert_close_training,
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module", params=PACKAGES)
 def trained(request, tmp_path_factory):
     """A sibling's name and a training that nothing hits."""
-    if not installed(request.param):
+    if not is_installed(request.param):
         pytest.skip(f"the {request.param} sibling is not installed")
     folder = tmp_path_factory.mktemp("whole")
     ended = run(request.param, folder)
@@ -72,12 +72,12 @@ def refusal(name: str, words: tuple[str, ...], environment: dict[str, str]) -> s
     import os
     from unittest import mock
 
-    from shared.config import parse
+    from shared.config import parse_config
     from shared.errors import UserError
 
     with mock.patch.dict(os.environ, environment):
         try:
-            importlib.import_module(f"{name}_project.runtime").build_runtime(parse(list(words), "", ""))
+            importlib.import_module(f"{name}_project.runtime").build_runtime(parse_config(list(words), "", ""))
         except UserError as error:
             return str(error)
     return None
@@ -144,7 +144,7 @@ def drawn_on_two_devices(name: str) -> list[list]:
 
 
 def test_each_keras_device_draws_for_itself():
-    if not installed("keras"):
+    if not is_installed("keras"):
         pytest.skip("the keras sibling is not installed")
     alone = Sibling("keras")  # the number of devices is settled when TensorFlow starts
     for first, second in alone.call(drawn_on_two_devices):

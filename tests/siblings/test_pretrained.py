@@ -18,19 +18,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from shared.best import Best
-from shared.config import REPOSITORY, Config, ModelConfig
-from shared.datasets.imagenet import synsets
+from shared.config import Config, ModelConfig
+from shared.datasets.imagenet import read_synsets
 from shared.errors import UserError
-from shared.experiment import starting_point
-from shared.interpreters import PACKAGES, installed
-from shared.models import ZOO
-from shared.pretrained import checkpoint_of, prepared
-from shared.weights import save, starting_weights
+from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import PACKAGES, is_installed
+from shared.models import MODELS
+from shared.training.best import Best
+from shared.weights.file import save_weights
+from shared.weights.pretrained import apply_checkpoint_preprocessing, find_checkpoint
+from shared.weights.start import choose_starting_point, choose_starting_weights
 from tests.conftest import Sibling, train
 from tests.siblings.test_zoo import start
 
-needs_timm = pytest.mark.skipif(not (installed("lightning") and importlib.util.find_spec("timm")),
+needs_timm = pytest.mark.skipif(not (is_installed("lightning") and importlib.util.find_spec("timm")),
                                 reason="timm or PyTorch is not installed")
 SIZE = 64  # pixels, 16 patches in place of a ViT's own 196
 
@@ -44,7 +45,7 @@ def save_with_timm(_, name, folder, classes, size=SIZE):
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
-    model = timm.create_model(ZOO[name].timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
+    model = timm.create_model(MODELS[name].published.timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.dtype == torch.float32 and tensor.ndim == 1:
@@ -61,7 +62,7 @@ def logits_of(sibling, name, folder, classes, size=SIZE):
     came."""
     config, models, model = start(sibling, name, f"model.pretrained={folder}", "hardware.precision=fp64", size=size,
                                   classes=classes)
-    weights, _ = starting_weights(config, models.neutral_shapes(model))
+    weights, _ = choose_starting_weights(config, models.neutral_shapes(model))
     models.load_weights(model, weights)
     back = models.neutral_weights(model)
     changed = [name for name in weights if not np.array_equal(back.pop(name), weights[name])] + list(back)
@@ -87,18 +88,18 @@ def saved(with_torch, tmp_path_factory):
     """`saved(name)`: a folder that timm wrote, and timm's logits."""
     kept = {}
 
-    def save(name):
+    def save_weights(name):
         if name not in kept:
             folder = tmp_path_factory.mktemp(name)
             kept[name] = folder, with_torch.call(save_with_timm, name, str(folder), 7)
         return kept[name]
-    yield save
+    yield save_weights
     for folder, _ in kept.values():  # 800 MB, which pytest would keep for three sessions
         shutil.rmtree(folder)
 
 
 @needs_timm
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_are_timms_and_weights_travel_both_ways(saved, sibling, name):
     folder, expected = saved(name)
     found, changed = sibling.call(logits_of, name, str(folder), 7)
@@ -116,10 +117,10 @@ def resized_by_timm(_, place, size):
 @needs_timm
 @pytest.mark.parametrize("size", [4, 9, 24])
 def test_a_position_embedding_is_scaled_as_in_timm(with_torch, size):
-    from shared.pretrained import moved
+    from shared.weights.pretrained import resize_position_embedding
 
     place = np.random.default_rng(0).normal(size=(1, 1 + 14 * 14, 8)).astype(np.float32)
-    np.testing.assert_allclose(moved(place, size**2), with_torch.call(resized_by_timm, place, size), atol=1e-5)
+    np.testing.assert_allclose(resize_position_embedding(place, size**2), with_torch.call(resized_by_timm, place, size), atol=1e-5)
 
 
 # The rest needs no framework: a checkpoint of few tensors, and the shapes of a model.
@@ -142,7 +143,7 @@ def checkpoint(tmp_path):
 
 def start_from(folder, classes=1000, channels=3, folders=()):
     shapes = {"conv1.weight": (64, channels, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
-    return starting_weights(Config(model=ModelConfig(pretrained=str(folder))), shapes, folders)
+    return choose_starting_weights(Config(model=ModelConfig(pretrained=str(folder))), shapes, folders)
 
 
 def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):
@@ -167,9 +168,9 @@ def test_head_of_imagenet_is_taken_by_name(checkpoint):
     assert np.array_equal(weights["fc.weight"], given["fc.weight"][[0, 217, 701]])
     assert np.array_equal(weights["fc.bias"], given["fc.bias"][[0, 217, 701]])
     assert words.endswith("; head of ImageNet's 3 classes by name")
-    assert list(synsets()).index("n02102040") == 217
-    assert list(synsets().values())[701] == "parachute"
-    assert len(set(synsets().values())) == 1000
+    assert list(read_synsets()).index("n02102040") == 217
+    assert list(read_synsets().values())[701] == "parachute"
+    assert len(set(read_synsets().values())) == 1000
 
 
 def test_grey_images_see_the_sum_of_the_first_kernels_colours(checkpoint):
@@ -180,14 +181,14 @@ def test_grey_images_see_the_sum_of_the_first_kernels_colours(checkpoint):
 
 
 def test_the_checkpoints_preprocessing_is_applied_and_kept_in_the_config(checkpoint):
-    config = prepared(Config(model=ModelConfig(pretrained=str(checkpoint))))
+    config = apply_checkpoint_preprocessing(Config(model=ModelConfig(pretrained=str(checkpoint))))
     assert config.dataset.mean == [0.1, 0.2, 0.3]
     assert config.dataset.std == [0.4, 0.5, 0.6]
     assert (config.dataset.interpolation, config.dataset.center_crop) == ("bicubic", 0.9)
     assert config.model.stem == "large"
-    assert prepared(Config()) == Config()
-    from shared.datasets import load
-    grey = load(config)  # the digits
+    assert apply_checkpoint_preprocessing(Config()) == Config()
+    from shared.batches.data import load_data
+    grey = load_data(config)  # the digits
     assert grey.mean == pytest.approx((0.2,))
     assert grey.std == pytest.approx((0.5,))
 
@@ -202,7 +203,7 @@ def test_a_checkpoint_of_something_else_is_refused(checkpoint, change, says):
     facts = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(facts | change))
     with pytest.raises(UserError, match=says):
-        prepared(Config(model=ModelConfig(pretrained=str(checkpoint))))
+        apply_checkpoint_preprocessing(Config(model=ModelConfig(pretrained=str(checkpoint))))
 
 
 def test_odd_tensors_are_told_in_a_line(checkpoint):
@@ -212,20 +213,20 @@ def test_odd_tensors_are_told_in_a_line(checkpoint):
 
 
 def test_a_run_goes_on_though_the_checkpoint_it_began_with_is_gone(checkpoint, tmp_path):
-    kept = prepared(Config(model=ModelConfig(pretrained=str(checkpoint))))
+    kept = apply_checkpoint_preprocessing(Config(model=ModelConfig(pretrained=str(checkpoint))))
     shutil.rmtree(checkpoint)
     kept.resume = str(tmp_path)
-    assert prepared(kept) == kept
+    assert apply_checkpoint_preprocessing(kept) == kept
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert starting_point(kept, {"conv1.weight": (64, 3, 7, 7)}).keys() == {"conv1.weight"}
+    assert choose_starting_point(kept, {"conv1.weight": (64, 3, 7, 7)}).keys() == {"conv1.weight"}
 
 
 def test_what_contradicts_a_checkpoint_is_refused(checkpoint, tmp_path):
     with pytest.raises(UserError, match="have the large stem"):
-        prepared(Config(model=ModelConfig(pretrained=str(checkpoint), stem="small")))
+        apply_checkpoint_preprocessing(Config(model=ModelConfig(pretrained=str(checkpoint), stem="small")))
     with pytest.raises(UserError, match=r"model.safetensors does not exist; name a folder"):
-        checkpoint_of(Config(model=ModelConfig(pretrained=str(tmp_path))))
+        find_checkpoint(Config(model=ModelConfig(pretrained=str(tmp_path))))
 
 
 def run_offline(sibling, home, *words):
@@ -332,7 +333,7 @@ def trained_with_weights_of_each_epoch(sibling, *words):
 
     def keep(path, weights, *rest):
         kept.append({name: tensor.copy() for name, tensor in weights.items()})
-        save(path, weights, *rest)
+        save_weights(path, weights, *rest)
     with mock.patch.object(callbacks, "save", keep), mock.patch.object(Best, "update", always):
         return train(sibling, *words), kept
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from shared.metrics import scores
-from shared.weights import read_metadata
+from shared.scores import score
+from shared.weights.file import read_metadata
 from tests.conftest import SMALL, Sibling, train
 
 train_whole = partial(train, whole_model=True)
@@ -55,7 +55,7 @@ def test_result_is_what_the_predictions_say(trained):
     assert json.loads((run / "result.json").read_text()) == result
     with np.load(run / "predictions.npz") as predictions:
         assert predictions["index"].tolist() == list(range(60))
-        expected = scores(predictions["logits"], predictions["label"])
+        expected = score(predictions["logits"], predictions["label"])
     assert result["test/accuracy"] == expected["accuracy"]
     assert result["test/loss"] == expected["loss"]
     for name in ("framework", "val/accuracy", "parameters", "perf/images_per_second", "perf/epoch_seconds",
@@ -125,7 +125,7 @@ def interrupted(sibling: str, folder: str, *words: str) -> dict:
     """A training that is interrupted when it has three of four epochs behind it, before the third is checkpointed."""
     from unittest import mock
 
-    from shared.recorder import Recorder
+    from shared.training.recorder import Recorder
     original = Recorder.epoch_ends
 
     def epoch_ends(self, step, metrics):
@@ -235,11 +235,11 @@ def averaged(sibling, folder, *words):
     """The rows and best weights of a training of one epoch in float64, and, by NumPy, the average of its weights."""
     from unittest import mock
 
-    from shared.config import parse
+    from shared.config import parse_config
     from shared.models import RESNETS
-    from shared.schedule import average_decays
+    from shared.training.schedule import tabulate_average_decays
 
-    config = parse([f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
+    config = parse_config([f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
                     "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
                     "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
     probe = importlib.import_module(f"{sibling}_project.probe")
@@ -247,7 +247,7 @@ def averaged(sibling, folder, *words):
         steps = probe.record_fit(config)
     run = next(Path(folder).glob("*/*"))
     best, expected = load_file(run / "best.safetensors"), {}
-    for step, decay in enumerate(average_decays(config, 6), 1):
+    for step, decay in enumerate(tabulate_average_decays(config, 6), 1):
         for name in best:
             weights = steps[f"step {step} {name}"]
             expected[name] = decay * expected[name] + (1 - decay) * weights if step > 1 else weights
@@ -331,17 +331,17 @@ def test_image_folder_trains_with_parallel_readers(sibling, tmp_path):
 
 def peaks(sibling: str, root: str) -> list[float]:
     """Peak memory of this process in MiB after an epoch of 60 images of a folder, and after one of 600."""
-    from shared.config import parse
-    from shared.datasets import load
-    from shared.hardware import peak_memory_gib
+    from shared.batches.data import load_data
+    from shared.config import parse_config
+    from shared.machine.hardware import peak_memory_gib
 
     data_module = importlib.import_module(f"{sibling}_project.data")
     found = []
     for limit in (60, 600):
-        config = parse(["configs/image_folder.yaml", f"dataset.root={root}", f"dataset.limit_train={limit}",
+        config = parse_config(["configs/image_folder.yaml", f"dataset.root={root}", f"dataset.limit_train={limit}",
                         "train.batch_size=10", "train.epochs=1", "schedule.warmup_epochs=0",
                         "hardware.workers=0"], "", "")
-        runtime, data = importlib.import_module(f"{sibling}_project.runtime").build_runtime(config), load(config)
+        runtime, data = importlib.import_module(f"{sibling}_project.runtime").build_runtime(config), load_data(config)
         batches = data_module.DataModule(config, data, runtime).train_dataloader() if sibling == "lightning" \
             else data_module.train_dataset(config, data, runtime)
         read = sum(len(batch["image"] if sibling == "lightning" else batch[0]) for batch in batches)

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from shared.batches.data import load_data
 from shared.config import Config
-from shared.datasets import load
-from shared.interpreters import PACKAGES, installed
+from shared.machine.interpreters import PACKAGES, is_installed
 from shared.parity import __main__ as command
 from shared.parity.ladder import Answer
 from shared.parity.plan import base_of, changed, fit_task
-from shared.schedule import is_frozen
-from shared.weights import initial_weights
+from shared.training.schedule import is_frozen
+from shared.weights.initial import draw_initial_weights
 from tests.conftest import train
 
 HEAD = ("fc.weight", "fc.bias")
-ABSENT = [name for name in PACKAGES if not installed(name)]
+ABSENT = [name for name in PACKAGES if not is_installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not installed: {', '.join(ABSENT)}")
 
 
@@ -34,7 +34,7 @@ def test_nothing_but_the_head_moves(sibling, tmp_path):
     done = sibling.call(train, str(tmp_path), "model.freeze=backbone", "train.epochs=2", "train.monitor=val/loss")
     assert done["error"] is None, done["error"]
     found = load_file(done["run"] / "best.safetensors")
-    first = initial_weights({name: tensor.shape for name, tensor in found.items()}, 0)
+    first = draw_initial_weights({name: tensor.shape for name, tensor in found.items()}, 0)
     assert {name for name in found if found[name].tobytes() != first[name].tobytes()} == set(HEAD)
     assert any(name.endswith("running_var") for name in found)
 
@@ -46,7 +46,7 @@ def test_both_siblings_unfreeze_alike(tmp_path):
     base.hardware.threads = 1
     tasks = []
     for optimizer in ("sgd", "adamw"):
-        task = fit_task(base, load(base), optimizer, 10)  # of two epochs of five steps
+        task = fit_task(base, load_data(base), optimizer, 10)  # of two epochs of five steps
         tasks.append(type(task)(task.name, task.kind, changed(
             task.config, model__freeze="backbone", train__unfreeze_epoch=1, optimizer__backbone_lr_factor=0.1)))
     command.record({"Lightning": tasks, "Keras": tasks}, tmp_path)
@@ -55,7 +55,7 @@ def test_both_siblings_unfreeze_alike(tmp_path):
     for label in ("Lightning", "Keras"):
         arrays = Answer(label, tmp_path / label, "fit-adamw").arrays
         shapes = {name.removeprefix("step 1 "): arrays[name].shape for name in arrays if name.startswith("step 1 ")}
-        first = initial_weights(shapes, base.seed)
+        first = draw_initial_weights(shapes, base.seed)
         moved = {step: {name for name in shapes if not np.array_equal(arrays[f"step {step} {name}"], first[name])}
                  for step in (1, 10)}
         assert moved == {1: set(HEAD), 10: set(shapes)}

@@ -36,11 +36,11 @@ def seeds(_):
 
     from lightning_project.data import DataModule
     from lightning_project.runtime import build_runtime
-    from shared.config import parse
-    from shared.datasets import load
+    from shared.batches.data import load_data
+    from shared.config import parse_config
 
-    config = parse(["train.accumulate=2", "hardware.precision=fp32", "hardware.threads=1"], "", "")
-    module = DataModule(config, load(config), build_runtime(config))
+    config = parse_config(["train.accumulate=2", "hardware.precision=fp32", "hardware.threads=1"], "", "")
+    module = DataModule(config, load_data(config), build_runtime(config))
     module.trainer = SimpleNamespace(training=True, global_rank=0, global_step=0)
     found = []
     for batch in islice(module.train_dataloader(), 3):
@@ -62,10 +62,10 @@ def overflown(_):
     from keras_project.classifier import compile_classifier
     from keras_project.models import build_model, neutral_weights
     from keras_project.runtime import build_runtime
-    from shared.config import parse
+    from shared.config import parse_config
     from shared.models import RESNETS
 
-    config = parse(["hardware.threads=1", "hardware.precision=fp32", "train.ema_decay=0.5"], "", "")
+    config = parse_config(["hardware.threads=1", "hardware.precision=fp32", "train.ema_decay=0.5"], "", "")
     build_runtime(config)
     keras.config.set_dtype_policy("mixed_float16")  # which our configs refuse on a CPU
     with mock.patch.dict(RESNETS, SMALL):
@@ -101,7 +101,7 @@ def test_several_steps_an_execution_are_the_same_steps(sibling, tmp_path):
 
 def cut_before_its_result(sibling, folder, *words):
     """A training that is interrupted when nothing but its result is missing."""
-    from shared.recorder import Recorder
+    from shared.training.recorder import Recorder
 
     with mock.patch.object(Recorder, "finish", side_effect=KeyboardInterrupt):
         return train(sibling, folder, *words)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from shared.models import HEADS, VITS, ZOO, family_of
+from shared.models import MODELS, VITS
 from tests.conftest import train
 
 SIZE, CHANNELS, CLASSES = 32, 3, 5
@@ -17,9 +17,9 @@ def start(sibling, name, *words, size=SIZE, classes=CLASSES, channels=CHANNELS):
     """(config, the sibling's `models` module, an untrained model), in fp64 where `words` say so."""
     import importlib
 
-    from shared.config import parse
+    from shared.config import parse_config
 
-    config = parse([f"model.name={name}", "model.patch_size=16", "model.stem=large", "hardware.threads=1",
+    config = parse_config([f"model.name={name}", "model.patch_size=16", "model.stem=large", "hardware.threads=1",
                     "hardware.precision=fp32", *words], "test", "")
     importlib.import_module(f"{sibling}_project.runtime").build_runtime(config)
     models = importlib.import_module(f"{sibling}_project.models")
@@ -79,13 +79,13 @@ def loss_and_gradients(sibling, model, images, labels, frozen=None, optimizer=No
 
 def one_step(sibling, name):
     """Counts, gradients and the loss before and after a step down the gradient."""
-    from shared.weights import initial_weights
+    from shared.weights.initial import draw_initial_weights
 
-    entry = ZOO[name]
+    entry = MODELS[name].published
     _, models, model = start(sibling, name, size=entry.image_size, classes=1000)
     found = {"count": models.parameter_count(model)}
     frozen, models, model = start(sibling, name, "model.freeze=backbone", "optimizer.name=adamw")
-    weights = initial_weights(models.neutral_shapes(model), 0)
+    weights = draw_initial_weights(models.neutral_shapes(model), 0)
     models.load_weights(model, weights)
     loss, gradients = loss_and_gradients(sibling, model, *batch())
     found |= {"without": [name for name, gradient in gradients.items()
@@ -118,18 +118,18 @@ def optimizer_of(sibling, config, model):
     return optimizer
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_model_is_whole_and_learns(sibling, name):
     found = sibling.call(one_step, name)
-    assert found["count"] == ZOO[name].parameters
+    assert found["count"] == MODELS[name].published.parameters
     assert found["without"] == []
     assert found["gradients"] == found["trainable"]
     before, after = found["losses"]
     assert np.isfinite(before)
     assert after < before
-    assert found["learn while frozen"] == list(HEADS[family_of(name)])
+    assert found["learn while frozen"] == list(MODELS[name].head_tensors)
     # Neither decay nor BatchNorm's statistics move what is frozen; the first step of warm-up moves the head.
-    assert found["moved while frozen"] == list(HEADS[family_of(name)])
+    assert found["moved while frozen"] == list(MODELS[name].head_tensors)
 
 
 def single_pixel(sibling, size, stride, depthwise):
@@ -202,9 +202,9 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean(sibling):
 def regularised(sibling, name):
     """Logits of one batch, twice in training mode and twice in evaluation."""
     _, models, model = start(sibling, name, "model.dropout=0.5", "model.stochastic_depth=0.5")
-    from shared.weights import initial_weights
+    from shared.weights.initial import draw_initial_weights
 
-    models.load_weights(model, initial_weights(models.neutral_shapes(model), 0))
+    models.load_weights(model, draw_initial_weights(models.neutral_shapes(model), 0))
     images, _ = batch()
     if sibling == "lightning":
         import torch
@@ -229,12 +229,12 @@ CHECKPOINTING = ("model.gradient_checkpointing=false", "model.gradient_checkpoin
 
 def with_and_without(sibling, *words):
     """Loss and gradients in fp64 without gradient checkpointing and with it."""
-    from shared.weights import initial_weights
+    from shared.weights.initial import draw_initial_weights
 
     found = []
     for choice in CHECKPOINTING:
         _, models, model = start(sibling, "vit_tiny", "hardware.precision=fp64", *words, choice)
-        models.load_weights(model, initial_weights(models.neutral_shapes(model), 0))
+        models.load_weights(model, draw_initial_weights(models.neutral_shapes(model), 0))
         if sibling == "lightning":
             import torch
 

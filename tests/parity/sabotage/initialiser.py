@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from shared import weights
+from shared.weights import initial
 
-original = weights.initial_tensor
+original = initial.draw_initial_tensor
 
 
-def initial_tensor(name, shape, seed):
+def draw_initial_tensor(name, shape, seed, constant=None):
     if len(shape) != 4:
-        return original(name, shape, seed)
+        return original(name, shape, seed, constant)
     limit = np.sqrt(6 / ((shape[0] + shape[1]) * shape[2] * shape[3]))
     return np.random.default_rng(seed).uniform(-limit, limit, shape).astype(np.float32)
 
 
-weights.initial_tensor = initial_tensor
+initial.draw_initial_tensor = draw_initial_tensor

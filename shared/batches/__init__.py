@@ -1,0 +1,1 @@
+"""The images of an experiment: split, order, augmentation and batches, as pure functions of config and seed."""

@@ -1,0 +1,170 @@
+"""Every batch of an experiment, as a pure function of its number. Both siblings read nothing else."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from shared.batches import augment
+from shared.batches.data import Data, Images
+from shared.config import Config
+from shared.datasets import decode
+from shared.datasets.sampling import order_epoch
+
+# At module level, so that batches can be pickled for spawned readers; two epochs, since readers run ahead.
+order_of = lru_cache(maxsize=2)(order_epoch)
+
+
+class Batches:
+    """A sequence of batches: `batches[i]` is a dictionary of NumPy arrays, n images of C channels in K classes.
+
+    Always: image (n, H, W, C) uint8, before augmentation for images in memory, after cropping for files;
+    target (n, K) float32, one-hot or mixed; index (n,) int64 into the split.
+    In augmented batches: flip (n,) bool. Where the config asks for it: rows (n or 1, S, H) and columns (n or 1, S, W)
+    float32, see `augment.geometry`; partner, box, opacity, see `augment.mixing`.
+    """
+
+    def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1)):
+        """`share` is (rank, number of processes): which part of each global batch this process reads."""
+        self.config, self.data, self.split = config, data, split
+        self.rank, self.processes = share
+
+    def own(self, rows: np.ndarray) -> np.ndarray:
+        """This process's part of the rows of a global batch, whose number the processes can share equally."""
+        size = len(rows) // self.processes
+        return rows[self.rank * size:(self.rank + 1) * size]
+
+    def read(self, indices: np.ndarray, draws: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The images at `indices`, augmented as `draws` says, or not where it is None."""
+        settings, size = self.config.augment, self.data.image_size
+        target = np.eye(len(self.data.classes), dtype=np.float32)[self.split.labels[indices]]
+        batch = {"target": target, "index": np.array(indices, np.int64)}
+        if self.split.pixels is not None:
+            batch["image"] = self.split.pixels[indices]
+            matrices = augment.build_geometry(settings, draws, *batch["image"].shape[1:3], size,
+                                        self.config.dataset.interpolation, self.config.dataset.center_crop)
+            if matrices is not None:
+                batch["rows"], batch["columns"] = matrices
+        else:
+            batch["image"] = np.stack([self.read_file(index, None if draws is None else draws[[i]])
+                                       for i, index in enumerate(indices)])
+        if draws is not None:
+            batch["flip"] = augment.choose_flips(settings, draws)
+        if draws is not None and augment.uses_mixing(settings):
+            mix = augment.choose_mixing(settings, draws, size)
+            share = mix.pop("share")[:, None]
+            batch |= mix
+            batch["target"] = share * target + (1 - share) * target[mix["partner"]]
+        return batch
+
+    def read_file(self, index: int, draws: np.ndarray | None) -> np.ndarray:
+        """One image file, cropped and resized, (S, S, 3) uint8."""
+        settings, size = self.config.augment, self.data.image_size
+        box = decode.center_square(self.config.dataset.center_crop)
+        if draws is not None and settings.crop == "resized":
+            box = lambda height, width: augment.choose_resized_boxes(settings, draws, height, width)[0]  # noqa: E731
+        image = decode.read_image(self.split.files[index], size, box, self.config.dataset.interpolation)
+        if draws is not None and settings.crop == "pad" and settings.crop_padding:
+            pad = settings.crop_padding
+            top, left = augment.choose_offsets(settings, draws)[0] + pad
+            image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))[top:top + size, left:left + size]
+        return image
+
+    def spec(self) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
+        """Dtype and shape of each array without reading an image; None stands for the batch size."""
+        return {name: (array.dtype, (None, *array.shape[1:])) for name, array in self.blank().items()}
+
+    def blank(self) -> dict[str, np.ndarray]:
+        """A batch of one black image, with the arrays that a real one has."""
+        size, channels = self.data.image_size, self.data.channels
+        pixels = self.split.pixels
+        shape = (1, size, size, channels) if pixels is None else (1, *pixels.shape[1:])
+        black = Images(labels=np.zeros(1, np.int64), pixels=np.zeros(shape, np.uint8), files=None)
+        draws = np.zeros((1, 10)) if self.augmented else None
+        blank = Batches(self.config, self.data, black).read(np.zeros(1, np.int64), draws)
+        if pixels is None:  # a file is cropped and resized while it is read
+            blank = {name: array for name, array in blank.items() if name not in ("rows", "columns")}
+        return blank
+
+    @property
+    def augmented(self) -> bool:
+        return False
+
+
+class TrainBatches(Batches):
+    """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run.
+
+    With `train.accumulate` = k, batches i k to i k + k - 1 are the parts of that of step i.
+    """
+
+    def __init__(self, config: Config, data: Data, share: tuple[int, int] = (0, 1)):
+        super().__init__(config, data, data.train, share)
+        self.steps = count_steps(config, len(data.train))
+        self.parts = config.train.accumulate
+
+    def __len__(self) -> int:
+        return self.steps * self.parts * self.config.train.epochs
+
+    @property
+    def augmented(self) -> bool:
+        return not self.config.debug.overfit_batches
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        step, part = divmod(number, self.parts)
+        # Parts before shares, so that a part has the same images on any number of devices.
+        indices, draws = self.own(np.split(self.indices(step), self.parts)[part]), None
+        if self.augmented:
+            draws = augment.draw_epoch(len(self.split), self.config.seed, step // self.steps)[indices]
+        return self.read(indices, draws)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which images of the training split are in the global batch `step`, (n,) int64."""
+        epoch, position = divmod(step, self.steps)
+        if self.config.debug.overfit_batches:
+            epoch = 0
+        first = position * self.config.train.batch_size
+        return order_of(len(self.split), self.config.seed, epoch)[first:first + self.config.train.batch_size]
+
+    def names(self, step: int) -> list[int] | list[str]:
+        """What a reader can find the images of batch `step` by: their files, or their indices in the split."""
+        indices = self.indices(step)
+        return (indices if self.split.files is None else np.asarray(self.split.files)[indices]).tolist()
+
+
+class EvalBatches(Batches):
+    """One pass over a split in its own order, the last partial batch included.
+
+    A batch has weight (n,) float32 too: 1, and 0 for rows that repeat its last image so that the number of rows is a
+    multiple of `multiple_of`, because devices take equal shares. They count nowhere.
+    """
+
+    def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1),
+                 multiple_of: int = 1):
+        super().__init__(config, data, split, share)
+        self.multiple_of = multiple_of
+
+    def __len__(self) -> int:
+        batches = -(-len(self.split) // self.config.train.eval_batch_size)
+        limit = self.config.debug.limit_batches
+        return min(batches, limit) if limit else batches
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which images are in the global batch `step`, (n,) int64, and their weights, (n,) float32."""
+        size = self.config.train.eval_batch_size
+        rows = np.arange(step * size, min((step + 1) * size, len(self.split)))
+        padding = -len(rows) % self.multiple_of
+        return np.pad(rows, (0, padding), mode="edge"), np.repeat(np.float32([1, 0]), [len(rows), padding])
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        rows, weight = self.rows(step)
+        return {**self.read(self.own(rows), None), "weight": self.own(weight)}
+
+    def blank(self) -> dict[str, np.ndarray]:
+        return {**super().blank(), "weight": np.ones(1, np.float32)}
+
+
+def count_steps(config: Config, train_images: int) -> int:
+    """Whole batches in an epoch; the remainder is left out, other images each epoch."""
+    steps = train_images // config.train.batch_size
+    for limit in (config.debug.limit_batches, config.debug.overfit_batches):
+        steps = min(steps, limit) if limit else steps
+    return steps

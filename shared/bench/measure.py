@@ -1,0 +1,44 @@
+"""How `shared.bench` lets a sibling measure, each time in a process of its own."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.errors import UserError
+from shared.machine.interpreters import explain_not_runnable, require_interpreter
+
+ROUNDS = 3
+
+
+def write_cifar10(folder: Path, images: int, seed: int = 0) -> None:
+    """Random images in CIFAR-10's binary format: five training files and a test file, `images` in each."""
+    draws = np.random.default_rng(seed)
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        records = draws.integers(0, 256, (images, 3073), np.uint8)
+        records[:, 0] = np.arange(images) % 10
+        (folder / name).write_bytes(records.tobytes())
+
+
+def measure_rounds(sibling: str, config: Path, folder: Path) -> list[dict[str, float]]:
+    """Images per second of `train` and of the `bare` step in each round."""
+    return run_bench(sibling, config, folder, "rounds", ROUNDS)
+
+
+def measure_bare(sibling: str, config: Path, folder: Path, steps: int) -> dict[str, float]:
+    """Images per second of `steps` bare steps, and the peak memory of the process."""
+    return run_bench(sibling, config, folder, "bare", steps)
+
+
+def run_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
+    out = folder / f"{sibling}.json"
+    command = [require_interpreter(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), what, str(count)]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError as error:
+        raise explain_not_runnable(sibling, error) from None
+    if done.returncode:
+        raise UserError(f"{sibling} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(out.read_text())

@@ -1,0 +1,53 @@
+"""Peak memory and speed of a training step of every model, in both siblings.
+
+python -m shared.bench.models [key=value ...]
+
+Each measurement has a process to itself: STEPS bare steps (forward, backward, update) on one batch of random images of
+the model's published size that is in memory already, after one that warms up. Memory is that of the whole process, of
+the GPU where there is one.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from shared.bench.measure import measure_bare, write_cifar10
+from shared.config import parse_config, to_yaml
+from shared.config.command import report_errors
+from shared.machine.console import Table
+from shared.machine.hardware import cpu_name
+from shared.machine.interpreters import find_interpreter
+from shared.models import MODELS
+
+BATCH, STEPS = 32, 3
+SIBLINGS = ("lightning", "keras")
+
+
+def main() -> None:
+    table = Table(["model", "pixels", *(f"{sibling}: {what}" for sibling in SIBLINGS
+                                        for what in ("images/s", "peak GiB"))], [])
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "cifar-10-batches-bin")
+        folder.mkdir()
+        write_cifar10(folder, images=10_000)
+        file = Path(place, "config.yaml")
+        for name, entry in MODELS.items():
+            config = parse_config(["dataset.name=cifar10", f"dataset.root={folder}", f"dataset.image_size={entry.published.image_size}",
+                            "dataset.limit_train=200", "dataset.limit_test=100", f"train.batch_size={BATCH}",
+                            f"model.name={name}", f"output_dir={place}/runs", "tracking.mode=disabled",
+                            *sys.argv[1:]], "python -m shared.bench.models", __doc__)
+            file.write_text(to_yaml(config))
+            row = [name, str(entry.published.image_size)]
+            for sibling in SIBLINGS:
+                if find_interpreter(sibling) is None:
+                    row += ["not installed", ""]
+                    continue
+                found = measure_bare(sibling, file, Path(place), STEPS)
+                row += [f"{found['bare']:.1f}", f"{found['peak_memory_gib']:.1f}"]
+            table.rows.append(row)
+            print(*row, file=sys.stderr, flush=True)
+    print(f"{cpu_name()}; batch {BATCH}, {STEPS} steps\n\n{table.markdown()}")
+
+
+if __name__ == "__main__":
+    report_errors(main)

@@ -1,0 +1,61 @@
+"""Two runs side by side, or twenty: table, picture, and whether they are the same experiment at all.
+
+    python -m shared.compare                        the newest finished run of each sibling
+    python -m shared.compare RUN RUN ...            run folders, of either sibling, finished or not
+    python -m shared.compare --seeds                all seeds of a group: is the difference more than noise?
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from shared.compare.page import format_text
+from shared.compare.report import compare_runs
+from shared.errors import UserError, user_message
+from shared.runs.records import find_finished_runs, select_newest
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message}; see --help")
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m shared.compare", allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter,
+                    description="Compare runs: table, picture, and whether they are the same experiment.")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path,
+                        help="run folders; none: the newest finished run of each sibling")
+    parser.add_argument("--group", metavar="NAME", help="where no RUN is named: the group to take runs from;\n"
+                        "default: the one with the newest finished run")
+    parser.add_argument("--output-dir", metavar="FOLDER", type=Path, default=Path("runs"),
+                        help="where run folders are made; default: runs")
+    parser.add_argument("--out", metavar="FOLDER", type=Path,
+                        help="where comparison.png and comparison.md go; default: the group's folder")
+    parser.add_argument("--seeds", action="store_true", help="take all seeds, pair runs by seed and say how large "
+                        "noise is;\nof several runs of a sibling and seed the newest counts")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 after a mistake of the user's, told in one line."""
+    try:
+        options = parse(arguments)
+        if options.runs and options.group is not None:
+            raise UserError("--group chooses among all runs, and run folders are named too; drop one of the two")
+        folders = options.runs
+        if not folders:
+            found = find_finished_runs(options.output_dir.expanduser(), options.group)
+            folders = [run.folder for run in select_newest(found, by=lambda run: (run.framework, run.seed) if options.seeds
+                                                    else run.framework)]
+        print(format_text(compare_runs(folders, options.out and options.out.expanduser(), options.seeds)))
+    except Exception as error:
+        line = user_message(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The table of a comparison: scores, speed and memory of each run, and what a reader has to know beside it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.compare.verdict import describe_difference
+from shared.machine.console import Table, format_percent, format_points
+from shared.runs.records import FRAMEWORKS, SavedRun, is_number, label_runs
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A row of the table; `short` is its heading where runs are rows. Shares are compared by difference, other
+    numbers by ratio."""
+    title: str
+    short: str
+    name: str
+    show: Callable[[float], str]
+    share: bool = False
+
+
+FACTS = (
+    Fact("test accuracy", "test acc", "test/accuracy", format_percent, share=True),
+    Fact("test loss", "test loss", "test/loss", "{:.4f}".format),
+    Fact("validation accuracy of the best epoch", "val acc", "val/accuracy", format_percent, share=True),
+    Fact("first epoch, seconds", "1st ep s", "perf/first_epoch_seconds", "{:,.2f}".format),
+    Fact("steady epoch, seconds", "epoch s", "perf/epoch_seconds", "{:,.2f}".format),
+    Fact("images per second", "images/s", "perf/images_per_second", "{:,.0f}".format),
+    Fact("peak memory, GiB", "GiB", "perf/peak_memory_gib", "{:.2f}".format),
+)
+
+
+def parameters(run: SavedRun) -> str:
+    count = run.record.get("parameters")
+    return f"{count:,}" if is_number(count) else "-"
+
+
+def precision(run: SavedRun) -> str:
+    name = run.record.get("precision")
+    return "-" if name is None else f"{name}, TF32" if run.record.get("tf32") else str(name)
+
+
+def device(run: SavedRun) -> str:
+    return str(run.record.get("device") or "-")
+
+
+def tabulate_facts(runs: list[SavedRun]) -> list[Table | str]:
+    """Up to three runs as columns, with a column that compares two; more as rows."""
+    names = label_runs(runs)
+    if len(runs) > 3:
+        rows = [[name, *("-" if (value := run.score(fact.name)) is None else fact.show(value) for fact in FACTS)]
+                for name, run in zip(names, runs, strict=True)]
+        blocks: list[Table | str] = [Table(["run", *(fact.short for fact in FACTS)], rows)]
+        for title, of in (("Parameters", parameters), ("Device", device), ("Precision", precision)):
+            told = describe_difference(title, runs, names, [of(run) for run in runs])
+            blocks.append(told or f"{title}: {of(runs[0])}")
+        return blocks
+    pair = len(runs) == 2
+    rows = []
+    for fact in FACTS:
+        values = [run.score(fact.name) for run in runs]
+        row = [fact.title, *("-" if value is None else fact.show(value) for value in values)]
+        rows.append([*row, compared(fact, *values)] if pair else row)
+    for title, of in (("parameters", parameters), ("device", device), ("precision", precision)):
+        told = [of(run) for run in runs]
+        rows.append([title, *told, *(["-" if "-" in told else "same" if told[0] == told[1] else "differs"]
+                                     if pair else [])])
+    ratio = f"{names[1]} ÷ {names[0]}" if set(names) == set(FRAMEWORKS) else "second ÷ first"
+    return [Table(["", *names, *([ratio] if pair else [])], rows)]
+
+
+def compared(fact: Fact, first: float | None, second: float | None) -> str:
+    if first is None or second is None:
+        return "-"
+    if fact.share:
+        return format_points(second - first)
+    return f"{second / first:.3f}" if first else "-"
+
+
+def list_notes(runs: list[SavedRun]) -> list[str]:
+    """What a reader of the table has to know beside it."""
+    said = [f"{name} is unfinished: its curves end early and it has no scores."
+            for name, run in zip(label_runs(runs), runs, strict=True) if not run.finished]
+    revisions = {run.record.get("git.revision") for run in runs}
+    if len(revisions) > 1:
+        said.append("The runs were made by different revisions of the code: "
+                    + ", ".join(sorted(str(revision or "unknown")[:10] for revision in revisions)) + ".")
+    counts = [run.record.get("devices", 1) for run in runs]
+    if told := describe_difference("devices", runs, label_runs(runs), counts):
+        said.append(f"Speed and memory are of different numbers of devices ({told.removeprefix('devices: ')}).")
+    for framework in FRAMEWORKS:
+        if not any(run.framework == framework for run in runs):
+            said.append(f"There is no run of {framework} here; train one and compare again.")
+    return said

@@ -1,0 +1,109 @@
+"""Is the siblings' difference in test accuracy more than noise? Over several seeds, and over the test images."""
+
+import math
+
+import numpy as np
+
+from shared.compare.statistics import mcnemar, paired_difference, summary
+from shared.errors import UserError
+from shared.machine.console import Table, format_percent, format_points
+from shared.runs.records import FRAMEWORKS, SavedRun
+
+
+def seed_report(runs: list[SavedRun]) -> list[Table | str]:
+    """Whether the siblings' test accuracies differ by more than noise. `runs` has at most one per sibling and seed,
+    all finished.
+
+    Raises:
+        UserError: where a run has no test accuracy or no predictions, or those of a pair are for different images.
+    """
+    scores = {framework: {run.seed: run for run in runs if run.framework == framework} for framework in FRAMEWORKS}
+    for run in runs:
+        if run.score("test/accuracy") is None:
+            raise UserError(f"{run.folder / 'result.json'} has no test/accuracy; leave the run out")
+    rows = []
+    for framework, own in scores.items():
+        if own:
+            of = summary(np.array([run.score("test/accuracy") for run in own.values()]))
+            spread = "-" if math.isnan(of.std) else format_percent(of.std)
+            rows.append([framework, str(of.n), format_percent(of.mean), spread, f"{format_percent(of.low)} .. {format_percent(of.high)}"])
+    blocks: list[Table | str] = [Table(["test accuracy", "n", "mean", "std", "min .. max"], rows)]
+    lightning, keras = scores["lightning"], scores["keras"]
+    paired = sorted(lightning.keys() & keras.keys())
+    if alone := sorted(lightning.keys() ^ keras.keys()):
+        blocks.append(f"Seeds that only one sibling has, so that nothing pairs with them: {listed(alone)}.")
+    if not paired:
+        return [*blocks, "No seed was run by both siblings, so nothing can be said about their difference."]
+    return blocks + difference_report(paired, lightning, keras) + image_report(paired, lightning, keras)
+
+
+def listed(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def difference_report(paired: list[int], lightning: dict[int, SavedRun], keras: dict[int, SavedRun]) -> list[str]:
+    """Sentences on the difference of the accuracies over the `paired` seeds."""
+    found = paired_difference(*(np.array([own[seed].score("test/accuracy") for seed in paired])
+                                for own in (lightning, keras)))
+    if found.n == 1:
+        return [f"Difference, keras − lightning, in the one paired seed ({paired[0]}): {format_points(found.mean)}.",
+                "One seed has no spread: there is no confidence interval, and no difference of any size can be called "
+                "real. Run more seeds in both siblings."]
+    low, high = found.interval
+    said = [f"Mean paired difference, keras − lightning, over {found.n} seeds: {format_points(found.mean)}; 95 % confidence "
+            f"interval (Student t) {format_points(low)} to {format_points(high)}.",
+            "0 lies in the interval: these seeds show no difference between the siblings." if found.holds_zero else
+            f"0 lies outside the interval: {'keras' if found.mean > 0 else 'lightning'} is better by more than the "
+            "noise between seeds explains."]
+    if found.std == 0:
+        return [*said, "All seeds differ by the same amount, so the interval has no width. Few seeds can agree by "
+                "chance: run more before anything is claimed."]
+    return [*said,
+            f"The smallest mean difference that could be called real with these {found.n} seeds is "
+            f"{100 * found.half_width:.2f} points (half the width of the interval).",
+            f"The smallest true difference that {found.n} such seeds find with 80 % probability is "
+            f"{100 * found.detectable:.2f} points (paired t test, two-sided, 5 %)."]
+
+
+def image_report(paired: list[int], lightning: dict[int, SavedRun], keras: dict[int, SavedRun]) -> list[Table | str]:
+    """McNemar's test on the test images, per seed and pooled."""
+    rows, right, unlike, p_values = [], [], [], []
+    for seed in paired:
+        first, second = answers(lightning[seed], keras[seed])
+        label = lightning[seed].predictions.label
+        found = mcnemar(first == label, second == label)
+        right.append((first == label, second == label))
+        unlike.append(first != second)
+        p_values.append(found.p)
+        rows.append([str(seed), f"{len(label):,}", f"{found.only_a:,}", f"{found.only_b:,}",
+                     format_percent(unlike[-1].mean()), f"{found.p:.3g}"])
+    said: list[Table | str] = []
+    if len(paired) > 1:
+        pooled = mcnemar(*(np.concatenate(side) for side in zip(*right, strict=True)))
+        disagreement = np.concatenate(unlike)
+        rows.append(["pooled", f"{len(disagreement):,}", f"{pooled.only_a:,}", f"{pooled.only_b:,}",
+                     format_percent(disagreement.mean()), f"{pooled.p:.3g}"])
+        said.append(f"The siblings answer differently on {format_percent(disagreement.mean())} of the test images. By "
+                    f"McNemar's test {sum(p < 0.05 for p in p_values)} of {len(paired)} seeds differ at the 5 % level; "
+                    "where there is no difference, at most one in twenty does.")
+        said.append("The pooled test counts an image once per seed as if these were different images, so its p is too "
+                    "small where seeds err on the same ones; the interval over seeds is the figure to rely on.")
+    else:
+        said.append(f"The siblings answer differently on {format_percent(unlike[0].mean())} of the test images; McNemar's "
+                    f"test {'finds' if p_values[0] < 0.05 else 'does not find'} one better than the other at the "
+                    "5 % level. It knows of these two runs only, not of other seeds.")
+    return [Table(["seed", "test images", "only lightning right", "only keras right", "disagree", "McNemar p"], rows),
+            *said]
+
+
+def answers(first: SavedRun, second: SavedRun) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted classes of two runs, (n,) int64 each, for the same images. Raises `UserError` where they are not."""
+    for run in (first, second):
+        if run.predictions is None:
+            raise UserError(f"{run.folder} has no predictions.npz; leave the run out or train it again")
+    for name in ("index", "label"):
+        one, other = getattr(first.predictions, name), getattr(second.predictions, name)
+        if not np.array_equal(one, other):
+            raise UserError(f"predictions.npz of {first.name} and {second.name} differ in '{name}', so they are not "
+                            "for the same test images and cannot be paired; train both on the same data")
+    return first.predictions.logits.argmax(axis=1), second.predictions.logits.argmax(axis=1)

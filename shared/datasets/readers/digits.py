@@ -1,0 +1,22 @@
+"""The UCI digits that scikit-learn brings along."""
+
+import numpy as np
+
+from shared.datasets.arrays import Arrays
+from shared.datasets.definition import Definition
+from shared.datasets.sampling import FIXED_SEED, split_stratified
+
+
+def read_digits(_definition: Definition, _folder: None) -> tuple[Arrays, Arrays]:
+    """Training and test images of the UCI digits that scikit-learn bundles, (1438 | 359, 8, 8, 1).
+
+    They have no official split: a fixed fifth of each class is the test set.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    # Counts of dark cells in 4x4 blocks, so 0..16 (https://archive.ics.uci.edu/dataset/80).
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]  # (1797, 8, 8, 1)
+    labels = bunch.target.astype(np.int64)
+    train, test = split_stratified(labels, 0.2, FIXED_SEED)
+    return (pixels[train], labels[train]), (pixels[test], labels[test])

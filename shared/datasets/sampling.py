@@ -1,0 +1,71 @@
+"""Which images train, in which order: pure functions of (seed, epoch, index), the same in every process.
+
+Everything random here and in `augment.py` and `weights.py` comes from the raw output of Philox, a counter-based
+generator. NumPy guarantees the raw stream of a bit generator across its versions, but not what `Generator` methods
+such as `permutation` make of it (NEP 19), and the siblings may live in environments with different NumPy versions.
+"""
+
+import hashlib
+
+import numpy as np
+
+# One number per use, so that no two uses of a seed share a stream.
+SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS = range(6)
+
+# The seed of test sets that are ours to draw: they must not move with config.seed, whose values end below it.
+FIXED_SEED = 2**31
+
+
+def draw_bits(count: int, *key: int) -> np.ndarray:
+    """`count` random numbers, (count,) uint64, that depend on nothing but `key`."""
+    return np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
+
+
+def draw_uniforms(count: int, *key: int) -> np.ndarray:
+    """`count` numbers in [0, 1), (count,) float64, from the upper 53 bits of `random_bits`."""
+    return (draw_bits(count, *key) >> np.uint64(11)) * 2.0**-53
+
+
+def choose_stratified(labels: np.ndarray, count: int, *key: int) -> np.ndarray:
+    """`count` indices in which each class keeps its share, (count,) int64, ascending.
+
+    Each class gets the whole part of its quota; what is left goes to the largest remainders, the lower class first
+    where they tie.
+    """
+    assert 0 <= count <= len(labels), f"{count} of {len(labels)}"
+    classes, sizes = np.unique(labels, return_counts=True)
+    # In whole numbers, since rounding errors would decide between equal remainders.
+    take, remainders = np.divmod(sizes * count, max(len(labels), 1))
+    by_remainder = np.argsort(-remainders, kind="stable")
+    take[by_remainder[: count - take.sum()]] += 1
+    rank = draw_bits(len(labels), *key)
+    chosen = []
+    for label, number in zip(classes, take, strict=True):
+        members = np.flatnonzero(labels == label)
+        chosen.append(members[np.argsort(rank[members], kind="stable")[:number]])
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+
+
+def split_stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices that train and indices that validate, each ascending int64; stratified by class, without overlap."""
+    held_out = choose_stratified(labels, round(len(labels) * fraction), seed, SPLIT)
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+
+
+def order_epoch(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits `n` samples: a permutation, (n,) int64."""
+    return np.argsort(draw_bits(n, seed, ORDER, epoch), kind="stable")
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """16 hexadecimal digits that differ when dtype, shape or content of any array does."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def derive_step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """What to seed a framework's own generator with at training step `step` in process `rank`, 32 bits."""
+    return int(np.random.SeedSequence([seed, STEPS, step, rank]).generate_state(1)[0])

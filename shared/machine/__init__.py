@@ -1,0 +1,1 @@
+"""What the machine offers: accelerators, interpreters, files, the terminal. Knows nothing of the experiment."""

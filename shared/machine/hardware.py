@@ -1,0 +1,95 @@
+"""What the machine offers, found out without a framework, and the choices that both siblings must make alike."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from shared.errors import UserError
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} threads"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16 or AMX); without, bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
+    """`hardware.precision` with `auto` decided: fp32, bf16, fp16 or fp64.
+
+    Raises:
+        UserError: for fp16 without a GPU, which the frameworks would silently replace.
+    """
+    if wanted == "fp16" and accelerator == "cpu":
+        raise UserError("hardware.precision=fp16 needs a GPU and none is used here; use bf16 or fp32")
+    if wanted != "auto":
+        return wanted
+    return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
+
+
+def tpu_is_there() -> bool:
+    """Whether this machine shows signs of a TPU. Nothing is connected to, since that can wait for ever."""
+    names = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
+    devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]  # as newer ones show up
+    return any(os.environ.get(name) for name in names) or bool(devices)
+
+
+def choose_accelerator(wanted: str, gpus: int, tpu: bool = False) -> str:
+    """`hardware.accelerator` with `auto` decided: cpu, gpu or tpu.
+
+    Raises:
+        UserError: where a GPU or TPU is wanted and missing.
+    """
+    if wanted == "tpu" and not tpu:
+        raise UserError("hardware.accelerator=tpu, but there is no TPU here that this sibling can use (no /dev/accel*, "
+                        "TPU_NAME or the like); run on a TPU machine, see configs/launchers, or use "
+                        "hardware.accelerator=cpu")
+    if tpu and wanted in ("auto", "tpu"):
+        return "tpu"
+    if wanted == "gpu" and gpus == 0:
+        raise UserError("hardware.accelerator=gpu, but the framework finds no GPU; install its driver and GPU build, "
+                        "or use hardware.accelerator=cpu")
+    return "gpu" if gpus and wanted != "cpu" else "cpu"
+
+
+def choose_devices(wanted: int, accelerator: str, available: int) -> int:
+    """`hardware.devices` with 0 decided. Raises `UserError` where there are fewer than wanted."""
+    if accelerator == "cpu":
+        return wanted or 1
+    if wanted > available:
+        raise UserError(f"hardware.devices={wanted}, but the framework finds {available} of kind {accelerator}; lower "
+                        "it, or set 0 for all there are")
+    return wanted or available
+
+
+def reader_count(wanted: int, from_files: bool, accelerator: str) -> int:
+    """How many parallel readers prepare training batches; 0 means the training process itself.
+
+    Arrays in memory are indexed faster than a CPU trains on them, so that a second process would only take its cores.
+    """
+    if wanted >= 0:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores) if from_files else (2 if accelerator == "gpu" else 0)
+
+
+def peak_memory_gib() -> float:
+    """Largest resident memory of this process so far, in GiB."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such counter
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes there, KiB on Linux

@@ -1,0 +1,64 @@
+"""Which Python runs which sibling: on a GPU machine each has an environment of its own (`make setup-gpu`)."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from shared.errors import UserError
+from shared.machine.files import REPOSITORY
+
+PACKAGES = {"lightning": ("torch", "lightning", "torchmetrics", "torchvision"),
+            "keras": ("tensorflow", "keras", "keras_cv")}
+
+
+def name_variable(sibling: str) -> str:
+    """The environment variable that names the interpreter of "lightning" or "keras"."""
+    return f"TEMPLATE_{sibling.upper()}_PYTHON"
+
+
+def is_installed(sibling: str) -> bool:
+    """Whether this interpreter has all that the sibling needs. PyTorch alone may be there for another reason."""
+    try:
+        return all(importlib.util.find_spec(package) is not None for package in PACKAGES[sibling])
+    except ImportError:  # imports may be blocked
+        return False
+
+
+def find_interpreter(sibling: str) -> str | None:
+    """The Python that runs a sibling's programs; None where it is not installed.
+
+    1. What the environment variable names, 2. this one, if it has what the sibling needs, 3. .venv-lightning or
+    .venv-keras.
+    """
+    named = os.environ.get(name_variable(sibling))
+    if named:  # a path must not depend on the folder in which a program is started; links lead out of environments
+        return str(Path(named).expanduser().absolute()) if os.sep in named else named
+    if is_installed(sibling):
+        return sys.executable
+    own = REPOSITORY / f".venv-{sibling}" / "bin" / "python"
+    return str(own) if own.exists() else None
+
+
+def require_interpreter(sibling: str) -> str:
+    """`interpreter`, or `UserError` where there is none."""
+    found = find_interpreter(sibling)
+    if found is None:
+        raise UserError(f"the {sibling} sibling is not installed here, and there is no .venv-{sibling}; make setup or "
+                        f"make setup-gpu installs it, or name its interpreter with {name_variable(sibling)}")
+    return found
+
+
+def explain_missing_package(error: ModuleNotFoundError) -> UserError | None:
+    """The error to show where a package of a sibling's is missing; None where it is another, or a part of one."""
+    for sibling, packages in PACKAGES.items():
+        if error.name in packages:
+            return UserError(f"{error.name} is not installed here; install the {sibling} sibling (make setup, or make "
+                             f"setup-gpu), or use the Python of an environment that has it, such as "
+                             f".venv-{sibling}/bin/python")
+    return None
+
+
+def explain_not_runnable(sibling: str, error: OSError) -> UserError:
+    return UserError(f"{name_variable(sibling)}={find_interpreter(sibling)} cannot be run ({error.strerror}); name a Python "
+                     "interpreter")

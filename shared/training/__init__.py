@@ -1,0 +1,1 @@
+"""What both siblings need while they train: learning rates, records, the best epoch, stopping."""

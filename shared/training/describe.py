@@ -1,0 +1,38 @@
+"""What a run says of itself when it begins."""
+
+from typing import Any
+
+from shared.batches.batches import count_steps
+from shared.batches.data import Data
+from shared.datasets.sampling import fingerprint, order_epoch
+from shared.machine.console import say
+from shared.models import ModelEntry
+from shared.runs.folder import RunFolder
+from shared.training.decay import decays
+from shared.weights.file import Weights, fingerprint_weights
+
+
+def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights, parameters: int, **facts: Any) -> dict[str, Any]:
+    """Write run.json and print what a reader would ask first. `facts` are device, precision and tf32."""
+    config = run.config
+    steps = count_steps(config, len(data.train))
+    sizes = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+    order = fingerprint(order_epoch(len(data.train), config.seed, 0))
+    decayed = sum(tensor.size for name, tensor in weights.items()
+                  if not name.endswith(("running_mean", "running_var"))
+                  and decays(tensor.shape, config.optimizer.decay_norm_and_bias))
+    content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
+               "skipped_images": len(data.skipped),
+               "fingerprints": {**data.fingerprints(), "order": order,
+                                "initial_weights": fingerprint_weights(weights)}, **facts}
+    run.describe(**content)
+    say(f"{data.name}: {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test images of "
+        f"{data.image_size}x{data.image_size}x{data.channels} in {len(data.classes)} classes; {steps:,} steps of "
+        f"{config.train.batch_size} in each of {config.train.epochs} epochs", leader=run.leader)
+    say(f"{config.model.name}: {parameters:,} parameters, {decayed:,} of them decay", leader=run.leader)
+    if config.model.freeze == "backbone":
+        until = f"in the first {config.train.unfreeze_epoch} of {config.train.epochs} epochs" \
+            if 0 < config.train.unfreeze_epoch < config.train.epochs else "in every epoch"
+        say(f"nothing but {entry.head} trains {until}", leader=run.leader)
+    say(f"run folder: {run.folder}{' (resumed)' if run.resumed else ''}", leader=run.leader)
+    return content

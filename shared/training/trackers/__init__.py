@@ -1,0 +1,52 @@
+"""Where the rows of a run go beside metrics.jsonl. No tracker may ever stop a training.
+
+A tracker is a class with three methods: `start`, `log` for a row, `finish` for the result. To add one, name it in
+TRACKERS.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from shared.runs.folder import RunFolder
+from shared.training.trackers.tensorboard import TensorBoard
+from shared.training.trackers.wandb import WeightsAndBiases, explain_reason
+
+TRACKERS = {"Weights & Biases": WeightsAndBiases, "TensorBoard": TensorBoard}
+
+
+class Trackers:
+    """Sends rows to every tracker that the config asks for. The first failure of one is told once; from then on it is
+    left alone."""
+
+    def __init__(self, run: RunFolder):
+        self.active: dict[str, Any] = {}
+        if not run.leader:  # several processes are one run
+            return
+        for name, kind in TRACKERS.items():
+            tracker = kind(run)
+            if tracker.wanted and self.attempt(name, tracker.start):
+                self.active[name] = tracker
+
+    def attempt(self, name: str, action: Callable[[], None]) -> bool:
+        """Whether `action` went well."""
+        try:
+            action()
+            return True
+        except Exception as error:
+            print(f"{name} failed and is left out from here on: {explain_reason(error)}; metrics.jsonl has everything",
+                  file=sys.stderr, flush=True)
+            return False
+
+    def log(self, row: dict[str, float]) -> None:
+        for name, tracker in list(self.active.items()):
+            if not self.attempt(name, lambda tracker=tracker: tracker.log(row)):
+                del self.active[name]
+                tracker.abandon()
+
+    def finish(self, result: dict[str, Any] | None, status: int) -> None:
+        """Close all; `result` is kept as a summary, `status` 0 marks the run as finished, 1 as failed."""
+        for name, tracker in self.active.items():
+            if not self.attempt(name, lambda tracker=tracker: tracker.finish(result, status)):
+                tracker.abandon()
+        self.active = {}

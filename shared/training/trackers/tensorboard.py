@@ -1,0 +1,32 @@
+"""TensorBoard files in the run folder, where `tracking.tensorboard` asks for them."""
+
+import sys
+import types
+from typing import Any
+
+from shared.runs.folder import RunFolder
+from shared.training.trackers.axes import AXES
+
+
+class TensorBoard:
+    def __init__(self, run: RunFolder):
+        self.folder, self.wanted = run.folder / "tensorboard", run.config.tracking.tensorboard
+
+    def start(self) -> None:
+        # Without this marker TensorBoard's writer imports TensorFlow wherever it is installed, also beside PyTorch.
+        sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+        from tensorboard.summary import Writer
+
+        self.writer = Writer(str(self.folder))
+
+    def log(self, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            if name not in AXES:
+                self.writer.add_scalar(name, value, row["samples"])
+        self.writer.flush()
+
+    def finish(self, result: dict[str, Any] | None, status: int) -> None:
+        self.writer.close()
+
+    def abandon(self) -> None:
+        """Nothing is left running after a failure."""
