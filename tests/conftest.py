@@ -17,9 +17,13 @@ from typing import Any
 
 import pytest
 
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# The programs that tests start run this repository's code, even where the environment was installed from another clone.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+ABSENT = [name for name in PACKAGES if not is_installed(name)]
+needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not here or not installed: {ABSENT}")
 SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
@@ -56,7 +60,7 @@ class Sibling:
         return self.pool.submit(function, self.name, *arguments).result()
 
 
-@pytest.fixture(scope="session", params=PACKAGES)
+@pytest.fixture(scope="session", params=list_siblings())
 def sibling(request: pytest.FixtureRequest) -> Iterator[Sibling]:
     name = request.param
     if not is_installed(name):
