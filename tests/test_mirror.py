@@ -15,9 +15,9 @@ import pytest
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
 from shared.models import MODELS
+from tests.conftest import needs_both_folders
 
 SIBLINGS = tuple(f"{name}_project" for name in list_siblings())
-needs_both = pytest.mark.skipif(len(SIBLINGS) < 2, reason="a sibling alone has nothing to mirror")
 PYTORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "timm"}
 TENSORFLOW = {"tensorflow", "keras", "keras_cv", "tf_keras"}
 FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project": PYTORCH | {"lightning_project"},
@@ -111,7 +111,7 @@ def test_a_sibling_has_the_common_core(folder, name):
     assert set(CORE[name]) <= set(definitions(tree_of(path).body))
 
 
-@needs_both
+@needs_both_folders
 @pytest.mark.parametrize("name", CORE)
 def test_what_is_in_the_core_takes_the_same_arguments_in_both(name):
     pair = [definitions(tree_of(REPOSITORY / folder / name).body) for folder in SIBLINGS]
@@ -146,7 +146,7 @@ def test_an_entry_point_imports_no_framework_and_runs_the_code_beside_it(folder,
     assert ast.unparse(body[-1]).startswith("if __name__ == '__main__':")
 
 
-@needs_both
+@needs_both_folders
 def test_both_have_the_same_entry_points_which_start_alike():
     names = [[name for found, name in ENTRY_POINTS if found == folder] for folder in SIBLINGS]
     assert {"train.py", "evaluate.py"} <= set(names[0]) == set(names[1])
