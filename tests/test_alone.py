@@ -139,8 +139,8 @@ def test_parity_says_that_it_needs_two(copy):
 def test_its_tests_pass(copy):
     done = copy.run(sys.executable, "-m", "pytest", "-q", "--collect-only", "tests")
     assert done.returncode == 0, done.stdout[-3000:]
-    done = copy.run(sys.executable, "-m", "pytest", "-q", "tests/test_mirror.py",
-                    "tests/shared/test_interpreters.py", "tests/shared/test_compare.py", "tests/shared/test_command.py")
+    done = copy.run(sys.executable, "-m", "pytest", "-q", "tests/test_mirror.py", "tests/shared/test_config_files.py",
+                    "tests/shared/test_interpreters.py", "tests/shared/test_command.py")
     assert done.returncode == 0, done.stdout[-3000:]
 
 
