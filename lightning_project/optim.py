@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_project.models import find_entry
@@ -36,9 +37,9 @@ def muon_arguments(config: Config) -> dict[str, Any]:
 # `optimizer.name`: a class, and a function of the config that gives the arguments that are this class's own.
 # A class of PyTorch is added as it is: "rmsprop": (torch.optim.RMSprop, lambda config: {"alpha": 0.99}).
 OPTIMIZERS = {
-    "sgd": (SGD, momentum_arguments),
-    "adam": (Adam, adam_arguments),
-    "adamw": (AdamW, adam_arguments),
+    "sgd": (torch.optim.SGD, momentum_arguments),
+    "adam": (torch.optim.Adam, adam_arguments),
+    "adamw": (torch.optim.AdamW, adam_arguments),
     "lion": (Lion, lion_arguments),
     "muon": (Muon, muon_arguments),
 }

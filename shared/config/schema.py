@@ -3,9 +3,13 @@
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
+from shared.config.tables import find_single_owners, read_table
 from shared.datasets.definition import INTERPOLATIONS
 from shared.datasets.definitions import list_datasets
 from shared.models import LIBRARIES, MODELS
+
+
+OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
 
 
 def key(default: Any, meaning: str, *, unit: str = "", choices: tuple = (), low: float | None = None,
@@ -103,7 +107,7 @@ class OptimizerConfig:
                     "muon: kellerjordan.github.io/posts/muon for matrices and convolution kernels between the first "
                     "layer and the head, its steps scaled to the size of adamw's (arXiv:2502.16982), and adamw for all "
                     "else, at the same learning rate and decay",
-                    choices=("sgd", "adam", "adamw", "lion", "muon"))
+                    choices=tuple(OPTIMIZERS), only_choices=find_single_owners(OPTIMIZERS))
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
     backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
                                     high=100.0)
