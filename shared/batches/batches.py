@@ -1,4 +1,4 @@
-"""Every batch of an experiment, as a pure function of its number. Both siblings read nothing else."""
+"""Every batch of an experiment, as a pure function of its number. Both siblings read all their images from here."""
 
 from functools import lru_cache
 
@@ -10,17 +10,18 @@ from shared.config import Config
 from shared.datasets import decode
 from shared.datasets.sampling import order_epoch
 
-# At module level, so that batches can be pickled for spawned readers; two epochs, since readers run ahead.
+# Not a method, because batches are pickled for the processes that read them. Two epochs are kept, because readers
+# begin with the next epoch before the present one has ended.
 order_of = lru_cache(maxsize=2)(order_epoch)
 
 
 class Batches:
-    """A sequence of batches: `batches[i]` is a dictionary of NumPy arrays, n images of C channels in K classes.
+    """A sequence of batches: `batches[i]` is a dictionary of NumPy arrays, for n images of C channels in K classes.
 
-    Always: image (n, H, W, C) uint8, before augmentation for images in memory, after cropping for files;
-    target (n, K) float32, one-hot or mixed; index (n,) int64 into the split.
-    In augmented batches: flip (n,) bool. Where the config asks for it: rows (n or 1, S, H) and columns (n or 1, S, W)
-    float32, see `augment.geometry`; partner, box, opacity, see `augment.mixing`.
+    Every batch has image (n, H, W, C) uint8, which images in memory have before augmentation and files after cropping;
+    target (n, K) float32, one-hot or mixed; and index (n,) int64, the images' places in the split.
+    Augmented batches have flip (n,) bool. Where the config asks for it, there are rows (n or 1, S, H) and columns
+    (n or 1, S, W) float32, see `augment.build_geometry`, and partner, box and opacity, see `augment.choose_mixing`.
     """
 
     def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1)):
@@ -29,12 +30,12 @@ class Batches:
         self.rank, self.processes = share
 
     def own(self, rows: np.ndarray) -> np.ndarray:
-        """This process's part of the rows of a global batch, whose number the processes can share equally."""
+        """This process's part of the rows of a global batch. Their number is a multiple of the number of processes."""
         size = len(rows) // self.processes
         return rows[self.rank * size:(self.rank + 1) * size]
 
     def read(self, indices: np.ndarray, draws: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The images at `indices`, augmented as `draws` says, or not where it is None."""
+        """The images at `indices`, augmented as `draws` decides; None means without augmentation."""
         settings, size = self.config.augment, self.data.image_size
         target = np.eye(len(self.data.classes), dtype=np.float32)[self.split.labels[indices]]
         batch = {"target": target, "index": np.array(indices, np.int64)}
@@ -70,7 +71,7 @@ class Batches:
         return image
 
     def spec(self) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
-        """Dtype and shape of each array without reading an image; None stands for the batch size."""
+        """Dtype and shape of each array of a batch; None stands for the batch size. No image is read."""
         return {name: (array.dtype, (None, *array.shape[1:])) for name, array in self.blank().items()}
 
     def blank(self) -> dict[str, np.ndarray]:
@@ -91,9 +92,10 @@ class Batches:
 
 
 class TrainBatches(Batches):
-    """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run.
+    """The training batches of all epochs. Batch i is that of training step i, counted from 0 over the whole run.
 
-    With `train.accumulate` = k, batches i k to i k + k - 1 are the parts of that of step i.
+    With `train.accumulate` = k, a step has k batches, which are parts of its global batch: step i has those from i k to
+    i k + k - 1.
     """
 
     def __init__(self, config: Config, data: Data, share: tuple[int, int] = (0, 1)):
@@ -110,14 +112,14 @@ class TrainBatches(Batches):
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         step, part = divmod(number, self.parts)
-        # Parts before shares, so that a part has the same images on any number of devices.
+        # Parts are made first and shared out then, so that a part has the same images on any number of devices.
         indices, draws = self.own(np.split(self.indices(step), self.parts)[part]), None
         if self.augmented:
             draws = augment.draw_epoch(len(self.split), self.config.seed, step // self.steps)[indices]
         return self.read(indices, draws)
 
     def indices(self, step: int) -> np.ndarray:
-        """Which images of the training split are in the global batch `step`, (n,) int64."""
+        """Which images of the training split are in the global batch of `step`, (n,) int64."""
         epoch, position = divmod(step, self.steps)
         if self.config.debug.overfit_batches:
             epoch = 0
@@ -125,7 +127,7 @@ class TrainBatches(Batches):
         return order_of(len(self.split), self.config.seed, epoch)[first:first + self.config.train.batch_size]
 
     def names(self, step: int) -> list[int] | list[str]:
-        """What a reader can find the images of batch `step` by: their files, or their indices in the split."""
+        """The images of the global batch of `step`, for a person to find: their files, or their places in the split."""
         indices = self.indices(step)
         return (indices if self.split.files is None else np.asarray(self.split.files)[indices]).tolist()
 
@@ -133,8 +135,8 @@ class TrainBatches(Batches):
 class EvalBatches(Batches):
     """One pass over a split in its own order, the last partial batch included.
 
-    A batch has weight (n,) float32 too: 1, and 0 for rows that repeat its last image so that the number of rows is a
-    multiple of `multiple_of`, because devices take equal shares. They count nowhere.
+    Devices take equal shares, so a batch is filled up to a multiple of `multiple_of` rows by repeating its last image.
+    It also has weight (n,) float32, which is 0 for these repeated rows, so that they count nowhere, and else 1.
     """
 
     def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1),
@@ -163,7 +165,7 @@ class EvalBatches(Batches):
 
 
 def count_steps(config: Config, train_images: int) -> int:
-    """Whole batches in an epoch; the remainder is left out, other images each epoch."""
+    """Training steps in an epoch. Images that do not fill a batch are left out; in each epoch it is others."""
     steps = train_images // config.train.batch_size
     for limit in (config.debug.limit_batches, config.debug.overfit_batches):
         steps = min(steps, limit) if limit else steps

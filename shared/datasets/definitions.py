@@ -3,7 +3,8 @@
 To add a data set, add an entry to DEFINITIONS; docs/changing.md shows it.
 """
 
-from shared.datasets.definition import Definition, Download
+from shared.datasets.definition import Definition, Download, validate_definition
+from shared.datasets.hub import PREFIX, define_hub_dataset
 
 # https://docs.pytorch.org/vision/stable/models.html: over ImageNet's training images; published weights expect them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -108,11 +109,16 @@ def list_datasets() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.partition("/")[0] for name in DEFINITIONS))
 
 
-def list_variants(name: str) -> tuple[str, ...]:
-    """The choices of `dataset.variant` for a data set; empty for one that has a single form."""
-    return tuple(key.partition("/")[2] for key in DEFINITIONS if key.startswith(f"{name}/"))
+def list_variants(name: str = "") -> tuple[str, ...]:
+    """The choices of `dataset.variant` for a data set, empty for one that has a single form; without a name, all."""
+    pairs = [key.partition("/") for key in DEFINITIONS if "/" in key]
+    return tuple(dict.fromkeys(variant for owner, _, variant in pairs if name in ("", owner)))
 
 
 def find_definition(name: str, variant: str) -> Definition:
-    """The entry of a data set; `variant` is `dataset.variant`."""
-    return DEFINITIONS[f"{name}/{variant}" if list_variants(name) else name]
+    """The facts about the data set that `dataset.name` and `dataset.variant` name. Raises `UserError`."""
+    if name.startswith(PREFIX):
+        return define_hub_dataset(name, IMAGENET_MEAN, IMAGENET_STD)
+    key = f"{name}/{variant}" if list_variants(name) else name
+    validate_definition(key, DEFINITIONS[key])
+    return DEFINITIONS[key]
