@@ -88,7 +88,7 @@ def write_class_folders(source: HubSource, target: Path) -> None:
     labels = {split: read_classes(rows, label) for split, rows in splits.items()}
     for split, found in list(labels.items()):
         if lost := found.count(None):
-            say(f"{source.name}: {lost} of the {len(found)} images of split {split} have no class and are left out")
+            say(f"{source.name}: images of split {split} without a class are left out: {lost} of {len(found)}")
         if lost == len(found):
             del labels[split]
     folders = name_class_folders(source, labels, splits["train"].features[label])
@@ -197,7 +197,8 @@ def name_class_folders(source: HubSource, labels: dict[str, list[Class | None]],
                                 "its train split; expected classes that can be learned")
     names = getattr(feature, "names", None) or sorted(used)
     if empty := [found for found in names if found not in used]:
-        say(f"{source.name}: {len(empty)} classes without an image are left out, such as '{empty[0]}'")
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        say(f"{source.name}: classes without an image are left out: {', '.join(map(str, empty[:5]))}{more}")
     names = [found for found in names if found in used]
     if len(names) < 2:
         raise explain_error(source, f"all its images are of class '{names[0]}'; expected two classes or more")

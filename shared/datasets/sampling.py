@@ -48,7 +48,7 @@ def choose_stratified(labels: np.ndarray, count: int, *key: int) -> np.ndarray:
 
 
 def split_stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to train and to validate with, both ascending int64, stratified by class, without overlap."""
+    """Indices of the images to train with and to validate with, both ascending int64, stratified by class."""
     held_out = choose_stratified(labels, round(len(labels) * fraction), seed, SPLIT)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
