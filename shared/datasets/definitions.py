@@ -1,4 +1,4 @@
-"""What each data set is: where it comes from, how to tell that it arrived whole, how it is read, what its images are.
+"""The data sets: where each comes from, how a download is checked, how it is read, and what its images are.
 
 To add a data set, add an entry to DEFINITIONS; docs/changing.md shows it.
 """
@@ -6,7 +6,8 @@ To add a data set, add an entry to DEFINITIONS; docs/changing.md shows it.
 from shared.datasets.definition import Definition, Download, validate_definition
 from shared.datasets.hub import PREFIX, define_hub_dataset
 
-# https://docs.pytorch.org/vision/stable/models.html: over ImageNet's training images; published weights expect them.
+# Those of ImageNet's training images, which published weights expect
+# (https://docs.pytorch.org/vision/stable/models.html).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 CIFAR = "https://www.cs.toronto.edu/~kriz"
@@ -45,7 +46,7 @@ def define_imagenette(archive: str, md5: str, megabytes: int) -> Definition:
 
 DEFINITIONS = {
     "digits": Definition(
-        # What scikit-learn bundles is the test part of UCI's optdigits, so that it has no official split of its own.
+        # scikit-learn contains the test part of UCI's optdigits alone, so there is no official split.
         source="https://archive.ics.uci.edu/dataset/80", licence="CC BY 4.0",
         paper="Kaynak, Methods of Combining Multiple Classifiers and Their Applications to Handwritten Digit "
               "Recognition, 1995",
@@ -73,8 +74,8 @@ DEFINITIONS = {
     ),
     "cifar10": Definition(
         source=f"{CIFAR}/cifar.html", licence=CIFAR_LICENCE, paper=CIFAR_PAPER,
-        # As in https://github.com/KellerJordan/cifar10-airbench: over all pixels of the 50,000 training images. The
-        # smaller std also seen (0.2023, 0.1994, 0.2010) is the mean of each image's own.
+        # Over all pixels of the 50,000 training images, as in https://github.com/KellerJordan/cifar10-airbench. The
+        # smaller std that others use (0.2023, 0.1994, 0.2010) is the mean of the images' own standard deviations.
         mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
         image_size=32, reader="cifar", train_images=50_000, test_images=10_000,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -84,7 +85,7 @@ DEFINITIONS = {
     ),
     "cifar100": Definition(
         source=f"{CIFAR}/cifar.html", licence=CIFAR_LICENCE, paper=CIFAR_PAPER,
-        # As in https://github.com/weiaicunzai/pytorch-cifar100, rounded.
+        # The values of https://github.com/weiaicunzai/pytorch-cifar100, rounded.
         mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762),
         image_size=32, reader="cifar", train_images=50_000, test_images=10_000,
         classes=tuple(CIFAR100_CLASSES.split()),

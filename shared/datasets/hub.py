@@ -36,6 +36,7 @@ def define_hub_dataset(name: str, mean: tuple[float, ...], std: tuple[float, ...
 
 
 def parse_hub_name(name: str) -> HubSource:
+    """The parts of hf:PATH@CONFIG#COLUMN,COLUMN."""
     text = name.removeprefix(PREFIX)
     if os.path.isdir(os.path.expanduser(text)):  # a folder's own name may hold these signs
         return HubSource(name, text)
@@ -50,12 +51,13 @@ def name_cache_folder(source: HubSource) -> str:
     The name for a folder carries a hash of where it lies and of its files' names, sizes and times of change, so that
     changed files are read anew.
     """
-    words, folder = source.name.removeprefix(PREFIX), Path(os.path.expanduser(source.path)).resolve()
+    folder = Path(os.path.expanduser(source.path)).resolve()
     if folder.is_dir():
         facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns)
                  for path in sorted(folder.rglob("*")) if path.is_file()]
-        digest = hashlib.sha256(repr((str(folder), words, facts)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr((str(folder), source.config, source.columns, facts)).encode()).hexdigest()[:16]
         return f"hf/{encode_name(folder.name)}-{digest}"
+    words = source.name.removeprefix(PREFIX)
     return f"hf/{encode_name(words.replace('/', '--'))}"  # the hub allows no name with two hyphens in a row
 
 
