@@ -13,8 +13,7 @@ from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
 from keras_project.models import find_entry
 from keras_project.optim import update_rule
 from keras_project.progress import ProgressBars
-from shared.config import Config
-from shared.training.best import DIRECTIONS
+from shared.config import Config, find_direction
 from shared.training.recorder import Recorder
 from shared.training.schedule import is_frozen
 
@@ -24,9 +23,13 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     train, debug = config.train, config.debug
     average = Average() if train.ema_decay else None
     best = SaveBest(config, recorder, classes, average)
-    callbacks, keepers = [*([average] if average else []), Record(recorder), best], [best]
+    callbacks: list[Callback] = [
+        # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
+    ]
+    callbacks += [*([average] if average else []), Record(recorder), best]
+    keepers = [best]
     if train.early_stopping_patience:
-        stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=DIRECTIONS[train.monitor], min_delta=0.0,
+        stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
                                           patience=train.early_stopping_patience)
         callbacks.append(stopping)
         keepers.append(stopping)

@@ -36,7 +36,7 @@ class SaveBest(Callback):
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         super().__init__()
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config.train.monitor)
+        self.best = Best(config)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.best.update(float(logs[to_log_name(self.best.monitor)]), epoch + 1):

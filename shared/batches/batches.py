@@ -8,11 +8,25 @@ from shared.batches import augment
 from shared.batches.data import Data, Images
 from shared.config import Config
 from shared.datasets import decode
-from shared.datasets.sampling import order_epoch
+from shared.datasets.sampling import order_epoch, order_epoch_balanced
 
 # Not a method, because batches are pickled for the processes that read them. Two epochs are kept, because readers
 # begin with the next epoch before the present one has ended.
 order_of = lru_cache(maxsize=2)(order_epoch)
+
+
+class BalancedOrder:
+    """`order_epoch_balanced` of one split, which keeps the order of the last two epochs."""
+
+    def __init__(self, labels: np.ndarray, seed: int):
+        self.labels, self.seed = labels, seed
+        self.kept: dict[int, np.ndarray] = {}
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        if epoch not in self.kept:
+            self.kept = {other: order for other, order in self.kept.items() if other == epoch - 1}
+            self.kept[epoch] = order_epoch_balanced(self.labels, self.seed, epoch)
+        return self.kept[epoch]
 
 
 class Batches:
@@ -102,6 +116,7 @@ class TrainBatches(Batches):
         super().__init__(config, data, data.train, share)
         self.steps = count_steps(config, len(data.train))
         self.parts = config.train.accumulate
+        self.balanced = BalancedOrder(data.train.labels, config.seed) if config.dataset.balance == "oversample" else None
 
     def __len__(self) -> int:
         return self.steps * self.parts * self.config.train.epochs
@@ -115,16 +130,22 @@ class TrainBatches(Batches):
         # Parts are made first and shared out then, so that a part has the same images on any number of devices.
         indices, draws = self.own(np.split(self.indices(step), self.parts)[part]), None
         if self.augmented:
-            draws = augment.draw_epoch(len(self.split), self.config.seed, step // self.steps)[indices]
+            draws = augment.draw_epoch(len(self.split), self.config.seed, step // self.steps)
+            # An image that is repeated within an epoch is augmented anew each time: by its place, not by itself.
+            rows = self.own(np.split(self.places(step), self.parts)[part]) if self.balanced else indices
+            draws = draws[rows]
         return self.read(indices, draws)
+
+    def places(self, step: int) -> np.ndarray:
+        """Where in the order of its epoch the global batch `step` lies, (n,) int64."""
+        first = step % self.steps * self.config.train.batch_size
+        return np.arange(first, first + self.config.train.batch_size)
 
     def indices(self, step: int) -> np.ndarray:
         """Which images of the training split are in the global batch of `step`, (n,) int64."""
-        epoch, position = divmod(step, self.steps)
-        if self.config.debug.overfit_batches:
-            epoch = 0
-        first = position * self.config.train.batch_size
-        return order_of(len(self.split), self.config.seed, epoch)[first:first + self.config.train.batch_size]
+        epoch = 0 if self.config.debug.overfit_batches else step // self.steps
+        order = self.balanced(epoch) if self.balanced else order_of(len(self.split), self.config.seed, epoch)
+        return order[self.places(step)]
 
     def names(self, step: int) -> list[int] | list[str]:
         """The images of the global batch of `step`, for a person to find: their files, or their places in the split."""

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 # One number per use, so that no two uses of a seed share a stream.
-SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS = range(6)
+SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS, BALANCE = range(7)
 
 # Test images that this repository sets apart are drawn with this seed instead of config.seed, so that they stay the
 # same when config.seed changes. It is larger than any value of config.seed.
@@ -56,6 +56,31 @@ def split_stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
 def order_epoch(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which an epoch visits `n` samples: a permutation, (n,) int64."""
     return np.argsort(draw_bits(n, seed, ORDER, epoch), kind="stable")
+
+
+def order_epoch_balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch that shows every class equally often, (n,) int64, as long as that of `order_epoch`.
+
+    Each class gets n // K places; those that are left go round the classes, in an order drawn from the seed, epoch after
+    epoch. A class fills its places from an endless row of permutations of its images, of which each epoch takes the
+    next part: no image of a class is seen again before all others of its class have been.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    number, left = len(classes), len(labels) % len(classes)
+    turn = np.argsort(np.argsort(draw_bits(number, seed, BALANCE), kind="stable"))  # of each class in the round
+
+    def count_places(epochs: int) -> np.ndarray:
+        """How many places each class has had in so many epochs."""
+        return epochs * (len(labels) // number) + epochs * left // number + (turn < epochs * left % number)
+
+    chosen = []
+    for label, size, first, end in zip(classes.tolist(), sizes.tolist(), count_places(epoch).tolist(),
+                                       count_places(epoch + 1).tolist(), strict=True):
+        members = np.flatnonzero(labels == label)
+        row = [members[np.argsort(draw_bits(size, seed, BALANCE, label, part), kind="stable")]
+               for part in range(first // size, -(-end // size))]
+        chosen.append(np.concatenate(row)[first % size:][:end - first])
+    return np.concatenate(chosen)[order_epoch(len(labels), seed, epoch)]
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

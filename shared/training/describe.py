@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.batches.batches import count_steps
 from shared.batches.data import Data
-from shared.datasets.sampling import fingerprint, order_epoch
+from shared.datasets.sampling import fingerprint, order_epoch, order_epoch_balanced
 from shared.machine.console import say
 from shared.models import ModelEntry
 from shared.runs.folder import RunFolder
@@ -17,7 +17,8 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
     config = run.config
     steps = count_steps(config, len(data.train))
     sizes = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
-    order = fingerprint(order_epoch(len(data.train), config.seed, 0))
+    order = fingerprint(order_epoch_balanced(data.train.labels, config.seed, 0) if config.dataset.balance == "oversample"
+                        else order_epoch(len(data.train), config.seed, 0))
     decayed = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var"))
                   and decays(tensor.shape, config.optimizer.decay_norm_and_bias))

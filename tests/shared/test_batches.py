@@ -225,3 +225,28 @@ def test_a_file_is_padded_as_an_image_in_memory_is(files):
     for image, index, (top, left) in zip(batch["image"], batch["index"], offsets, strict=True):
         padded = np.pad(squares[index], ((2, 2), (2, 2), (0, 0)))
         assert np.array_equal(image, padded[top:top + 8, left:left + 8])
+
+
+# Balance
+
+def test_oversampling_shows_classes_equally_often_and_augments_repeated_images_anew():
+    images = Images(np.repeat([0, 1], [14, 2]), np.zeros((16, 8, 8, 1), np.uint8), None)
+    data = Data("made", ("a", "b"), images, images, images, 8, 1, (0.5,), (0.5,))
+    config = config_of(crop="pad", crop_padding=4)
+    config.dataset.balance = "oversample"
+    batches = TrainBatches(config, data)
+    assert len(batches) == 8  # as many as without it
+    epoch = [batches[step] for step in range(4)]
+    indices = np.concatenate([batch["index"] for batch in epoch])
+    assert np.bincount(images.labels[indices]).tolist() == [8, 8]
+    assert np.array_equal(indices, np.concatenate([batches.indices(step) for step in range(4)]))
+    rows = np.concatenate([batch["rows"] for batch in epoch])
+    repeated = rows[indices == 15]
+    assert len(repeated) == 4
+    assert len(np.unique(repeated, axis=0)) > 1
+
+
+def test_without_balance_nothing_moves():
+    batches = TrainBatches(config_of(crop="pad", crop_padding=1), data_of(10))
+    assert batches.balanced is None
+    assert batches.indices(1).tolist() == order_epoch(10, 3, 0)[4:8].tolist()

@@ -9,6 +9,7 @@ from shared.datasets.sampling import (
     draw_uniforms,
     fingerprint,
     order_epoch,
+    order_epoch_balanced,
     split_stratified,
 )
 
@@ -101,3 +102,37 @@ def test_a_fingerprint_sees_dtype_shape_content_and_order():
     assert fingerprint(base, others[0]) != fingerprint(others[0], base)
     assert fingerprint(base) == fingerprint(np.arange(12)[::2] // 2)  # a view with gaps counts by its content
     assert len(fingerprint(base)) == 16
+
+
+# Balanced orders
+
+UNEVEN = np.repeat([0, 1, 2], [50, 7, 3])
+
+
+def test_a_balanced_order_has_not_moved():
+    assert order_epoch_balanced(np.repeat([0, 1], [5, 2]), seed=0, epoch=1).tolist() == [0, 6, 4, 6, 5, 3, 0]
+
+
+def test_a_balanced_order_shows_every_class_equally_often_in_as_many_images():
+    for epoch in range(5):
+        order = order_epoch_balanced(UNEVEN, 4, epoch)
+        assert np.bincount(UNEVEN[order]).tolist() == [20, 20, 20]
+    uneven = np.repeat([0, 1, 2], [50, 8, 3])  # 61 images: one place is left in each epoch and goes round
+    counts = np.array([np.bincount(uneven[order_epoch_balanced(uneven, 4, epoch)]) for epoch in range(6)])
+    assert (counts.sum(axis=1) == 61).all()
+    assert (counts.sum(axis=0) == 6 * 20 + 2).all()
+
+
+def test_no_image_is_seen_again_before_all_others_of_its_class():
+    uneven = np.repeat([0, 1, 2], [50, 8, 3])
+    orders = [order_epoch_balanced(uneven, 4, epoch) for epoch in range(9)]
+    assert not np.array_equal(orders[0], orders[1])
+    for label in range(3):
+        seen = [np.bincount(order[uneven[order] == label], minlength=61)[uneven == label] for order in orders]
+        totals = np.cumsum(seen, axis=0)
+        assert (totals.max(axis=1) - totals.min(axis=1) <= 1).all()
+
+
+def test_a_balanced_order_depends_on_seed_and_epoch_alone():
+    assert np.array_equal(order_epoch_balanced(UNEVEN, 1, 3), order_epoch_balanced(UNEVEN, 1, 3))
+    assert not np.array_equal(order_epoch_balanced(UNEVEN, 1, 3), order_epoch_balanced(UNEVEN, 2, 3))
