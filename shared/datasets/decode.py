@@ -55,12 +55,12 @@ def scale_image(image: Image.Image, size: int, box: tuple[float, float, float, f
     return np.array(image.resize((size, size), Image.Resampling[interpolation.upper()], box=edges))
 
 
-def center_square(share: float) -> Box:
+def make_central_box(share: float) -> Box:
     """A box for `read_image`: the central square whose side is `share` of the shorter side of the image."""
-    return partial(central_box, share)  # not a closure, since processes that read images have to pickle it
+    return partial(compute_central_box, share)  # not a closure, since processes that read images have to pickle it
 
 
-def central_box(share: float, height: int, width: int) -> tuple[float, float, float, float]:
+def compute_central_box(share: float, height: int, width: int) -> tuple[float, float, float, float]:
     side = share * min(height, width)
     return (height - side) / 2, (width - side) / 2, side, side
 
@@ -70,13 +70,13 @@ def open_rgb(path: str | os.PathLike) -> Image.Image:
     try:
         with Image.open(path) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return to_rgb(image)
+            return convert_to_rgb(image)
     except Exception as error:  # damaged files make decoders raise struct.error, zlib.error, IndexError and more
         raise UserError(f"{path}: cannot be read as an image ({describe_error(path, error)}); repair or remove it, or "
                         "let such files be left out with dataset.on_bad_image=skip") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
         # Pillow's own conversion turns every value above 255 into white.
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

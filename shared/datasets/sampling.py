@@ -61,13 +61,13 @@ def order_epoch(n: int, seed: int, epoch: int) -> np.ndarray:
 def order_epoch_balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch that shows every class equally often, (n,) int64, as long as that of `order_epoch`.
 
-    Each class gets n // K places; those that are left go round the classes, in an order drawn from the seed, epoch after
-    epoch. A class fills its places from an endless row of permutations of its images, of which each epoch takes the
-    next part: no image of a class is seen again before all others of its class have been.
+    Each of the K classes gets n // K places. The places that are left go to the classes in turn, in an order drawn from
+    the seed; an epoch goes on where the one before it stopped. A class shows its images in a random order, then in
+    another one, and so on, across epochs, so that no image is seen again before all others of its class have been.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     number, left = len(classes), len(labels) % len(classes)
-    turn = np.argsort(np.argsort(draw_bits(number, seed, BALANCE), kind="stable"))  # of each class in the round
+    turn = np.argsort(np.argsort(draw_bits(number, seed, BALANCE), kind="stable"))  # when each class has its turn
 
     def count_places(epochs: int) -> np.ndarray:
         """How many places each class has had in so many epochs."""
