@@ -48,7 +48,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.agree)
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
-    names = TrainBatches(config, data).names
+    names = TrainBatches(config, data).name_images
     with Recorder(run, steps, tabulate_rates(config, steps), peak_memory_gib, names) as recorder:
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
         with runtime.strategy.scope():
