@@ -16,6 +16,7 @@ from keras_project.average import Average
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import to_log_name
 from keras_project.models import neutral_weights
+from keras_project.models.neutral import finalize_layers
 from keras_project.multi_worker import in_any_worker
 from keras_project.optim import update_rule
 from shared.config import Config
@@ -138,6 +139,7 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         raise explain_bad_checkpoint(checkpoint, str(error)) from None
     for name, variable in variables.items():
         variable.assign(tensors[name])
+    finalize_layers(model)
     rule = update_rule(model.optimizer)
     rule._iterations.assign(step * (rule.gradient_accumulation_steps or 1))  # of parts, which may be others now
     for keeper, counts in zip(last.keepers, kept, strict=True):

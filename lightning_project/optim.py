@@ -21,12 +21,12 @@ def build_optimizer(config: Config, model: nn.Module, decaying: set[str]) -> Opt
 
     What is frozen is in them, and is passed over as long as it has no gradient.
     """
-    settings, head = config.optimizer, find_entry(config.model.name).head
+    settings, entry = config.optimizer, find_entry(config.model.name)
     groups = [{"params": [], "lr": settings.lr * factor, "weight_decay": decay}
               for factor in (1.0, settings.backbone_lr_factor) for decay in (settings.weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
         group = 0 if name in decaying else 1
-        groups[group if name.startswith(f"{head}.") else group + 2]["params"].append(parameter)
+        groups[group if entry.is_of_head(name) else group + 2]["params"].append(parameter)
     if settings.name == "sgd":
         return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
     rule = {"adam": Adam, "adamw": AdamW}[settings.name]

@@ -9,14 +9,18 @@ from keras_project.models.neutral import load_weights, neutral_shapes, neutral_s
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import MODELS, ModelEntry
+from shared.models import MODELS, ModelEntry, split_library_name
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
            "parameter_count"]
 
 
 def find_entry(name: str) -> ModelEntry:
-    """What has to be known about the model `model.name`."""
+    """What has to be known about the model `model.name`. Raises `UserError` where its library has no such model."""
+    if split_library_name(name):
+        from keras_project.models.library import describe_model  # here, since few need it
+
+        return describe_model(name)
     return MODELS[name]
 
 
@@ -35,6 +39,8 @@ def build_model(config: Config, data: Data) -> keras.Model:
             raise
         raise UserError(f"model.name={config.model.name} has no function {name} in "
                         f"{place.replace('.', '/')}.py; write it, or train with the other sibling") from None
+    if find_entry(config.model.name).framework:
+        keras.utils.set_random_seed(config.seed)  # from which a library's model draws its own weights
     return build(config.model, data.channels, len(data.classes), data.image_size)
 
 

@@ -136,3 +136,11 @@ def load_weights(model: keras.Model, weights: Weights) -> None:
     assert state.keys() == weights.keys()
     for name, tensor in state.items():
         tensor.assign(weights[name])
+    finalize_layers(model)
+
+
+def finalize_layers(model: keras.Model) -> None:
+    """Let layers take over their variables' new values: Normalization works with copies of its mean and variance."""
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()

@@ -2,20 +2,25 @@
 
 from importlib import import_module
 
+import torch
 from torch import nn
 
 from lightning_project.models.neutral import load_weights, neutral_shapes, neutral_state, neutral_weights
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import MODELS, ModelEntry
+from shared.models import MODELS, ModelEntry, split_library_name
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
            "parameter_count"]
 
 
 def find_entry(name: str) -> ModelEntry:
-    """What has to be known about the model `model.name`."""
+    """What has to be known about the model `model.name`. Raises `UserError` where its library has no such model."""
+    if split_library_name(name):
+        from lightning_project.models.library import describe_model  # here, since timm need not be installed
+
+        return describe_model(name)
     return MODELS[name]
 
 
@@ -34,7 +39,9 @@ def build_model(config: Config, data: Data) -> nn.Module:
             raise
         raise UserError(f"model.name={config.model.name} has no function {name} in "
                         f"{place.replace('.', '/')}.py; write it, or train with the other sibling") from None
-    return build(config.model, data.channels, len(data.classes), data.image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # from which a library's model draws its own weights
+        return build(config.model, data.channels, len(data.classes), data.image_size)
 
 
 def parameter_count(model: nn.Module) -> int:

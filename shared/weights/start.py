@@ -10,7 +10,7 @@ from shared.models import ModelEntry
 from shared.runs.folder import find_last_checkpoint
 from shared.weights.file import Weights, read_classes, read_weights, require_fit
 from shared.weights.initial import draw_initial_weights, find_constants
-from shared.weights.pretrained import adapt_checkpoint, find_checkpoint
+from shared.weights.pretrained import adapt_checkpoint, find_checkpoint, is_pretrained
 
 
 def choose_starting_point(config: Config, entry: ModelEntry, built: Weights, folders: tuple[str, ...] = (),
@@ -50,16 +50,16 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
         UserError: where `init_from` or the checkpoint does not fit the model.
     """
     shapes = {name: tensor.shape for name, tensor in built.items()}
-    head, words = entry.head_tensors, []
+    head, words = [name for name in entry.head_tensors if name in shapes], []
     if config.init_from:
         source = path = find_weight_file(config.init_from)
         same = not classes or read_classes(path) in ((), classes)
         given = {name: tensor for name, tensor in read_weights(path).items()
                  if name not in head or (same and tensor.shape == shapes[name])}
-    elif checkpoint := find_checkpoint(config):
-        source, path = checkpoint.source, checkpoint.weights
+    elif is_pretrained(config):
+        source, path, found = read_pretrained(config, entry)
         try:
-            given, words = adapt_checkpoint(read_weights(path), shapes, entry, folders)
+            given, words = adapt_checkpoint(found, shapes, entry, folders)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not fit model.name={config.model.name} ({type(error).__name__}: {error}); "
                             "use the checkpoint of that model") from None
@@ -71,3 +71,12 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
         words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
     require_fit(given, shapes, path)
     return given, "; ".join([f"weights from {source}", *words])
+
+
+def read_pretrained(config: Config, entry: ModelEntry) -> tuple[str, object, Weights]:
+    """The source, as a reader is told, the file and the weights of the checkpoint that `model.pretrained` names."""
+    if entry.library:
+        source, weights = entry.library.read_checkpoint(config)
+        return source, source, weights
+    checkpoint = find_checkpoint(config)
+    return checkpoint.source, checkpoint.weights, read_weights(checkpoint.weights)
