@@ -15,6 +15,7 @@ from shared.batches.batches import TrainBatches, count_steps
 from shared.batches.data import load_data
 from shared.config import Config
 from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
 
@@ -58,7 +59,8 @@ def record_forward(config: Config) -> Arrays:
     model = build_model(config, data)
     load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
     images, target = next(iter(train_dataset(config, data, runtime)))
-    compile_classifier(config, model, steps=1)
+    class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
+    compile_classifier(config, model, 1, class_weights)
     evaluation = model(images, training=False)
     with tf.GradientTape() as tape:
         training = model(images, training=True)

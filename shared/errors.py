@@ -15,7 +15,7 @@ class StoppedError(Exception):
         self.signal = signal
 
 
-def describe_error(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """The kind of a library's error and the first line of what it says, to stand within a line of ours."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 

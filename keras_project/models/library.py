@@ -7,8 +7,7 @@ import contextlib
 import difflib
 import sys
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +17,12 @@ import h5py
 import keras
 import numpy as np
 from keras import applications, layers, ops
-from keras.src.backend.common import global_state
+from keras.src.utils.naming import reset_uids
 
 from keras_project.models.layers import with_head
 from keras_project.models.neutral import neutral_weights
 from shared.config import Config, ModelConfig
-from shared.errors import UserError, describe_error, is_out_of_memory
+from shared.errors import UserError, summarize_error, is_out_of_memory
 from shared.machine.files import find_weight_file
 from shared.models import LIBRARY_SETTINGS, Library, ModelEntry
 from shared.weights.file import Weights, read_weights
@@ -70,30 +69,17 @@ def build_library(settings: ModelConfig, channels: int, classes: int, image_size
         if is_out_of_memory(error):
             raise
         raise UserError(f"model.name={settings.name} does not take images of {image_size} pixels "
-                        f"({describe_error(error)}); set another dataset.image_size") from None
+                        f"({summarize_error(error)}); set another dataset.image_size") from None
     set_stochastic_depth(features, settings)
     return with_head(inputs, features.output, settings, classes, HEAD)
 
 
 def build_backbone(name: str, weights: str | None = None, **options: Any) -> keras.Model:
     """The library's model without its head, whose layers are called the same however many models were built before."""
-    with count_names_from_one(), warnings.catch_warnings():
+    reset_uids()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a published size is 224, of a model that takes any
         return find_function(name)(include_top=False, weights=weights, **options)
-
-
-@contextlib.contextmanager
-def count_names_from_one() -> Iterator[None]:
-    """Within, layers without a name are called conv2d, conv2d_1 and so on. Keras counts those of the whole process.
-
-    `keras.utils.clear_session` starts to count anew too, and forgets the dtype policy and the seed with it.
-    """
-    before = global_state.get_global_attribute("object_name_uids")
-    global_state.set_global_attribute("object_name_uids", defaultdict(int))
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute("object_name_uids", before)
 
 
 def set_stochastic_depth(model: keras.Model, settings: ModelConfig) -> None:
@@ -135,7 +121,7 @@ def measure_preprocessing(name: str) -> tuple[list[float], list[float], bool]:
     pixels = np.concatenate([np.zeros((1, 3)), np.eye(3)]) * 255
     black, *colours = find_module(name).preprocess_input(pixels.reshape(4, 1, 1, 3)).reshape(4, 3)
     slopes = np.array(colours) - black  # (colours in, channels out)
-    reverses = slopes[0, 0] == 0
+    reverses = bool(slopes[0, 0] == 0)
     if reverses:
         black, slopes = black[::-1], slopes[:, ::-1]
     scale = np.diag(slopes)
@@ -174,7 +160,7 @@ def read_checkpoint(config: Config) -> tuple[str, Weights]:
                 return wanted, take_backbone(name, keras.models.load_model(path, compile=False))
         return wanted, read_weights_of_keras(name, path)
     except Exception as error:  # h5py's, zipfile's and Keras' own, which have no base in common
-        raise UserError(f"model.pretrained={wanted} cannot be loaded into model.name={name} ({describe_error(error)}); use a "
+        raise UserError(f"model.pretrained={wanted} cannot be loaded into model.name={name} ({summarize_error(error)}); use a "
                         "file of that model") from None
 
 
@@ -185,7 +171,7 @@ def fetch_weights(name: str) -> Weights:
             model = build_backbone(name, weights="imagenet")
     except Exception as error:  # `get_file` raises Exception itself
         raise UserError(f"model.pretrained=true: the weights of model.name={name} are not in Keras' cache and cannot be "
-                        f"fetched ({describe_error(error)}); go online, or name a local copy with model.pretrained=FILE") \
+                        f"fetched ({summarize_error(error)}); go online, or name a local copy with model.pretrained=FILE") \
             from None
     return fold_rescaling(neutral_weights(model), find_colour_scale(model))
 

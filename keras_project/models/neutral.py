@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 from keras import layers
+from keras.src.models.functional import Functional
 
 from shared.errors import UserError
 from shared.weights.file import Shapes, Weights
@@ -92,11 +93,10 @@ def neutral_state(model: keras.Model) -> dict[str, NeutralTensor]:
         UserError: where two variables would have the same name.
     """
     owners, found = dict(owned_variables(model)), {}
-    own_name = f"{model.name}/"  # leads all paths in a Sequential or a subclassed model
-    leads = all(variable.path.startswith(own_name) for variable in model.weights) \
-        and model.name not in [layer.name for layer in model.layers]
+    # Paths begin with the name of the model itself in a Sequential and in a subclassed one.
+    prefix = "" if isinstance(model, Functional) else f"{model.name}/"
     for variable in model.weights:
-        *modules, name = variable.path.removeprefix(own_name if leads else "").split("/")
+        *modules, name = variable.path.removeprefix(prefix).split("/")
         neutral, layout = neutral_name(owners[id(variable)], name)
         name = neutral if name in OF_THE_MODEL else ".".join([*modules, neutral])
         if name in found:
@@ -130,6 +130,11 @@ def neutral_weights(model: keras.Model) -> Weights:
     return {name: tensor.read() for name, tensor in neutral_state(model).items()}
 
 
+def untrained_names(model: keras.Model) -> set[str]:
+    """The names of variables that are not trained."""
+    return {name for name, tensor in neutral_state(model).items() if not tensor.variable.trainable}
+
+
 def load_weights(model: keras.Model, weights: Weights) -> None:
     """Copy neutral weights into the model, whose names and shapes must be the same."""
     state = neutral_state(model)
@@ -140,7 +145,7 @@ def load_weights(model: keras.Model, weights: Weights) -> None:
 
 
 def finalize_layers(model: keras.Model) -> None:
-    """Let layers take over their variables' new values: Normalization works with copies of its mean and variance."""
+    """Let layers take over their variables' new values."""
     for layer in model._flatten_layers():
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # it computes with copies of its variables

@@ -1,5 +1,6 @@
 """Models by name, and how their weights get to and from the neutral names."""
 
+from collections.abc import Callable
 from importlib import import_module
 
 import torch
@@ -9,39 +10,57 @@ from lightning_project.models.neutral import load_weights, neutral_shapes, neutr
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import MODELS, ModelEntry, split_library_name
+from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
            "parameter_count"]
 
 
 def find_entry(name: str) -> ModelEntry:
-    """What has to be known about the model `model.name`. Raises `UserError` where its library has no such model."""
+    """What has to be known about the model `model.name`.
+
+    Raises:
+        UserError: where this sibling has no function that builds it, or its library no such model.
+    """
     if split_library_name(name):
         from lightning_project.models.library import describe_model  # here, since timm need not be installed
 
         return describe_model(name)
-    return MODELS[name]
+    entry = MODELS[name]
+    find_builder(name, entry)
+    return entry
+
+
+def find_builder(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
+    """`build_<builder>` in models/<builder>.py. Raises `UserError` where there is none."""
+    place, function = f"{__name__}.{entry.builder}", f"build_{entry.builder}"
+    try:
+        build = getattr(import_module(place), function, None)
+    except ModuleNotFoundError as error:
+        if error.name != place:
+            raise
+        build = None
+    if build is None:
+        raise UserError(f"model.name={name} has no function {function} in {place.replace('.', '/')}.py; write it, or "
+                        "train with the other sibling")
+    return build
 
 
 def build_model(config: Config, data: Data) -> nn.Module:
     """An untrained model for the images and classes of `data`.
 
     Raises:
-        UserError: where this sibling has no function that builds it.
+        UserError: where this sibling has no function that builds it, where the model is not what its entry says, or
+            where a tensor of it has no name of its own in a weight file.
     """
-    builder = find_entry(config.model.name).builder
-    place, name = f"{__name__}.{builder}", f"build_{builder}"
-    try:
-        build = getattr(import_module(place), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != place:
-            raise
-        raise UserError(f"model.name={config.model.name} has no function {name} in "
-                        f"{place.replace('.', '/')}.py; write it, or train with the other sibling") from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # from which a library's model draws its own weights
-        return build(config.model, data.channels, len(data.classes), data.image_size)
+    name = config.model.name
+    entry = find_entry(name)
+    build = find_builder(name, entry)
+    with torch.random.fork_rng(devices=[]):  # for what starts as PyTorch draws it
+        torch.manual_seed(config.seed)
+        model = build(config.model, data.channels, len(data.classes), data.image_size)
+    require_entry_fits(name, entry, neutral_shapes(model), len(data.classes))
+    return model
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -38,6 +38,12 @@ def neutral_weights(model: nn.Module) -> Weights:
             for name, tensor in neutral_state(model).items()}
 
 
+def untrained_names(model: nn.Module) -> set[str]:
+    """The names of buffers, and of parameters that need no gradient."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return set(neutral_state(model)) - {name for name, parameter in parameters if parameter.requires_grad}
+
+
 def load_weights(model: nn.Module, weights: Weights) -> None:
     """Copy neutral weights into the model, whose names and shapes must be the same."""
     state = neutral_state(model)

@@ -17,7 +17,8 @@ from shared.machine.console import Table, say
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import explain_not_runnable, name_variable, require_interpreter
 from shared.machine.versions import read_git_state
-from shared.parity.ladder import Answer, Finding, against_itself, compare_answers
+from shared.parity.findings import Answer, Finding
+from shared.parity.ladder import against_itself, compare_answers
 from shared.parity.plan import RUNGS, base_of, changed, plan, precision_of
 from shared.parity.request import PLUGIN, Task, write_request
 
