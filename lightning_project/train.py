@@ -1,7 +1,12 @@
 """Train an image classifier with PyTorch Lightning."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+# This program runs the code beside it, even where the environment was installed from another clone.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.config import Config
 from shared.config.command import run_command

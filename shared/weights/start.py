@@ -6,9 +6,8 @@ from pathlib import Path
 from shared.config import Config
 from shared.errors import UserError
 from shared.machine.console import say
-from shared.machine.files import find_weight_file
+from shared.machine.files import find_last_checkpoint, find_weight_file
 from shared.models import ModelEntry
-from shared.runs.folder import find_last_checkpoint
 from shared.weights.file import Weights, read_classes, read_weights, require_fit
 from shared.weights.initial import draw_initial_weights, find_kept, has_one_value
 from shared.weights.pretrained import adapt_checkpoint, find_checkpoint, is_pretrained

@@ -16,14 +16,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import list_siblings
 from shared.scores import score
 from shared.weights.file import fingerprint_weights
-from tests.conftest import Sibling
+from tests.conftest import Sibling, needs_both
 
-ABSENT = [name for name in PACKAGES if not is_installed(name)]
-pytestmark = [pytest.mark.skipif(bool(ABSENT), reason=f"weights travel between two; not installed: {ABSENT}"),
-              pytest.mark.timeout(300)]
+pytestmark = [needs_both, pytest.mark.timeout(300)]
 
 OTHER = {"lightning": "keras", "keras": "lightning"}
 SMALL = ("tracking.mode=disabled", "hardware.precision=fp32", "hardware.threads=1", "hardware.accelerator=cpu",
@@ -61,7 +59,7 @@ def through_the_model(sibling, weights):
 
 @pytest.fixture(scope="module")
 def siblings():
-    both = {name: Sibling(name) for name in PACKAGES}
+    both = {name: Sibling(name) for name in list_siblings()}
     yield both
     for sibling in both.values():
         sibling.pool.shutdown()
