@@ -1,4 +1,4 @@
-"""Any model of keras.applications, `model.name=keras:NAME`: Keras builds it, draws its weights and reads its checkpoints.
+"""Any model of keras.applications, `model.name=keras:NAME`: Keras builds it, draws its weights, reads its checkpoints.
 
 Its variables are called by their layers' own names in a weight file. https://keras.io/api/applications/
 """
@@ -22,7 +22,7 @@ from keras.src.utils.naming import reset_uids
 from keras_project.models.layers import with_head
 from keras_project.models.neutral import neutral_weights
 from shared.config import Config, ModelConfig
-from shared.errors import UserError, summarize_error, is_out_of_memory
+from shared.errors import UserError, is_out_of_memory, summarize_error
 from shared.machine.files import find_weight_file
 from shared.models import LIBRARY_SETTINGS, Library, ModelEntry
 from shared.weights.file import Weights, read_weights
@@ -160,8 +160,8 @@ def read_checkpoint(config: Config) -> tuple[str, Weights]:
                 return wanted, take_backbone(name, keras.models.load_model(path, compile=False))
         return wanted, read_weights_of_keras(name, path)
     except Exception as error:  # h5py's, zipfile's and Keras' own, which have no base in common
-        raise UserError(f"model.pretrained={wanted} cannot be loaded into model.name={name} ({summarize_error(error)}); use a "
-                        "file of that model") from None
+        raise UserError(f"model.pretrained={wanted} cannot be loaded into model.name={name} "
+                        f"({summarize_error(error)}); use a file of that model") from None
 
 
 def fetch_weights(name: str) -> Weights:
@@ -170,9 +170,9 @@ def fetch_weights(name: str) -> Weights:
         with contextlib.redirect_stdout(sys.stderr):
             model = build_backbone(name, weights="imagenet")
     except Exception as error:  # `get_file` raises Exception itself
-        raise UserError(f"model.pretrained=true: the weights of model.name={name} are not in Keras' cache and cannot be "
-                        f"fetched ({summarize_error(error)}); go online, or name a local copy with model.pretrained=FILE") \
-            from None
+        raise UserError(f"model.pretrained=true: the weights of model.name={name} are not in Keras' cache and cannot "
+                        f"be fetched ({summarize_error(error)}); go online, or name a local copy with "
+                        "model.pretrained=FILE") from None
     return fold_rescaling(neutral_weights(model), find_colour_scale(model))
 
 

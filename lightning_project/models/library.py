@@ -16,7 +16,7 @@ from lightning_project.models.layers import SyncBatchNorm2d
 from lightning_project.models.neutral import neutral_weights
 from shared.config import Config, ModelConfig
 from shared.datasets.definitions import find_definition
-from shared.errors import UserError, summarize_error, is_out_of_memory
+from shared.errors import UserError, is_out_of_memory, summarize_error
 from shared.models import LIBRARY_SETTINGS, Library, ModelEntry
 from shared.weights.file import Weights
 from shared.weights.pretrained import find_local_checkpoint, is_pretrained
