@@ -66,7 +66,9 @@ class Clone:
         """SLURM's commands, and an interpreter for launchers that lets train.py check its words and does not train."""
         (self.place / "bin").mkdir()
         for name, script in {
-            "training": 'while [ "${1##*/}" != train.py ]; do shift; done; exec .venv/bin/python "$@" --print-config',
+            "training": 'if [ "$1" = -c ]; then exec .venv/bin/python "$@"; fi\n'  # as make asks for its version
+                        'while [ $# -gt 0 ] && [ "${1##*/}" != train.py ]; do shift; done\n'
+                        'exec .venv/bin/python "$@" --print-config',
             "sbatch": 'SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=1 SLURM_NNODES=2 SLURM_NTASKS_PER_NODE=4 SLURM_NTASKS=8 '
                       'SLURM_JOB_NODELIST=host SLURM_PROCID=0 exec bash "$@"',
             "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',

@@ -62,7 +62,7 @@ def logits_of(sibling, name, folder, classes, size=SIZE):
     came."""
     config, models, model = start(sibling, name, f"model.pretrained={folder}", "hardware.precision=fp64", size=size,
                                   classes=classes)
-    weights, _ = choose_starting_weights(config, models.neutral_shapes(model))
+    weights, _ = choose_starting_weights(config, MODELS[name], models.neutral_weights(model))
     models.load_weights(model, weights)
     back = models.neutral_weights(model)
     changed = [name for name in weights if not np.array_equal(back.pop(name), weights[name])] + list(back)
@@ -120,7 +120,8 @@ def test_a_position_embedding_is_scaled_as_in_timm(with_torch, size):
     from shared.weights.pretrained import resize_position_embedding
 
     place = np.random.default_rng(0).normal(size=(1, 1 + 14 * 14, 8)).astype(np.float32)
-    np.testing.assert_allclose(resize_position_embedding(place, size**2), with_torch.call(resized_by_timm, place, size), atol=1e-5)
+    found = resize_position_embedding(place, size**2)
+    np.testing.assert_allclose(found, with_torch.call(resized_by_timm, place, size), atol=1e-5)
 
 
 # The rest needs no framework: a checkpoint of few tensors, and the shapes of a model.
@@ -143,7 +144,9 @@ def checkpoint(tmp_path):
 
 def start_from(folder, classes=1000, channels=3, folders=()):
     shapes = {"conv1.weight": (64, channels, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
-    return choose_starting_weights(Config(model=ModelConfig(pretrained=str(folder))), shapes, folders)
+    built = {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
+    config = Config(model=ModelConfig(pretrained=str(folder)))
+    return choose_starting_weights(config, MODELS["resnet18"], built, folders)
 
 
 def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):
@@ -219,7 +222,7 @@ def test_a_run_goes_on_though_the_checkpoint_it_began_with_is_gone(checkpoint, t
     assert apply_checkpoint_preprocessing(kept) == kept
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert choose_starting_point(kept, {"conv1.weight": (64, 3, 7, 7)}).keys() == {"conv1.weight"}
+    assert choose_starting_point(kept, MODELS["resnet18"], {"conv1.weight": np.zeros((64, 3, 7, 7))}).keys() == {"conv1.weight"}
 
 
 def test_what_contradicts_a_checkpoint_is_refused(checkpoint, tmp_path):
@@ -325,7 +328,7 @@ def few_real_images(real_data, tmp_path):
 
 def trained_with_weights_of_each_epoch(sibling, *words):
     """A training whose every epoch is kept as if it were the best, and the weights of each."""
-    callbacks, kept, update = importlib.import_module(f"{sibling}_project.callbacks"), [], Best.update
+    module, kept, update = importlib.import_module(f"{sibling}_project.checkpoints"), [], Best.update
 
     def always(best, value, epoch):
         update(best, value, epoch)
@@ -334,7 +337,7 @@ def trained_with_weights_of_each_epoch(sibling, *words):
     def keep(path, weights, *rest):
         kept.append({name: tensor.copy() for name, tensor in weights.items()})
         save_weights(path, weights, *rest)
-    with mock.patch.object(callbacks, "save", keep), mock.patch.object(Best, "update", always):
+    with mock.patch.object(module, "save_weights", keep), mock.patch.object(Best, "update", always):
         return train(sibling, *words), kept
 
 
