@@ -9,7 +9,7 @@ from shared.config import AugmentConfig
 Batch = dict[str, tf.Tensor]
 
 
-class Augment:
+class Augmentation:
     """A batch of `shared.batches.Batches` as tensors to normalised images, (n, S, S, C) of `dtype`."""
 
     def __init__(self, settings: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], dtype: tf.DType):

@@ -17,7 +17,7 @@ class Average(Callback):
     def on_test_end(self, logs: dict | None = None) -> None:
         update_rule(self.model.optimizer).swap_averages()
 
-    def weights(self) -> Weights:
+    def get_weights(self) -> Weights:
         update_rule(self.model.optimizer).swap_averages()
         weights = neutral_weights(self.model)
         update_rule(self.model.optimizer).swap_averages()

@@ -8,12 +8,12 @@ from pathlib import Path
 from shared.config import Config, load_config
 
 
-def bare_images_per_second(config: Config, steps: int) -> float:
+def measure_bare_speed(config: Config, steps: int) -> float:
     """Training steps on one batch in memory, without `fit`, data or callbacks."""
     import tensorflow as tf
 
     from keras_project.classifier import build_loss
-    from keras_project.data import train_dataset
+    from keras_project.data import build_train_dataset
     from keras_project.models import build_model
     from keras_project.optim import LossScale, build_optimizer
     from keras_project.runtime import build_runtime
@@ -21,8 +21,8 @@ def bare_images_per_second(config: Config, steps: int) -> float:
 
     runtime = build_runtime(config)
     data = load_data(config)
-    images, target = next(iter(train_dataset(config, data, runtime)))
-    model = runtime.prepare(build_model(config, data))
+    images, target = next(iter(build_train_dataset(config, data, runtime)))
+    model = runtime.prepare_model(build_model(config, data))
     optimizer = build_optimizer(config, steps)
     optimizer.build(model.trainable_variables)
     loss_of = build_loss(config)
@@ -47,9 +47,9 @@ def bare_images_per_second(config: Config, steps: int) -> float:
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
-    from keras_project.runtime import peak_memory_gib
+    from keras_project.runtime import measure_peak_memory
 
-    out.write_text(json.dumps({"bare": bare_images_per_second(config, steps), "peak_memory_gib": peak_memory_gib()}))
+    out.write_text(json.dumps({"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}))
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
@@ -59,7 +59,7 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     for _ in range(rounds):
         result = train(config)
         steps = round(result["perf/epoch_seconds"] * result["perf/images_per_second"] / config.train.batch_size)
-        measured.append({"train": result["perf/images_per_second"], "bare": bare_images_per_second(config, steps)})
+        measured.append({"train": result["perf/images_per_second"], "bare": measure_bare_speed(config, steps)})
     out.write_text(json.dumps(measured))
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras.callbacks import Callback
 
 from keras_project.average import Average
-from keras_project.checkpoints import SaveBest, SaveLast, to_numpy
+from keras_project.checkpoints import BestWeightsWriter, CheckpointWriter, to_numpy
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
 from keras_project.models import find_entry
@@ -22,11 +22,11 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
     average = Average() if train.ema_decay else None
-    best = SaveBest(config, recorder, classes, average)
+    best = BestWeightsWriter(config, recorder, classes, average)
     callbacks: list[Callback] = [
         # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
     ]
-    callbacks += [*([average] if average else []), Record(recorder), best]
+    callbacks += [*([average] if average else []), RecorderCallback(recorder), best]
     keepers = [best]
     if train.early_stopping_patience:
         stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
@@ -34,17 +34,17 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
         callbacks.append(stopping)
         keepers.append(stopping)
     if config.model.freeze == "backbone":
-        callbacks.append(Freeze(config))
+        callbacks.append(BackboneFreezer(config))
     if sys.stderr.isatty():
         callbacks.insert(0, ProgressBars(recorder.steps * train.accumulate))
     if debug.profile:
-        callbacks.append(Profile(recorder))
+        callbacks.append(Profiler(recorder))
     # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(SaveLast(recorder, keepers))
+    callbacks.append(CheckpointWriter(recorder, keepers))
     return callbacks
 
 
-class Record(Callback):
+class RecorderCallback(Callback):
     """Hands every step's loss and every epoch's metrics to the recorder."""
 
     def __init__(self, recorder: Recorder):
@@ -56,25 +56,25 @@ class Record(Callback):
         self.losses: list[float] = []  # of the parts of the batch in progress
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.recorder.epoch_begins()
+        self.recorder.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.losses.append(float(logs[LAST_LOSS]))
         step = int(to_numpy(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
         if step != self.step:  # that was the batch's last part
             norm = float(to_numpy(update_rule(self.model.optimizer).gradient_norm))
-            self.recorder.step_ends(step, float(np.mean(self.losses)), norm)
+            self.recorder.end_step(step, float(np.mean(self.losses)), norm)
             self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        self.recorder.training_ends()
+        self.recorder.end_training_pass()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.recorder.epoch_ends(self.step, {ours: float(value) for name, value in logs.items()
+        self.recorder.end_epoch(self.step, {ours: float(value) for name, value in logs.items()
                                             if (ours := to_dashboard_name(name))})
 
 
-class Freeze(Callback):
+class BackboneFreezer(Callback):
     """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
 
     def __init__(self, config: Config):
@@ -90,7 +90,7 @@ class Freeze(Callback):
             self.model.make_train_function(force=True)  # traced before, with other trainable variables
 
 
-class Profile(Callback):
+class Profiler(Callback):
     """Profiles the second epoch, or the first where there is only one, into a trace for TensorBoard."""
 
     def __init__(self, recorder: Recorder):

@@ -16,43 +16,43 @@ from keras_project.average import Average
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import to_log_name
 from keras_project.models import neutral_weights
-from keras_project.multi_worker import in_any_worker
+from keras_project.multi_worker import is_any_true
 from keras_project.optim import update_rule
 from shared.config import Config
 from shared.errors import UserError
 from shared.runs.folder import explain_bad_checkpoint, write_checkpoint
-from shared.training.best import Best
+from shared.training.best import BestEpoch
 from shared.training.recorder import Recorder
-from shared.weights.file import read_metadata, read_weights, require_fit, save_weights, write_tensors
+from shared.weights.file import read_metadata, read_weights, require_matching_tensors, save_weights, write_tensors
 
-METRIC = "metric "  # leads the names of the metrics' variables in a checkpoint
+METRIC_PREFIX = "metric "  # leads the names of the metrics' variables in a checkpoint
 
 to_numpy = keras.ops.convert_to_numpy  # also where a variable is spread over devices, on which int() and float() fail
 
 
-class SaveBest(Callback):
+class BestWeightsWriter(Callback):
     """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
 
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         super().__init__()
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config)
+        self.best = BestEpoch(config)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.best.update(float(logs[to_log_name(self.best.monitor)]), epoch + 1):
-            weights = self.average.weights() if self.average else neutral_weights(self.model)
+            weights = self.average.get_weights() if self.average else neutral_weights(self.model)
             if self.recorder.run.leader:
                 save_weights(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return self.best.state()
+        return self.best.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best.restore(state_dict)
+        self.best.load_state_dict(state_dict)
 
 
-class SaveLast(Callback):
+class CheckpointWriter(Callback):
     """Writes checkpoints/last.safetensors after each epoch, every `train.checkpoint_every_steps` and before a stop: all
     variables of model, optimizer and metrics, and counters.
 
@@ -77,7 +77,7 @@ class SaveLast(Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         agree_to_stop(self.model, self.recorder)
         step = int(to_numpy(self.model.optimizer.iterations))
-        if step != self.step and self.recorder.checkpoint_due(step):
+        if step != self.step and self.recorder.is_checkpoint_due(step):
             self.save(step)
         self.step = step
 
@@ -86,20 +86,20 @@ class SaveLast(Callback):
         self.save(int(to_numpy(self.model.optimizer.iterations)))
 
     def save(self, step: int) -> None:
-        state = {"step": step, "clock": self.recorder.state(),
+        state = {"step": step, "clock": self.recorder.read_clock(),
                  "keepers": [keeper.state_dict() for keeper in self.keepers]}
-        counted = {f"{METRIC}{i}": variable for i, variable in enumerate(self.model.metrics_variables)}
+        counted = {f"{METRIC_PREFIX}{i}": variable for i, variable in enumerate(self.model.metrics_variables)}
         tensors = {name: to_numpy(variable) for name, variable in (collect_variables(self.model) | counted).items()}
         if self.recorder.run.leader:
             write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
         if self.recorder.stop.signal is not None:
-            raise self.recorder.stopped(step, self.recorder.stop.signal)
+            raise self.recorder.explain_stop(step, self.recorder.stop.signal)
 
 
 def agree_to_stop(model: keras.Model, recorder: Recorder) -> None:
     """A signal that one worker got becomes everybody's, so that all stop at the same step."""
     stop = recorder.stop
-    if in_any_worker(model.distribute_strategy, stop.signal is not None):
+    if is_any_true(model.distribute_strategy, stop.signal is not None):
         stop.signal = stop.signal or signal.SIGTERM
 
 
@@ -116,13 +116,13 @@ def collect_variables(model: keras.Model) -> dict[str, keras.Variable]:
             for variable in kept}
 
 
-def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
+def load_checkpoint(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
     """Load `checkpoint`, if any, into a compiled model and its callbacks; return the number of finished steps.
 
     Raises:
         UserError: where the checkpoint is damaged or of another model.
     """
-    last = next(callback for callback in callbacks if isinstance(callback, SaveLast))
+    last = next(callback for callback in callbacks if isinstance(callback, CheckpointWriter))
     if checkpoint is None:
         if last.recorder.run.resumed:
             last.recorder.rewind(0)
@@ -131,8 +131,8 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
     try:
         tensors, state = read_weights(checkpoint), json.loads(read_metadata(checkpoint).get("state", "null"))
         # Metrics have no variables before the first batch, and no paths of their own; they are kept by place.
-        counted = {name: tensors.pop(name) for name in list(tensors) if name.startswith(METRIC)}
-        require_fit(tensors, {name: tuple(variable.shape) for name, variable in variables.items()}, checkpoint)
+        counted = {name: tensors.pop(name) for name in list(tensors) if name.startswith(METRIC_PREFIX)}
+        require_matching_tensors(tensors, {name: tuple(variable.shape) for name, variable in variables.items()}, checkpoint)
         step, clock, kept = state["step"], state["clock"], state["keepers"]
     except (UserError, ValueError, TypeError, KeyError) as error:
         raise explain_bad_checkpoint(checkpoint, str(error)) from None
@@ -147,11 +147,11 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
     if stopping and stopping.kept["wait"] >= stopping.patience:
         return last.recorder.steps * last.recorder.config.train.epochs  # it had stopped, nothing is left to train
     if step % last.recorder.steps:
-        last.counts = [counted[f"{METRIC}{i}"] for i in range(len(counted))]
+        last.counts = [counted[f"{METRIC_PREFIX}{i}"] for i in range(len(counted))]
     return step
 
 
-def fit(model: keras.Model, batches_from: Callable[[int], tf.data.Dataset], first_step: int, steps: int, config: Config,
+def fit_from_step(model: keras.Model, batches_from: Callable[[int], tf.data.Dataset], first_step: int, steps: int, config: Config,
         **arguments: Any) -> None:
     """`model.fit` from `first_step` on. The epoch it lies in is fitted by itself, since it has fewer steps left.
 

@@ -10,7 +10,7 @@ from keras_project.metrics import LastLoss, MacroF1, is_among_largest
 from keras_project.optim import LossScale, build_optimizer, update_rule
 from shared.config import Config
 from shared.errors import UserError
-from shared.scores import keep_exact_scores
+from shared.scores import make_scores_exact
 from shared.training.schedule import tabulate_average_decays
 from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
 
@@ -76,7 +76,7 @@ def score_predictions(config: Config, classes: int, predictions: dict[str, np.nd
     for metric in build_metrics(config, classes):
         metric.update_state(target, tf.cast(logits, metric.dtype))
         found[metric.name] = float(metric.result())
-    return keep_exact_scores(found, predictions)
+    return make_scores_exact(found, predictions)
 
 
 def compile_classifier(config: Config, model: keras.Model, steps: int,

@@ -11,13 +11,13 @@ from shared.config.command import run_command_on
 
 def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    from keras_project.data import build_dataset, eval_batches
+    from keras_project.data import build_dataset, build_eval_batches
     from keras_project.progress import ProgressBars
 
     predictions = []
     for split in (data.val, data.test):
         callbacks = [ProgressBars(steps=0)] if sys.stderr.isatty() else []
-        batches = eval_batches(config, data, split, runtime)
+        batches = build_eval_batches(config, data, split, runtime)
         logits = model.predict(build_dataset(config, data, batches, runtime), callbacks=callbacks, verbose=0)
         rows, weight = (np.concatenate(of_batches) for of_batches in zip(*map(batches.rows, range(len(batches))), strict=True))
         index = rows[weight > 0]  # without what fills up each batch

@@ -17,7 +17,7 @@ from keras.src.backend.tensorflow import trainer
 FOLDER_BYTES = 1024
 
 
-def mend_fit() -> None:
+def patch_fit() -> None:
     """Replace both functions, for this process."""
     original = trainer.reduce_per_replica
 
@@ -32,7 +32,7 @@ def mend_fit() -> None:
 
 
 @lru_cache
-def adder(strategy: tf.distribute.Strategy) -> Callable[[np.ndarray], tf.Tensor]:
+def build_adder(strategy: tf.distribute.Strategy) -> Callable[[np.ndarray], tf.Tensor]:
     """A function that adds up what the workers call it with, (n,) int32, for every one of them."""
     def add(values: tf.Tensor) -> tf.Tensor:
         here = tf.distribute.get_replica_context().replica_id_in_sync_group % len(strategy.extended.worker_devices) == 0
@@ -40,17 +40,17 @@ def adder(strategy: tf.distribute.Strategy) -> Callable[[np.ndarray], tf.Tensor]
     return tf.function(lambda values: strategy.experimental_local_results(strategy.run(add, args=(values,)))[0])
 
 
-def agree_on(strategy: tf.distribute.Strategy, text: str) -> str:
+def broadcast_text(strategy: tf.distribute.Strategy, text: str) -> str:
     """The text of the one worker whose `text` is not empty, of up to 1024 bytes, in every worker."""
     codes = np.zeros(FOLDER_BYTES, np.int32)
     content = np.frombuffer(text.encode(), np.uint8)
     codes[:len(content)] = content
-    total = adder(strategy)(tf.constant(codes))
+    total = build_adder(strategy)(tf.constant(codes))
     return bytes(total.numpy().astype(np.uint8)).rstrip(b"\0").decode()
 
 
-def in_any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
+def is_any_true(strategy: tf.distribute.Strategy, here: bool) -> bool:
     """Whether it is so in any worker; each must ask at the same place. Without workers, whether it is so here."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return here
-    return bool(adder(strategy)(tf.constant([int(here)])).numpy()[0])
+    return bool(build_adder(strategy)(tf.constant([int(here)])).numpy()[0])

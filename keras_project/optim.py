@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_project.models import find_entry
 from shared.config import Config
-from shared.training.decay import decays
+from shared.training.decay import is_decayed
 from shared.training.schedule import tabulate_rates
 
 
@@ -35,7 +35,7 @@ class TorchOptimizer(keras.optimizers.Optimizer):
 
     Clipping multiplies all gradients by min(1, max_norm / (norm + 1e-6)), as `torch.nn.utils.clip_grad_norm_` does.
     All but the layer called `head` learn at `backbone_factor` of the rate, and from step `backbone_start` on.
-    Which variables decay says `shared.weights.decays`.
+    Which variables decay says `shared.training.decay.is_decayed`.
     """
 
     def __init__(self, learning_rate: Any, decay: float, decay_norm_and_bias: bool, max_norm: float,
@@ -132,7 +132,7 @@ class TorchOptimizer(keras.optimizers.Optimizer):
         return self.of_head[self._get_variable_index(variable)]
 
     def decay_of(self, variable: keras.Variable) -> float:
-        return self.decay if decays(variable.shape, self.decay_norm_and_bias) else 0.0
+        return self.decay if is_decayed(variable.shape, self.decay_norm_and_bias) else 0.0
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras.callbacks import Callback
 
 from keras_project.classifier import compile_classifier
-from keras_project.data import eval_dataset, read_dataset, train_dataset
+from keras_project.data import build_eval_dataset, build_train_dataset, read_dataset
 from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights, to_neutral
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
@@ -14,7 +14,7 @@ from keras_project.train import train
 from shared.batches.batches import TrainBatches, count_steps
 from shared.batches.data import load_data
 from shared.config import Config
-from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
@@ -23,15 +23,15 @@ def record_raw(config: Config) -> Arrays:
     """See `shared.parity.request.KINDS`, here and below."""
     data = load_data(config)
     dataset = read_dataset(TrainBatches(config, data), build_runtime(config))
-    batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"])}
+    batches = [{"index": batch["index"], "target": batch["target"], "bytes": hash_items(batch["image"])}
                for batch in dataset.as_numpy_iterator()]
-    return splits(data) | {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return record_splits(data) | {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def record_pixels(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     steps = count_steps(config, len(data.train))
-    dataset = train_dataset(config, data, runtime)
+    dataset = build_train_dataset(config, data, runtime)
     found = {}
 
     def keep(name: str, batches: tf.data.Dataset) -> None:
@@ -40,8 +40,8 @@ def record_pixels(config: Config) -> Arrays:
 
     for epoch in range(config.train.epochs):
         keep(f"train epoch {epoch + 1}", dataset.skip(epoch * steps).take(steps))
-    keep("val", eval_dataset(config, data, data.val, runtime))
-    keep("test", eval_dataset(config, data, data.test, runtime))
+    keep("val", build_eval_dataset(config, data, data.val, runtime))
+    keep("test", build_eval_dataset(config, data, data.test, runtime))
     return found
 
 
@@ -57,8 +57,8 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
-    images, target = next(iter(train_dataset(config, data, runtime)))
+    load_weights(model, perturb_vectors(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
+    images, target = next(iter(build_train_dataset(config, data, runtime)))
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
     compile_classifier(config, model, 1, class_weights)
     evaluation = model(images, training=False)
@@ -68,7 +68,7 @@ def record_forward(config: Config) -> Arrays:
     names = [name for name, variable in neutral_state(model).items() if variable.trainable]
     gradients = tape.gradient(loss, [neutral_state(model)[name].value for name in names])
     return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
-        | {f"gradient {name}": thinned(to_neutral(gradient.numpy()))
+        | {f"gradient {name}": thin_out(to_neutral(gradient.numpy()))
            for name, gradient in zip(names, gradients, strict=True)}
 
 
@@ -102,12 +102,12 @@ class Snapshots(Callback):
 
 def record_fit(config: Config) -> Arrays:
     data = load_data(config)
-    snapshots = Snapshots(eval_dataset(config, data, data.test, build_runtime(config)))
+    snapshots = Snapshots(build_eval_dataset(config, data, data.test, build_runtime(config)))
     train(config, [snapshots])
     keras.backend.clear_session()  # else each fit's graph stays in memory
     return snapshots.arrays
 
 
 if __name__ == "__main__":
-    answer({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
+    answer_request({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
             "rates": record_rates, "fit": record_fit})

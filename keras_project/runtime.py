@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_project.models.layers import BatchNorm
-from keras_project.multi_worker import agree_on, mend_fit
+from keras_project.multi_worker import broadcast_text, patch_fit
 from shared.config import Config, HardwareConfig
 from shared.config.rules import require_equal_shares
 from shared.errors import UserError
@@ -36,19 +36,19 @@ class Runtime:
     def leader(self) -> bool:
         return self.rank == 0
 
-    def prepare(self, model: keras.Model) -> keras.Model:
+    def prepare_model(self, model: keras.Model) -> keras.Model:
         """`model` ready to train on these devices."""
         for layer in model.layers:
             if isinstance(layer, BatchNorm):
                 layer.synchronized = self.config.hardware.sync_batchnorm
         return model
 
-    def agree(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         """The leader's `text`, in every process."""
-        return agree_on(self.strategy, text if self.leader else "") if self.processes > 1 else text
+        return broadcast_text(self.strategy, text if self.leader else "") if self.processes > 1 else text
 
-    def workers(self, from_files: bool) -> int:
-        return hardware.reader_count(self.config.hardware.workers, from_files, self.accelerator)
+    def choose_workers(self, from_files: bool) -> int:
+        return hardware.choose_workers(self.config.hardware.workers, from_files, self.accelerator)
 
 
 def build_runtime(config: Config) -> Runtime:
@@ -64,7 +64,7 @@ def build_runtime(config: Config) -> Runtime:
     if settings.threads:
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     gpus = tf.config.list_physical_devices("GPU")
-    tpu = hardware.tpu_is_there() and (settings.accelerator == "tpu" or has_tpu_support())
+    tpu = hardware.has_tpu() and (settings.accelerator == "tpu" or has_tpu_support())
     accelerator = hardware.choose_accelerator(settings.accelerator, len(gpus), tpu)
     on_gpu = accelerator == "gpu"
     devices = hardware.choose_devices(settings.devices, accelerator, len(gpus) if on_gpu else settings.devices)
@@ -86,7 +86,7 @@ def build_runtime(config: Config) -> Runtime:
         tf.debugging.enable_check_numerics()
     else:  # which an earlier training of this process may have asked for
         tf.debugging.disable_check_numerics()
-    device = details.get("device_name", "GPU") if on_gpu else hardware.cpu_name()
+    device = details.get("device_name", "GPU") if on_gpu else hardware.describe_cpu()
     name = "one device" if strategy is tf.distribute.get_strategy() else \
         f"{type(strategy).__name__.removesuffix('Strategy')} on {strategy.num_replicas_in_sync}"
     say(f"Keras {keras.__version__} and TensorFlow {tf.__version__} on {device} ({accelerator}), {precision}, {name}",
@@ -118,7 +118,7 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
         if devices > 1 and accelerator == "cpu":
             raise UserError("hardware.devices must be 1 where several machines compute on CPUs")
         resolver = find_cluster(settings.num_nodes, devices)
-        mend_fit()
+        patch_fit()
         return resolver.task_id, settings.num_nodes, tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if devices == 1 and settings.strategy != "data_parallel":
         return 0, 1, tf.distribute.get_strategy()
@@ -169,8 +169,8 @@ def connect_tpu() -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def peak_memory_gib() -> float:
+def measure_peak_memory() -> float:
     """Peak memory in GiB: what TensorFlow used on the GPU, else what the process held in RAM."""
     if tf.config.get_visible_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
-    return hardware.peak_memory_gib()
+    return hardware.measure_peak_memory()

@@ -7,7 +7,7 @@ from shared.config import AugmentConfig
 Batch = dict[str, torch.Tensor]
 
 
-class Augment:
+class Augmentation:
     """A batch of `shared.batches.Batches` as tensors to normalised images, (n, C, S, S) of `dtype`.
 
     The result is contiguous as (n, S, S, C), which is what PyTorch calls channels_last.

@@ -14,11 +14,11 @@ from shared.weights.file import Weights
 class Average(WeightAveraging):
     """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation."""
 
-    def weights(self) -> Weights:
+    def get_weights(self) -> Weights:
         return neutral_weights(self._average_model.module.model)
 
 
-def move_averages(config: Config, steps: int) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
+def build_average_update(config: Config, steps: int) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
     """What `Average` does at each step: average += (1 - decay) (weight - average)."""
     decays = tabulate_average_decays(config, steps)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.config import Config, load_config
 
 
-def bare_images_per_second(config: Config, steps: int) -> float:
+def measure_bare_speed(config: Config, steps: int) -> float:
     """Training steps on one batch in memory, without Lightning, data or callbacks."""
     import torch
 
@@ -25,7 +25,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     batch = loaders.on_after_batch_transfer(next(iter(loaders.train_dataloader())), 0)
     device = "cuda" if runtime.accelerator == "gpu" else "cpu"
     images, target = batch["image"].to(device), batch["target"].to(device)
-    model = runtime.prepare(build_model(config, data)).to(device)
+    model = runtime.prepare_model(build_model(config, data)).to(device)
     optimizer = build_optimizer(config, model, find_decayed(config, model))
     loss_of = build_loss(config).to(device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
@@ -46,9 +46,9 @@ def bare_images_per_second(config: Config, steps: int) -> float:
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
-    from lightning_project.runtime import peak_memory_gib
+    from lightning_project.runtime import measure_peak_memory
 
-    out.write_text(json.dumps({"bare": bare_images_per_second(config, steps), "peak_memory_gib": peak_memory_gib()}))
+    out.write_text(json.dumps({"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}))
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
@@ -58,7 +58,7 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     for _ in range(rounds):
         result = train(config)
         steps = round(result["perf/epoch_seconds"] * result["perf/images_per_second"] / config.train.batch_size)
-        measured.append({"train": result["perf/images_per_second"], "bare": bare_images_per_second(config, steps)})
+        measured.append({"train": result["perf/images_per_second"], "bare": measure_bare_speed(config, steps)})
     out.write_text(json.dumps(measured))
 
 

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_project.average import Average, move_averages
-from lightning_project.checkpoints import SaveBest, SaveLast
+from lightning_project.average import Average, build_average_update
+from lightning_project.checkpoints import BestWeightsWriter, CheckpointWriter
 from lightning_project.models import find_entry
 from lightning_project.progress import ProgressBars
 from shared.config import Config, find_direction
@@ -22,7 +22,7 @@ from shared.training.seams import explain_missing_monitor
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
-    average = Average(multi_avg_fn=move_averages(config, recorder.steps)) if train.ema_decay else None
+    average = Average(multi_avg_fn=build_average_update(config, recorder.steps)) if train.ema_decay else None
     callbacks: list[Callback] = [
         # Your own callbacks, one a line.
     ]
@@ -34,16 +34,16 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
             train.monitor, mode=find_direction(config), min_delta=0.0, patience=train.early_stopping_patience,
             check_on_train_epoch_end=True, check_finite=False, strict=False))  # Record tells what is missing
     if config.model.freeze == "backbone":
-        callbacks.append(Freeze(config))
+        callbacks.append(BackboneFreezer(config))
     if sys.stderr.isatty():
         callbacks.append(ProgressBars())
     if debug.profile:
-        callbacks.append(Profile(recorder))
+        callbacks.append(Profiler(recorder))
     # Lightning calls these after all others. SaveLast comes last, so that what the others count is in the checkpoint.
-    return [*callbacks, Record(recorder), SaveBest(config, recorder, classes, average), SaveLast(recorder)]
+    return [*callbacks, RecorderCallback(recorder), BestWeightsWriter(config, recorder, classes, average), CheckpointWriter(recorder)]
 
 
-class Record(Checkpoint):
+class RecorderCallback(Checkpoint):
     """Hands every step's loss and every epoch's metrics to the recorder.
 
     It is a Checkpoint because Lightning calls those after all other callbacks and after the module's own hooks, so that
@@ -66,11 +66,11 @@ class Record(Checkpoint):
             raise explain_missing_monitor(self.recorder.config, [*pl_module.logged, *logged])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.recorder.stop.install()  # Lightning has just taken SIGTERM for itself
+        self.recorder.stop.install_handlers()  # Lightning has just taken SIGTERM for itself
         if trainer.global_step or self.recorder.run.resumed:
             self.recorder.rewind(trainer.global_step, self.clock)
         if trainer.global_step % self.recorder.steps:  # then Lightning skips on_train_epoch_start
-            self.recorder.epoch_begins()
+            self.recorder.begin_epoch()
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
         if trainer.scaler is None:  # with one, a gradient that overflows is skipped and the scale lowered
@@ -78,7 +78,7 @@ class Record(Checkpoint):
                 [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.recorder.epoch_begins()
+        self.recorder.begin_epoch()
 
     def on_train_batch_start(self, trainer: L.Trainer, *rest: Any) -> None:
         trainer.logger.within_epoch = True
@@ -88,19 +88,19 @@ class Record(Checkpoint):
         # A part's loss is divided by the number of parts already; here, the mean over all processes.
         self.loss += float(trainer.strategy.reduce(outputs["loss"], reduce_op="mean"))
         if trainer.global_step != self.recorder.step:  # that was the batch's last part
-            self.recorder.step_ends(trainer.global_step, self.loss, float(self.gradient_norm))
+            self.recorder.end_step(trainer.global_step, self.loss, float(self.gradient_norm))
             self.loss = 0.0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
             trainer.logger.within_epoch = False
-            self.recorder.training_ends()
+            self.recorder.end_training_pass()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.recorder.epoch_ends(trainer.global_step, collect_metrics(trainer))
+        self.recorder.end_epoch(trainer.global_step, collect_metrics(trainer))
 
     def state_dict(self) -> dict[str, Any]:
-        return self.recorder.state()
+        return self.recorder.read_clock()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.clock = state_dict
@@ -122,7 +122,7 @@ class ResumableEarlyStopping(EarlyStopping):
             trainer.should_stop = True
 
 
-class Freeze(Callback):
+class BackboneFreezer(Callback):
     """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
 
     def __init__(self, config: Config):
@@ -139,7 +139,7 @@ class Freeze(Callback):
                 module.train(not frozen)
 
 
-class Profile(Callback):
+class Profiler(Callback):
     """Profiles the second epoch, or the first where there is only one, into a trace that Perfetto opens."""
 
     def __init__(self, recorder: Recorder):

@@ -13,35 +13,35 @@ from lightning_project.average import Average
 from lightning_project.models import neutral_shapes
 from shared.config import Config
 from shared.runs.folder import explain_bad_checkpoint, write_checkpoint
-from shared.training.best import Best
+from shared.training.best import BestEpoch
 from shared.training.recorder import Recorder
 from shared.weights.file import save_weights
 
 
-class SaveBest(Checkpoint):
+class BestWeightsWriter(Checkpoint):
     """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
 
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config)
+        self.best = BestEpoch(config)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.best.update(float(trainer.callback_metrics[self.best.monitor]), trainer.current_epoch + 1):
             state = trainer.strategy.lightning_module_state_dict()  # of all processes, where a model is shared out
             if self.recorder.run.leader:
-                weights = self.average.weights() if self.average else \
+                weights = self.average.get_weights() if self.average else \
                     {name: state[f"model.{name}"].cpu().numpy() for name in neutral_shapes(pl_module.model)}
                 save_weights(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return self.best.state()
+        return self.best.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best.restore(state_dict)
+        self.best.load_state_dict(state_dict)
 
 
-class SaveLast(Checkpoint):
+class CheckpointWriter(Checkpoint):
     """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop.
 
     A Checkpoint, because Lightning lets no other callback come after early stopping, whose count belongs into the file.
@@ -57,7 +57,7 @@ class SaveLast(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         agree_to_stop(trainer, self.recorder)
-        if trainer.global_step != self.step and self.recorder.checkpoint_due(trainer.global_step):
+        if trainer.global_step != self.step and self.recorder.is_checkpoint_due(trainer.global_step):
             self.save(trainer)
         self.step = trainer.global_step
 
@@ -69,7 +69,7 @@ class SaveLast(Checkpoint):
         write_checkpoint(self.file, lambda path: trainer.save_checkpoint(path, weights_only=False),
                          self.recorder.run.leader)
         if self.recorder.stop.signal is not None:
-            raise self.recorder.stopped(trainer.global_step, self.recorder.stop.signal)
+            raise self.recorder.explain_stop(trainer.global_step, self.recorder.stop.signal)
 
 
 def agree_to_stop(trainer: L.Trainer, recorder: Recorder) -> None:

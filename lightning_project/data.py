@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lightning_project.augment import Augment
+from lightning_project.augment import Augmentation
 from lightning_project.runtime import Runtime
 from shared.batches.batches import Batches, EvalBatches, TrainBatches
 from shared.batches.data import Data, Images
@@ -52,10 +52,10 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
         self.share = (runtime.rank, runtime.processes)
-        self.augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
+        self.augment = Augmentation(config.augment, data.mean, data.std, runtime.dtype)
 
     def loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
-        workers = self.runtime.workers(from_files=self.data.train.files is not None)
+        workers = self.runtime.choose_workers(from_files=self.data.train.files is not None)
         return DataLoader(BatchDataset(batches), batch_size=None, sampler=sampler, num_workers=workers,
                           pin_memory=self.runtime.accelerator == "gpu", persistent_workers=workers > 0)
 

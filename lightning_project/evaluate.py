@@ -11,11 +11,11 @@ from shared.config.command import run_command_on
 
 def predict(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    return [gather_rows({name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]})
+    return [gather_predictions({name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]})
             for batches in trainer.predict(classifier, loaders)]
 
 
-def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def gather_predictions(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The rows of all processes, in the order of their index."""
     from torch import distributed
 

@@ -6,14 +6,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_project.models import find_entry
 from shared.config import Config
-from shared.training.decay import decays
+from shared.training.decay import is_decayed
 from shared.training.schedule import tabulate_rate_factors
 
 
 def find_decayed(config: Config, model: nn.Module) -> set[str]:
     """Names of the parameters that decay. To be asked before FSDP flattens them."""
     return {name for name, parameter in model.named_parameters()
-            if decays(parameter.shape, config.optimizer.decay_norm_and_bias)}
+            if is_decayed(parameter.shape, config.optimizer.decay_norm_and_bias)}
 
 
 def build_optimizer(config: Config, model: nn.Module, decaying: set[str]) -> Optimizer:

@@ -15,7 +15,7 @@ from lightning_project.train import train
 from shared.batches.batches import count_steps
 from shared.batches.data import load_data
 from shared.config import Config
-from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
@@ -24,9 +24,9 @@ def record_raw(config: Config) -> Arrays:
     """See `shared.parity.request.KINDS`, here and below."""
     data = load_data(config)
     loader = DataModule(config, data, build_runtime(config)).train_dataloader()
-    batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"].numpy())}
+    batches = [{"index": batch["index"], "target": batch["target"], "bytes": hash_items(batch["image"].numpy())}
                for batch in loader]
-    return splits(data) | {name: concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return record_splits(data) | {name: concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def record_pixels(config: Config) -> Arrays:
@@ -59,7 +59,7 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
+    load_weights(model, perturb_vectors(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
     module = DataModule(config, data, runtime)
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
@@ -71,7 +71,7 @@ def record_forward(config: Config) -> Arrays:
     loss.backward()
     return {"evaluation logits": concatenate([evaluation]), "training logits": concatenate([training]),
             "loss": loss.detach().numpy()} \
-        | {f"gradient {name}": thinned(parameter.grad.numpy()) for name, parameter in model.named_parameters()}
+        | {f"gradient {name}": thin_out(parameter.grad.numpy()) for name, parameter in model.named_parameters()}
 
 
 def record_rates(config: Config) -> Arrays:
@@ -122,5 +122,5 @@ def concatenate(batches: list) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    answer({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
+    answer_request({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
             "rates": record_rates, "fit": record_fit})

@@ -42,10 +42,10 @@ class Runtime:
     def leader(self) -> bool:
         return self.rank == 0
 
-    def workers(self, from_files: bool) -> int:
-        return hardware.reader_count(self.config.hardware.workers, from_files, self.accelerator)
+    def choose_workers(self, from_files: bool) -> int:
+        return hardware.choose_workers(self.config.hardware.workers, from_files, self.accelerator)
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare_model(self, model: nn.Module) -> nn.Module:
         """`model` ready to train on these devices."""
         if self.processes > 1 and self.config.hardware.sync_batchnorm:
             model = synchronise(model, self.accelerator == "gpu")
@@ -53,9 +53,9 @@ class Runtime:
             model.compile()
         return model
 
-    def agree(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         """The leader's `text`, in every process."""
-        if self.processes > 1 and launched_from_outside():
+        if self.processes > 1 and is_launched_from_outside():
             texts = [text]
             distributed.broadcast_object_list(texts)
             return texts[0]
@@ -80,14 +80,14 @@ def build_runtime(config: Config) -> Runtime:
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = hardware.choose_precision(settings.precision, accelerator, has_bf16)
     torch.set_float32_matmul_precision("high" if on_gpu else "highest")
-    device = torch.cuda.get_device_name() if on_gpu else hardware.cpu_name()
+    device = torch.cuda.get_device_name() if on_gpu else hardware.describe_cpu()
     dtype = torch.float64 if precision == "fp64" else torch.float32
     # Lightning's fp64 leaves metrics alone, and torchmetrics forgets its own `set_dtype` when moved to a device.
     torch.set_default_dtype(dtype)
     devices = choose_devices(settings, accelerator, gpus)
     processes = devices * settings.num_nodes
     require_equal_shares(config, processes)
-    rank = process_rank(devices)
+    rank = find_rank(devices)
     strategy = build_strategy(settings, processes, on_gpu, config.model.freeze != "none")
     name = "one device" if strategy == "auto" else f"{type(strategy).__name__.removesuffix('Strategy')} on {processes}"
     say(f"PyTorch {torch.__version__} on {device} ({accelerator}), {precision}, {name}", leader=rank == 0)
@@ -107,16 +107,16 @@ def build_runtime(config: Config) -> Runtime:
         "detect_anomaly": debug.detect_anomaly, "deterministic": debug.deterministic,
         # Batches are cut in shared.batches already, in the same place for both siblings.
         "use_distributed_sampler": False}
-    if under_slurm():  # requeueing is the launcher's, which does it for both siblings
+    if is_under_slurm():  # requeueing is the launcher's, which does it for both siblings
         trainer["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-    if processes > 1 and launched_from_outside():
-        join_processes(rank, processes, on_gpu)
+    if processes > 1 and is_launched_from_outside():
+        connect_processes(rank, processes, on_gpu)
     facts = {"device": f"{device} ({accelerator})", "precision": precision, "devices": processes, "strategy": name,
              "tf32": on_gpu and torch.backends.cudnn.allow_tf32}
     return Runtime(config, accelerator, dtype, rank, processes, trainer, facts)
 
 
-def under_slurm() -> bool:
+def is_under_slurm() -> bool:
     """Whether srun started this process. Raises `UserError` where it was told `--ntasks`, which Lightning refuses."""
     try:
         return SLURMEnvironment.detect()
@@ -124,9 +124,9 @@ def under_slurm() -> bool:
         raise UserError(str(error)) from None
 
 
-def launched_from_outside() -> bool:
+def is_launched_from_outside() -> bool:
     """Whether torchrun or SLURM started one process per device; if not, Lightning starts them from the first."""
-    return TorchElasticEnvironment.detect() or under_slurm()
+    return TorchElasticEnvironment.detect() or is_under_slurm()
 
 
 def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int:
@@ -140,7 +140,7 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
         started = int(os.environ["WORLD_SIZE"])
         if settings.devices == 0:
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
-    elif under_slurm():
+    elif is_under_slurm():
         started = SLURMEnvironment().world_size()
     elif nodes > 1:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that starts the processes, torchrun or SLURM; "
@@ -153,10 +153,10 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
     return devices
 
 
-def process_rank(devices: int) -> int:
+def find_rank(devices: int) -> int:
     if TorchElasticEnvironment.detect():
         return int(os.environ["RANK"])
-    if under_slurm():
+    if is_under_slurm():
         return SLURMEnvironment().global_rank()
     return int(os.environ.get("LOCAL_RANK", 0)) if devices > 1 else 0
 
@@ -173,9 +173,9 @@ def build_strategy(settings: HardwareConfig, processes: int, on_gpu: bool, freez
     return "auto"
 
 
-def join_processes(rank: int, processes: int, on_gpu: bool) -> None:
+def connect_processes(rank: int, processes: int, on_gpu: bool) -> None:
     """Connect with the other processes before Lightning does, which then uses this connection."""
-    if under_slurm():
+    if is_under_slurm():
         environment = SLURMEnvironment()
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
     if on_gpu:
@@ -183,8 +183,8 @@ def join_processes(rank: int, processes: int, on_gpu: bool) -> None:
     distributed.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=processes)
 
 
-def peak_memory_gib() -> float:
+def measure_peak_memory() -> float:
     """Peak memory in GiB: what PyTorch's tensors took on the GPU, else what the process held in RAM."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**30
-    return hardware.peak_memory_gib()
+    return hardware.measure_peak_memory()

@@ -36,7 +36,7 @@ def is_process_lost(error: BaseException) -> bool:
         any(word in str(error) for word in words) and bool(names & {"RuntimeError", "OpError"}))
 
 
-def user_message(error: BaseException) -> str | None:
+def extract_user_message(error: BaseException) -> str | None:
     """The one line to show for `error`, or None where it is a bug and deserves its traceback.
 
     A data worker's exception reaches the main process rewritten: torch re-raises the type with the worker's

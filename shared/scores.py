@@ -13,26 +13,26 @@ import numpy as np
 from scipy.special import log_softmax
 
 
-def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Top-1 accuracy and mean cross-entropy in nats of `logits` (n, K) against `labels` (n,) int, in float64."""
     likelihood = log_softmax(logits.astype(np.float64), axis=1)
     return {"accuracy": float(np.mean(logits.argmax(axis=1) == labels)),
             "loss": float(-np.mean(likelihood[np.arange(len(labels)), labels]))}
 
 
-def keep_exact_scores(found: dict[str, float], predictions: dict[str, np.ndarray]) -> dict[str, float]:
+def make_scores_exact(found: dict[str, float], predictions: dict[str, np.ndarray]) -> dict[str, float]:
     """`found` with its accuracy and its loss as `score` computes them, where they are top-1 accuracy and cross-entropy.
 
     The frameworks' metrics divide in float32, and each framework adds up a loss in another order.
     """
-    exact = score(predictions["logits"], predictions["label"])
+    exact = score_logits(predictions["logits"], predictions["label"])
     for name, tolerance in (("accuracy", 1e-6), ("loss", 1e-9)):
         if math.isclose(found.get(name, math.nan), exact[name], rel_tol=tolerance):
             found[name] = exact[name]
     return found
 
 
-def name_by_split(val: dict[str, float], test: dict[str, float]) -> dict[str, float]:
+def name_scores_by_split(val: dict[str, float], test: dict[str, float]) -> dict[str, float]:
     """Scores of both splits by their names in the dashboard."""
     return {f"{split}/{name}": value for split, scores in (("val", val), ("test", test))
             for name, value in scores.items()}

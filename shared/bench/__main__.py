@@ -15,7 +15,7 @@ from pathlib import Path
 from shared.bench.measure import ROUNDS, measure_rounds, write_cifar10
 from shared.config import parse_config, to_yaml
 from shared.config.command import report_errors
-from shared.machine.hardware import cpu_name
+from shared.machine.hardware import describe_cpu
 from shared.machine.interpreters import find_interpreter
 
 BATCHES = 12  # per epoch
@@ -35,7 +35,7 @@ def main() -> None:
         config = parse_config([*arguments, f"dataset.limit_train={images}"], "python -m shared.bench", __doc__)
         file = Path(folder, "config.yaml")
         file.write_text(to_yaml(config))
-        print(f"{cpu_name()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
+        print(f"{describe_cpu()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
         print(f"{'':10} {'train.py':>18} {'bare step':>18} {'ratio (lowest to highest)':>28}")
         for sibling in ("lightning", "keras"):
             if find_interpreter(sibling) is None:

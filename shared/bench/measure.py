@@ -24,15 +24,15 @@ def write_cifar10(folder: Path, images: int, seed: int = 0) -> None:
 
 def measure_rounds(sibling: str, config: Path, folder: Path) -> list[dict[str, float]]:
     """Images per second of `train` and of the `bare` step in each round."""
-    return run_bench(sibling, config, folder, "rounds", ROUNDS)
+    return run_sibling_bench(sibling, config, folder, "rounds", ROUNDS)
 
 
 def measure_bare(sibling: str, config: Path, folder: Path, steps: int) -> dict[str, float]:
     """Images per second of `steps` bare steps, and the peak memory of the process."""
-    return run_bench(sibling, config, folder, "bare", steps)
+    return run_sibling_bench(sibling, config, folder, "bare", steps)
 
 
-def run_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
+def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
     out = folder / f"{sibling}.json"
     command = [require_interpreter(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), what, str(count)]
     try:

@@ -15,7 +15,7 @@ from shared.bench.measure import measure_bare, write_cifar10
 from shared.config import parse_config, to_yaml
 from shared.config.command import report_errors
 from shared.machine.console import Table
-from shared.machine.hardware import cpu_name
+from shared.machine.hardware import describe_cpu
 from shared.machine.interpreters import find_interpreter
 from shared.models import MODELS
 
@@ -46,7 +46,7 @@ def main() -> None:
                 row += [f"{found['bare']:.1f}", f"{found['peak_memory_gib']:.1f}"]
             table.rows.append(row)
             print(*row, file=sys.stderr, flush=True)
-    print(f"{cpu_name()}; batch {BATCH}, {STEPS} steps\n\n{table.markdown()}")
+    print(f"{describe_cpu()}; batch {BATCH}, {STEPS} steps\n\n{table.to_markdown()}")
 
 
 if __name__ == "__main__":

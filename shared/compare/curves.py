@@ -24,7 +24,7 @@ STYLES = {"train": "--", "val": "-"}
 MOST_LINES = 3
 
 
-def draw(runs: list[SavedRun], labels: list[str], title: str, verdict: str, same: bool, path: Path) -> None:
+def draw_comparison(runs: list[SavedRun], labels: list[str], title: str, verdict: str, same: bool, path: Path) -> None:
     """Write a PNG of 1600 x 1168 pixels to `path`. `labels` name the runs in the legend; `same` colours the verdict."""
     figure = Figure(figsize=(10, 7.3), dpi=160)
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
@@ -34,7 +34,7 @@ def draw(runs: list[SavedRun], labels: list[str], title: str, verdict: str, same
         lines = [lines[0], textwrap.shorten(" ".join(lines[1:]), 125, placeholder=" ... (more in comparison.md)")]
     figure.text(0.012, 0.947, "\n".join(lines), fontsize=10, va="top", color="#333333" if same else "#A50026",
                 weight="normal" if same else "bold")
-    last = max((run.curve(metric)[1].max(initial=0) for run in runs for metric in CURVES), default=0)
+    last = max((run.get_curve(metric)[1].max(initial=0) for run in runs for metric in CURVES), default=0)
     unit, seconds = next(found for found in (("hours", 3600), ("minutes", 60), ("seconds", 1))
                          if last > 2 * found[1] or found[1] == 1)
     for row, quantity in zip(panels, ("loss", "accuracy"), strict=True):
@@ -42,8 +42,8 @@ def draw(runs: list[SavedRun], labels: list[str], title: str, verdict: str, same
             for framework in COLOURS:
                 own = [run for run in runs if run.framework == framework]
                 for split, style in STYLES.items():
-                    draw_runs(axes, framework, own, f"{split}/{quantity}", style, seconds if clock else None)
-        finish_row(row, quantity)
+                    draw_curves(axes, framework, own, f"{split}/{quantity}", style, seconds if clock else None)
+        style_panels(row, quantity)
     panels[1, 0].set_xlabel("training images seen")
     panels[1, 0].xaxis.set_major_formatter(EngFormatter(sep=" "))
     panels[1, 1].set_xlabel(f"wall clock of training, {unit}")
@@ -52,7 +52,7 @@ def draw(runs: list[SavedRun], labels: list[str], title: str, verdict: str, same
     names = {"train": "training", "val": "validation"}
     panels[0, 0].legend(handles=[Line2D([], [], color="#555555", linestyle=style, label=names[split])
                                  for split, style in STYLES.items()], loc="upper right", fontsize=10)
-    legend = [entry for framework in COLOURS for entry in entries(framework, runs, labels)]
+    legend = [entry for framework in COLOURS for entry in build_legend(framework, runs, labels)]
     columns = min(len(legend), 2 if max(len(entry.get_label()) for entry in legend) > 30 else 3)
     figure.legend(handles=legend, loc="lower center", ncols=columns, frameon=False, fontsize=10.5)
     figure.subplots_adjust(left=0.082, right=0.985, top=0.935 - 0.027 * len(lines), wspace=0.06, hspace=0.07,
@@ -63,11 +63,11 @@ def draw(runs: list[SavedRun], labels: list[str], title: str, verdict: str, same
 CURVES = [f"{split}/{quantity}" for split in STYLES for quantity in ("loss", "accuracy")]
 
 
-def draw_runs(axes: Axes, framework: str, runs: list[SavedRun], metric: str, style: str, seconds: int | None) -> None:
+def draw_curves(axes: Axes, framework: str, runs: list[SavedRun], metric: str, style: str, seconds: int | None) -> None:
     """Curves of one sibling's `metric` over samples, or over wall clock in units of `seconds`."""
     look = {"color": COLOURS[framework], "linestyle": style, "zorder": 2 + list(COLOURS).index(framework)}
-    curves = [curve for curve in (run.curve(metric) for run in runs) if len(curve[0])]
-    if aligned(curves):
+    curves = [curve for curve in (run.get_curve(metric) for run in runs) if len(curve[0])]
+    if are_aligned(curves):
         # Equal epochs are met at unequal seconds, so over wall clock the mean stands at the mean time of its epoch.
         samples, clock, values = (np.mean(part, axis=0) for part in zip(*curves, strict=True))
         x = samples if seconds is None else clock / seconds
@@ -84,12 +84,12 @@ def draw_runs(axes: Axes, framework: str, runs: list[SavedRun], metric: str, sty
                   markersize=4.5, markevery=max(1, len(values) // 10))
 
 
-def aligned(curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bool:
+def are_aligned(curves: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> bool:
     """Whether there are many curves over the same samples, so that a mean and a range can stand for them."""
     return len(curves) > MOST_LINES and all(np.array_equal(samples, curves[0][0]) for samples, _, _ in curves)
 
 
-def finish_row(row: np.ndarray, quantity: str) -> None:
+def style_panels(row: np.ndarray, quantity: str) -> None:
     """Scale, grid and labels of the two panels of a quantity."""
     left, right = row
     left.set_ylabel(quantity, labelpad=2)
@@ -113,18 +113,18 @@ def finish_row(row: np.ndarray, quantity: str) -> None:
         left.yaxis.set_minor_formatter(NullFormatter())
 
 
-def entries(framework: str, runs: list[SavedRun], labels: list[str]) -> list[Line2D | Patch]:
+def build_legend(framework: str, runs: list[SavedRun], labels: list[str]) -> list[Line2D | Patch]:
     """A sibling's part of the legend: its runs with their test accuracy, or one entry for many."""
     own = [(run, label) for run, label in zip(runs, labels, strict=True) if run.framework == framework]
     colour = COLOURS[framework]
     if len(own) > MOST_LINES:
-        tested = [score for run, _ in own if (score := run.score("test/accuracy")) is not None]
-        drawn = "mean and range of " if aligned([run.curve("val/accuracy") for run, _ in own]) else ""
+        tested = [score for run, _ in own if (score := run.get_score("test/accuracy")) is not None]
+        drawn = "mean and range of " if are_aligned([run.get_curve("val/accuracy") for run, _ in own]) else ""
         mean = f", test accuracy {format_percent(np.mean(tested))}" if tested else ""
         return [Patch(color=colour, label=f"{framework}: {drawn}{len(own)} runs{mean}")]
     found = []
     for number, (run, label) in enumerate(own):
-        tested = run.score("test/accuracy")
+        tested = run.get_score("test/accuracy")
         ending = f", test accuracy {format_percent(tested)}" if tested is not None else ""
         ending += "" if run.finished else " (unfinished)"
         found.append(Line2D([], [], color=colour, linewidth=WIDTHS[framework] if len(own) == 1 else 1.2,

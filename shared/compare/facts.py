@@ -30,30 +30,30 @@ FACTS = (
 )
 
 
-OFFERED = (Fact("test top-5 accuracy", "test top5", "test/top5", format_percent, share=True),
+OFFERED_METRICS = (Fact("test top-5 accuracy", "test top5", "test/top5", format_percent, share=True),
            Fact("test macro F1", "test F1", "test/macro_f1", format_percent, share=True))
 
 
 def list_facts(runs: list[SavedRun]) -> list[Fact]:
     """FACTS, and after the loss every further test metric that one of the runs has."""
-    known = {fact.name: fact for fact in (*FACTS, *OFFERED)}
+    known = {fact.name: fact for fact in (*FACTS, *OFFERED_METRICS)}
     names = dict.fromkeys(name for run in runs for name in run.result or {} if name.startswith("test/"))
     further = [known.get(name) or Fact(name.replace("/", " "), name.replace("/", " "), name, "{:.4f}".format)
                for name in names if name not in {fact.name for fact in FACTS}]
     return [*FACTS[:2], *further, *FACTS[2:]]
 
 
-def parameters(run: SavedRun) -> str:
+def show_parameters(run: SavedRun) -> str:
     count = run.record.get("parameters")
     return f"{count:,}" if is_number(count) else "-"
 
 
-def precision(run: SavedRun) -> str:
+def show_precision(run: SavedRun) -> str:
     name = run.record.get("precision")
     return "-" if name is None else f"{name}, TF32" if run.record.get("tf32") else str(name)
 
 
-def device(run: SavedRun) -> str:
+def show_device(run: SavedRun) -> str:
     return str(run.record.get("device") or "-")
 
 
@@ -61,20 +61,20 @@ def tabulate_facts(runs: list[SavedRun]) -> list[Table | str]:
     """Up to three runs as columns, with a column that compares two; more as rows."""
     names, facts = label_runs(runs), list_facts(runs)
     if len(runs) > 3:
-        rows = [[name, *("-" if (value := run.score(fact.name)) is None else fact.show(value) for fact in facts)]
+        rows = [[name, *("-" if (value := run.get_score(fact.name)) is None else fact.show(value) for fact in facts)]
                 for name, run in zip(names, runs, strict=True)]
         blocks: list[Table | str] = [Table(["run", *(fact.short for fact in facts)], rows)]
-        for title, of in (("Parameters", parameters), ("Device", device), ("Precision", precision)):
+        for title, of in (("Parameters", show_parameters), ("Device", show_device), ("Precision", show_precision)):
             told = describe_difference(title, runs, names, [of(run) for run in runs])
             blocks.append(told or f"{title}: {of(runs[0])}")
         return blocks
     pair = len(runs) == 2
     rows = []
     for fact in facts:
-        values = [run.score(fact.name) for run in runs]
+        values = [run.get_score(fact.name) for run in runs]
         row = [fact.title, *("-" if value is None else fact.show(value) for value in values)]
-        rows.append([*row, compared(fact, *values)] if pair else row)
-    for title, of in (("parameters", parameters), ("device", device), ("precision", precision)):
+        rows.append([*row, format_change(fact, *values)] if pair else row)
+    for title, of in (("parameters", show_parameters), ("device", show_device), ("precision", show_precision)):
         told = [of(run) for run in runs]
         rows.append([title, *told, *(["-" if "-" in told else "same" if told[0] == told[1] else "differs"]
                                      if pair else [])])
@@ -82,7 +82,7 @@ def tabulate_facts(runs: list[SavedRun]) -> list[Table | str]:
     return [Table(["", *names, *([ratio] if pair else [])], rows)]
 
 
-def compared(fact: Fact, first: float | None, second: float | None) -> str:
+def format_change(fact: Fact, first: float | None, second: float | None) -> str:
     if first is None or second is None:
         return "-"
     if fact.share:

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from shared.compare.statistics import mcnemar, paired_difference, summary
+from shared.compare.statistics import estimate_difference, run_mcnemar_test, summarise
 from shared.errors import UserError
 from shared.machine.console import Table, format_percent, format_points
 from shared.runs.records import FRAMEWORKS, SavedRun
 
 
-def seed_report(runs: list[SavedRun]) -> list[Table | str]:
+def report_seeds(runs: list[SavedRun]) -> list[Table | str]:
     """Whether the siblings' test accuracies differ by more than noise. `runs` has at most one per sibling and seed,
     all finished.
 
@@ -19,31 +19,31 @@ def seed_report(runs: list[SavedRun]) -> list[Table | str]:
     """
     scores = {framework: {run.seed: run for run in runs if run.framework == framework} for framework in FRAMEWORKS}
     for run in runs:
-        if run.score("test/accuracy") is None:
+        if run.get_score("test/accuracy") is None:
             raise UserError(f"{run.folder / 'result.json'} has no test/accuracy; leave the run out")
     rows = []
     for framework, own in scores.items():
         if own:
-            of = summary(np.array([run.score("test/accuracy") for run in own.values()]))
+            of = summarise(np.array([run.get_score("test/accuracy") for run in own.values()]))
             spread = "-" if math.isnan(of.std) else format_percent(of.std)
             rows.append([framework, str(of.n), format_percent(of.mean), spread, f"{format_percent(of.low)} .. {format_percent(of.high)}"])
     blocks: list[Table | str] = [Table(["test accuracy", "n", "mean", "std", "min .. max"], rows)]
     lightning, keras = scores["lightning"], scores["keras"]
     paired = sorted(lightning.keys() & keras.keys())
     if alone := sorted(lightning.keys() ^ keras.keys()):
-        blocks.append(f"Seeds that only one sibling has, so that nothing pairs with them: {listed(alone)}.")
+        blocks.append(f"Seeds that only one sibling has, so that nothing pairs with them: {join_seeds(alone)}.")
     if not paired:
         return [*blocks, "No seed was run by both siblings, so nothing can be said about their difference."]
-    return blocks + difference_report(paired, lightning, keras) + image_report(paired, lightning, keras)
+    return blocks + report_difference(paired, lightning, keras) + report_images(paired, lightning, keras)
 
 
-def listed(seeds: list[int]) -> str:
+def join_seeds(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def difference_report(paired: list[int], lightning: dict[int, SavedRun], keras: dict[int, SavedRun]) -> list[str]:
+def report_difference(paired: list[int], lightning: dict[int, SavedRun], keras: dict[int, SavedRun]) -> list[str]:
     """Sentences on the difference of the accuracies over the `paired` seeds."""
-    found = paired_difference(*(np.array([own[seed].score("test/accuracy") for seed in paired])
+    found = estimate_difference(*(np.array([own[seed].get_score("test/accuracy") for seed in paired])
                                 for own in (lightning, keras)))
     if found.n == 1:
         return [f"Difference, keras − lightning, in the one paired seed ({paired[0]}): {format_points(found.mean)}.",
@@ -52,7 +52,7 @@ def difference_report(paired: list[int], lightning: dict[int, SavedRun], keras: 
     low, high = found.interval
     said = [f"Mean paired difference, keras − lightning, over {found.n} seeds: {format_points(found.mean)}; 95 % confidence "
             f"interval (Student t) {format_points(low)} to {format_points(high)}.",
-            "0 lies in the interval: these seeds show no difference between the siblings." if found.holds_zero else
+            "0 lies in the interval: these seeds show no difference between the siblings." if found.includes_zero else
             f"0 lies outside the interval: {'keras' if found.mean > 0 else 'lightning'} is better by more than the "
             "noise between seeds explains."]
     if found.std == 0:
@@ -65,13 +65,13 @@ def difference_report(paired: list[int], lightning: dict[int, SavedRun], keras: 
             f"{100 * found.detectable:.2f} points (paired t test, two-sided, 5 %)."]
 
 
-def image_report(paired: list[int], lightning: dict[int, SavedRun], keras: dict[int, SavedRun]) -> list[Table | str]:
+def report_images(paired: list[int], lightning: dict[int, SavedRun], keras: dict[int, SavedRun]) -> list[Table | str]:
     """McNemar's test on the test images, per seed and pooled."""
     rows, right, unlike, p_values = [], [], [], []
     for seed in paired:
-        first, second = answers(lightning[seed], keras[seed])
+        first, second = read_answers(lightning[seed], keras[seed])
         label = lightning[seed].predictions.label
-        found = mcnemar(first == label, second == label)
+        found = run_mcnemar_test(first == label, second == label)
         right.append((first == label, second == label))
         unlike.append(first != second)
         p_values.append(found.p)
@@ -79,7 +79,7 @@ def image_report(paired: list[int], lightning: dict[int, SavedRun], keras: dict[
                      format_percent(unlike[-1].mean()), f"{found.p:.3g}"])
     said: list[Table | str] = []
     if len(paired) > 1:
-        pooled = mcnemar(*(np.concatenate(side) for side in zip(*right, strict=True)))
+        pooled = run_mcnemar_test(*(np.concatenate(side) for side in zip(*right, strict=True)))
         disagreement = np.concatenate(unlike)
         rows.append(["pooled", f"{len(disagreement):,}", f"{pooled.only_a:,}", f"{pooled.only_b:,}",
                      format_percent(disagreement.mean()), f"{pooled.p:.3g}"])
@@ -96,7 +96,7 @@ def image_report(paired: list[int], lightning: dict[int, SavedRun], keras: dict[
             *said]
 
 
-def answers(first: SavedRun, second: SavedRun) -> tuple[np.ndarray, np.ndarray]:
+def read_answers(first: SavedRun, second: SavedRun) -> tuple[np.ndarray, np.ndarray]:
     """Predicted classes of two runs, (n,) int64 each, for the same images. Raises `UserError` where they are not."""
     for run in (first, second):
         if run.predictions is None:

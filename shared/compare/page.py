@@ -21,7 +21,7 @@ class Comparison:
     page: Path
 
 
-def heading(runs: list[SavedRun]) -> str:
+def format_heading(runs: list[SavedRun]) -> str:
     """Group, data set and model, each once."""
     parts = ([run.group for run in runs], [run.config.get("dataset.name") for run in runs],
              [run.config.get("model.name") for run in runs])
@@ -33,7 +33,7 @@ def format_markdown(title: str, runs: list[SavedRun], differences: list[str], ve
     if differences:
         said.append("\n".join(["What differs:", "", *(f"- `{line}`" for line in differences)]))
     said.append("![loss and accuracy over samples and over wall clock](comparison.png)")
-    said += [block.markdown() if isinstance(block, Table) else block for block in blocks]
+    said += [block.to_markdown() if isinstance(block, Table) else block for block in blocks]
     said.append("\n".join(["Runs:", "", *(f"- `{run.group}/{run.name}`" for run in runs)]))
     return "\n\n".join(said) + "\n"
 
@@ -43,7 +43,7 @@ def format_text(comparison: Comparison) -> str:
     def wrapped(sentence: str) -> str:
         return textwrap.fill(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
 
-    said = [heading(comparison.runs)]
+    said = [format_heading(comparison.runs)]
     if comparison.differences:
         said.append("NOT the same experiment. What differs:")
         said += [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
@@ -51,11 +51,11 @@ def format_text(comparison: Comparison) -> str:
     else:
         said.append(comparison.verdict)
     for block in comparison.blocks:
-        said.append(f"\n{block.text()}\n" if isinstance(block, Table) else wrapped(block))
-    return "\n".join(said).rstrip() + f"\n\npicture: {shown(comparison.picture)}\npage:    {shown(comparison.page)}"
+        said.append(f"\n{block.to_text()}\n" if isinstance(block, Table) else wrapped(block))
+    return "\n".join(said).rstrip() + f"\n\npicture: {shorten_path(comparison.picture)}\npage:    {shorten_path(comparison.page)}"
 
 
-def shown(path: Path) -> str:
+def shorten_path(path: Path) -> str:
     """A path as short as it can be typed where the command runs."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

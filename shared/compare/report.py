@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from shared.compare.facts import list_notes, tabulate_facts
-from shared.compare.noise import seed_report
-from shared.compare.page import Comparison, format_markdown, heading
+from shared.compare.noise import report_seeds
+from shared.compare.page import Comparison, format_heading, format_markdown
 from shared.compare.verdict import find_differences
 from shared.errors import UserError
-from shared.runs.records import FRAMEWORKS, label_runs, read_run, select_newest
+from shared.runs.records import FRAMEWORKS, label_runs, read_run, select_newest_runs
 
 
 def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = False) -> Comparison:
@@ -22,7 +22,7 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
     runs = [read_run(folder) for folder in distinct.values()]
     said = []
     if seeds:
-        finished = select_newest((run for run in runs if run.finished), by=lambda run: (run.framework, run.seed))
+        finished = select_newest_runs((run for run in runs if run.finished), by=lambda run: (run.framework, run.seed))
         if not finished:
             raise UserError("--seeds compares final scores, and none of these runs has finished")
         if len(finished) < len(runs):
@@ -33,16 +33,16 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
     same = "same experiment" + (f" up to the seed ({len({run.seed for run in runs})} seeds)" if seeds else "")
     verdict = ("one run, nothing to compare it with" if len(runs) == 1 else
                f"NOT the same experiment: {'; '.join(differences)}" if differences else same)
-    blocks = tabulate_facts(runs) + list_notes(runs) + said + (seed_report(runs) if seeds else [])
+    blocks = tabulate_facts(runs) + list_notes(runs) + said + (report_seeds(runs) if seeds else [])
 
     out = out or runs[0].folder.resolve().parent
     picture, page = out / "comparison.png", out / "comparison.md"
-    title = heading(runs)
+    title = format_heading(runs)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        from shared.compare.curves import draw
+        from shared.compare.curves import draw_comparison
 
-        draw(runs, label_runs(runs), title, verdict, not differences, picture)
+        draw_comparison(runs, label_runs(runs), title, verdict, not differences, picture)
         page.write_text(format_markdown(title, runs, differences, verdict, blocks))
     except OSError as error:
         raise UserError(f"{out}: cannot write there: {error.strerror or error}; choose another folder with "

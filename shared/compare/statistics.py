@@ -39,7 +39,7 @@ class PairedDifference:
         return self.mean - self.half_width, self.mean + self.half_width
 
     @property
-    def holds_zero(self) -> bool:
+    def includes_zero(self) -> bool:
         low, high = self.interval
         return low <= 0 <= high
 
@@ -54,7 +54,7 @@ class McNemar:
     p: float
 
 
-def summary(values: np.ndarray) -> Summary:
+def summarise(values: np.ndarray) -> Summary:
     """Summary of `values`, (n,) with n at least 1."""
     values = np.asarray(values, np.float64)
     assert values.shape == (values.size,) != (0,), f"shape {values.shape}, expected (n,) with n at least 1"
@@ -62,14 +62,14 @@ def summary(values: np.ndarray) -> Summary:
     return Summary(len(values), float(values.mean()), std, float(values.min()), float(values.max()))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95, power: float = 0.8) -> PairedDifference:
+def estimate_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95, power: float = 0.8) -> PairedDifference:
     """Student's interval of the mean of b - a, both (n,), one value per pair.
 
     The test that goes with it is two-sided at the level 1 - confidence.
     Source: Student, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
     difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    facts = summary(difference)
+    facts = summarise(difference)
     if facts.n == 1:
         return PairedDifference(1, facts.mean, math.nan, math.nan, math.nan)
     from scipy.stats import t
@@ -79,10 +79,10 @@ def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95, po
     error = std / math.sqrt(facts.n)
     half_width = float(t.ppf((1 + confidence) / 2, facts.n - 1)) * error
     return PairedDifference(facts.n, facts.mean, std, half_width,
-                            detectable_shift(facts.n, 1 - confidence, power) * error)
+                            find_detectable_shift(facts.n, 1 - confidence, power) * error)
 
 
-def t_test_power(shift: float, n: int, level: float) -> float:
+def compute_power(shift: float, n: int, level: float) -> float:
     """Probability that a two-sided paired t test over `n` pairs rejects at `level` where the true mean is `shift`
     standard errors away from 0.
 
@@ -97,18 +97,18 @@ def t_test_power(shift: float, n: int, level: float) -> float:
     return float(np.mean(norm.sf(limit - shift) + norm.cdf(-limit - shift)))
 
 
-def detectable_shift(n: int, level: float, power: float) -> float:
+def find_detectable_shift(n: int, level: float, power: float) -> float:
     """The true mean, in standard errors, that a two-sided paired t test over `n` pairs finds with probability
     `power`."""
     from scipy.optimize import brentq
 
     high = 1.0
-    while t_test_power(high, n, level) < power:
+    while compute_power(high, n, level) < power:
         high *= 2
-    return float(brentq(lambda shift: t_test_power(shift, n, level) - power, 0.0, high, xtol=1e-6))
+    return float(brentq(lambda shift: compute_power(shift, n, level) - power, 0.0, high, xtol=1e-6))
 
 
-def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
+def run_mcnemar_test(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
     """Exact McNemar test of two classifiers on the same images; both arguments (n,) bool, whether each was right.
 
     Only images that one alone had right speak about a difference; were the two equally good, each such image would

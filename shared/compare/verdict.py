@@ -60,7 +60,7 @@ def describe_difference(key: str, runs: list[SavedRun], names: list[str], values
     if all(value == values[0] for value in values):
         missing = required and values and values[0] is None
         return f"{key}: not recorded, so nobody can say that it agrees" if missing else ""
-    told = [show_value(value) for value in values]
+    told = [format_value(value) for value in values]
     by_framework = {framework: sorted({text for text, run in zip(told, runs, strict=True)
                                        if run.framework == framework}) for framework in FRAMEWORKS}
     if all(len(texts) == 1 for texts in by_framework.values()):
@@ -72,7 +72,7 @@ def describe_difference(key: str, runs: list[SavedRun], names: list[str], values
                                   for text, owners in holders.items())
 
 
-def show_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ class Table:
     header: list[str]
     rows: list[list[str]]
 
-    def text(self, columns: float = WIDTH) -> str:
+    def to_text(self, columns: float = WIDTH) -> str:
         """Aligned for a terminal: words to the left, numbers to the right, long cells wrapped to fit into `columns`."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
@@ -28,7 +28,7 @@ class Table:
                                          in enumerate(zip(words, widths, strict=True))).rstrip())
         return "\n".join([written[0], "-" * (sum(widths) + 2 * len(widths) - 2), *written[1:]])
 
-    def markdown(self) -> str:
+    def to_markdown(self) -> str:
         head = ["---", *["---:"] * (len(self.header) - 1)]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
                          for line in [self.header, head, *self.rows])

@@ -8,7 +8,7 @@ from pathlib import Path
 from shared.errors import UserError
 
 
-def cpu_name() -> str:
+def describe_cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
     return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
 
 
-def tpu_is_there() -> bool:
+def has_tpu() -> bool:
     """Whether this machine shows signs of a TPU. Nothing is connected to, since that can wait for ever."""
     names = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
     devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]  # as newer ones show up
@@ -74,7 +74,7 @@ def choose_devices(wanted: int, accelerator: str, available: int) -> int:
     return wanted or available
 
 
-def reader_count(wanted: int, from_files: bool, accelerator: str) -> int:
+def choose_workers(wanted: int, from_files: bool, accelerator: str) -> int:
     """How many parallel readers prepare training batches; 0 means the training process itself.
 
     Arrays in memory are indexed faster than a CPU trains on them, so that a second process would only take its cores.
@@ -85,7 +85,7 @@ def reader_count(wanted: int, from_files: bool, accelerator: str) -> int:
     return min(8, cores) if from_files else (2 if accelerator == "gpu" else 0)
 
 
-def peak_memory_gib() -> float:
+def measure_peak_memory() -> float:
     """Largest resident memory of this process so far, in GiB."""
     try:
         import resource

@@ -18,8 +18,8 @@ from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import explain_not_runnable, name_variable, require_interpreter
 from shared.machine.versions import read_git_state
 from shared.parity.findings import Answer, Finding
-from shared.parity.ladder import against_itself, compare_answers
-from shared.parity.plan import RUNGS, base_of, changed, plan, precision_of
+from shared.parity.ladder import compare_answers, judge_by_yardsticks
+from shared.parity.plan import RUNGS, change_config, find_precision, plan_tasks, strip_config
 from shared.parity.request import PLUGIN, Task, write_request
 
 COMMAND = "python -m shared.parity"
@@ -42,7 +42,7 @@ algorithms are the same is float64."""
 
 
 @dataclass
-class Recording:
+class ProbeProcess:
     """A probe at work in its own process."""
 
     label: str
@@ -74,7 +74,7 @@ class Recording:
         raise RuntimeError(f"{self.label}'s probe ended with status {status}:\n{tail}")
 
 
-def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = None) -> Recording:
+def start_probe(label: str, tasks: list[Task], folder: Path, plugin: Path | None = None) -> ProbeProcess:
     """Start a sibling's probe on `tasks`, which leaves its answers and log.txt in `folder`."""
     sibling = SIBLINGS[label]
     python, request = require_interpreter(sibling), write_request(tasks, folder)
@@ -89,15 +89,15 @@ def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = Non
                                        stdout=log, stderr=subprocess.STDOUT, env=environment)
         except OSError as error:
             raise explain_not_runnable(sibling, error) from None
-    return Recording(label, folder, process)
+    return ProbeProcess(label, folder, process)
 
 
-def record(tasks: dict[str, list[Task]], folder: Path) -> None:
+def run_probes(tasks: dict[str, list[Task]], folder: Path) -> None:
     """Let both siblings answer their tasks, at the same time, into <folder>/<label>."""
     recordings = []
     try:
         for label in SIBLINGS:
-            recordings.append(start(label, tasks[label], folder / label))
+            recordings.append(start_probe(label, tasks[label], folder / label))
         for recording in recordings:
             recording.wait()
     finally:
@@ -106,7 +106,7 @@ def record(tasks: dict[str, list[Task]], folder: Path) -> None:
                 recording.process.kill()
 
 
-def judge(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
+def judge_answers(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
     """Compare the answers of Lightning in `ours` with those of Keras in `theirs`."""
     findings, again = [], {suffix: [] for suffix in YARDSTICKS}
     for task in tasks:
@@ -118,7 +118,7 @@ def judge(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
         for suffix in YARDSTICKS:
             again[suffix] += compare_answers(task, mine, Answer("Lightning again", ours, task.name + suffix))
     if judged := again.pop("", []):
-        findings += against_itself(judged, *again.values(), tasks[0].config.hardware.precision)
+        findings += judge_by_yardsticks(judged, *again.values(), tasks[0].config.hardware.precision)
     return sorted(findings, key=lambda finding: finding.rung)
 
 
@@ -126,18 +126,18 @@ def needs_yardstick(task: Task) -> bool:
     return task.kind in ("forward", "fit") and task.config.hardware.precision != "fp64"
 
 
-def yardsticks(tasks: list[Task]) -> list[Task]:
+def plan_yardsticks(tasks: list[Task]) -> list[Task]:
     """What Lightning computes once more, to be compared with itself, in less than float64."""
     found = []
     for task in tasks:
         if needs_yardstick(task):
             other = 2 if task.config.hardware.threads == 1 else 1
-            found += [Task(f"{task.name}-threads", task.kind, changed(task.config, hardware__threads=other)),
-                      Task(f"{task.name}-fp64", task.kind, changed(task.config, hardware__precision="fp64"))]
+            found += [Task(f"{task.name}-threads", task.kind, change_config(task.config, hardware__threads=other)),
+                      Task(f"{task.name}-fp64", task.kind, change_config(task.config, hardware__precision="fp64"))]
     return found
 
 
-def climb(config: Config, rungs: set[int] | None = None, **extent: object) -> list[Finding]:
+def climb_ladder(config: Config, rungs: set[int] | None = None, **extent: object) -> list[Finding]:
     """Record and compare `rungs`, all of them unless named, for a config as a user gives it.
 
     `extent` goes to `plan`. Needs up to 2 GB under `config.output_dir` while it runs.
@@ -145,18 +145,18 @@ def climb(config: Config, rungs: set[int] | None = None, **extent: object) -> li
     Raises:
         UserError: where the config, the data or an interpreter will not do.
     """
-    base = base_of(config)
+    base = strip_config(config)
     if not base.hardware.threads:  # both run at the same time, and threads that wait for a core slow both down
         base.hardware.threads = max(1, (os.cpu_count() or 2) // 2)
-    with tempfile.TemporaryDirectory(prefix="parity-", dir=report_folder(config)) as place:
+    with tempfile.TemporaryDirectory(prefix="parity-", dir=make_report_folder(config)) as place:
         folder = Path(place).absolute()
-        tasks = plan(base, load_data(base), folder, rungs or set(RUNGS), **extent)
-        record({"Lightning": tasks + yardsticks(tasks), "Keras": tasks}, folder)
-        found = judge(tasks, folder / "Lightning", folder / "Keras")
+        tasks = plan_tasks(base, load_data(base), folder, rungs or set(RUNGS), **extent)
+        run_probes({"Lightning": tasks + plan_yardsticks(tasks), "Keras": tasks}, folder)
+        found = judge_answers(tasks, folder / "Lightning", folder / "Keras")
     return [finding for finding in found if not rungs or finding.rung in rungs]
 
 
-def report_folder(config: Config) -> Path:
+def make_report_folder(config: Config) -> Path:
     folder = Path(config.output_dir).expanduser() / config.group
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,34 +165,34 @@ def report_folder(config: Config) -> Path:
     return folder
 
 
-def first_failure(findings: list[Finding]) -> Finding | None:
+def find_first_failure(findings: list[Finding]) -> Finding | None:
     return next((finding for finding in sorted(findings, key=lambda item: item.rung) if not finding.passes), None)
 
 
-def rows(findings: list[Finding]) -> Table:
+def tabulate_rungs(findings: list[Finding]) -> Table:
     """One row a rung: the comparison that uses up most of its tolerance."""
     table = Table(["rung", "closest to its tolerance", "difference", "tolerance", "result"], [])
     for rung, name in RUNGS.items():
         of_rung = [finding for finding in findings if finding.rung == rung]
         if of_rung:
             top = max(of_rung, key=lambda finding: (not finding.passes, finding.strain))
-            table.rows.append([f"{rung} {name}", top.what, *figures(top)])
+            table.rows.append([f"{rung} {name}", top.what, *format_figures(top)])
     return table
 
 
-def figures(finding: Finding) -> list[str]:
+def format_figures(finding: Finding) -> list[str]:
     tolerance = "equal" if finding.tolerance == 0 else f"{finding.tolerance:.2g}"
     return [f"{finding.figure:.2g}", tolerance, "pass" if finding.passes else "FAIL"]
 
 
-def verdict(findings: list[Finding]) -> str:
-    failure = first_failure(findings)
+def format_verdict(findings: list[Finding]) -> str:
+    failure = find_first_failure(findings)
     if failure is None:
         return "All rungs pass."
     return f"First failure: rung {failure.rung} {RUNGS[failure.rung]}, {failure.what}. {failure.where}"
 
 
-def markdown(findings: list[Finding], words: list[str], precision: str, seconds: float) -> str:
+def format_report(findings: list[Finding], words: list[str], precision: str, seconds: float) -> str:
     """The report: what was run, a row a rung, and every comparison."""
     every = Table(["comparison", "difference", "tolerance", "result", "largest at"], [])
     measured = any(finding.threads is not None for finding in findings)
@@ -200,7 +200,7 @@ def markdown(findings: list[Finding], words: list[str], precision: str, seconds:
         every.header[1:1] = ["other threads", "from fp64"]
     for finding in findings:
         yards = ["" if value is None else f"{value:.2g}" for value in (finding.threads, finding.rounding)]
-        every.rows.append([f"{finding.rung} {finding.what}", *(yards if measured else []), *figures(finding),
+        every.rows.append([f"{finding.rung} {finding.what}", *(yards if measured else []), *format_figures(finding),
                            finding.where])
     yardstick = f"\n\n{YARDSTICK}" if measured else ""
     revision = read_git_state()
@@ -209,17 +209,17 @@ def markdown(findings: list[Finding], words: list[str], precision: str, seconds:
 
 `{shlex.join([*COMMAND.split(), *words])}`, {seconds:.0f} s, revision {state}
 
-{rows(findings).markdown()}
+{tabulate_rungs(findings).to_markdown()}
 
-{verdict(findings)}{yardstick}
+{format_verdict(findings)}{yardstick}
 
 ## Every comparison
 
-{every.markdown()}
+{every.to_markdown()}
 """
 
 
-def configured(words: list[str]) -> Config:
+def parse_command_line(words: list[str]) -> Config:
     """The config of a command line, in fp64 unless the command line itself names a precision. Raises `UserError`."""
     config = parse_config(words, COMMAND, PURPOSE)
     if not any(word.startswith("hardware.precision=") for word in words):
@@ -229,25 +229,25 @@ def configured(words: list[str]) -> Config:
 
 def main(words: list[str]) -> bool:
     """Climb, print and write the report; whether all rungs pass."""
-    config = configured(words)
+    config = parse_command_line(words)
     started = time.perf_counter()
-    precision = precision_of(config)
+    precision = find_precision(config)
     if config.augment.policy != "none":
         say(f"augment.policy={config.augment.policy} is left out: the siblings' policies differ in their draws")
     say(f"recording both siblings in {precision} on the CPU; this takes minutes")
-    findings = climb(config)
+    findings = climb_ladder(config)
     seconds = time.perf_counter() - started
-    print(f"{rows(findings).text()}\n{verdict(findings)}  ({precision}, {seconds:.0f} s)")
-    report = report_folder(config) / "parity.md"
-    report.write_text(markdown(findings, words, precision, seconds))
+    print(f"{tabulate_rungs(findings).to_text()}\n{format_verdict(findings)}  ({precision}, {seconds:.0f} s)")
+    report = make_report_folder(config) / "parity.md"
+    report.write_text(format_report(findings, words, precision, seconds))
     print(f"report: {report}")
-    return first_failure(findings) is None
+    return find_first_failure(findings) is None
 
 
-def run() -> None:
+def run_command() -> None:
     passes = main(sys.argv[1:])
     sys.exit(0 if passes else 1)
 
 
 if __name__ == "__main__":
-    report_errors(run)
+    report_errors(run_command)

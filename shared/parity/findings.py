@@ -56,17 +56,17 @@ class Finding:
         return 0.0 if self.figure == 0 else self.figure / self.tolerance if self.tolerance else math.inf
 
 
-def worst(rung: int, what: str, tolerance: float, found: Iterator[tuple[float, str]] | list) -> Finding:
+def find_worst(rung: int, what: str, tolerance: float, found: Iterator[tuple[float, str]] | list) -> Finding:
     """The largest of several differences as one finding."""
     figure, where = max(found, key=lambda pair: pair[0], default=(math.inf, "nothing was recorded"))
     return Finding(rung, what, figure, tolerance, where)
 
 
-def all_names(ours: Answer, theirs: Answer, start: str) -> list[str]:
+def list_names(ours: Answer, theirs: Answer, start: str) -> list[str]:
     return sorted(name for name in ours.arrays.keys() | theirs.arrays.keys() if name.startswith(start))
 
 
-def paired(measure: Callable) -> Callable:
+def require_both(measure: Callable) -> Callable:
     """A measure of two arrays that is infinite where one of them is missing."""
     def measured(name: str, ours: Answer, theirs: Answer, **options: bool | float) -> tuple[float, str]:
         for here, there in ((ours, theirs), (theirs, ours)):
@@ -76,7 +76,7 @@ def paired(measure: Callable) -> Callable:
     return measured
 
 
-def difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, relative: bool = False,
+def measure_difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, relative: bool = False,
                floor: float = 0.0, count_from: int = 0) -> tuple[float, str]:
     """The largest absolute difference and where it is; relative to the largest value of `a`, and no less than `floor`,
     where asked for."""
@@ -97,7 +97,7 @@ def difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, 
     return figure, f"{name}{at}: {a[place]:.10g} in {ours}, {b[place]:.10g} in {theirs}"
 
 
-def samples_unequal(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str) -> tuple[float, str]:
+def count_unequal_samples(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str) -> tuple[float, str]:
     """How many samples differ, and the first that does."""
     if a.shape != b.shape:
         return math.inf, f"{name}: {len(a)} in {ours}, {len(b)} in {theirs}"
@@ -108,5 +108,5 @@ def samples_unequal(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: 
     return float(unlike.sum()), f"{name}: {unlike.sum()} of {len(a)} samples differ, the first at position {first}"
 
 
-apart = paired(difference)
-unequal = paired(samples_unequal)
+compare_values = require_both(measure_difference)
+compare_samples = require_both(count_unequal_samples)

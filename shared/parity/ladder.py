@@ -10,11 +10,11 @@ import numpy as np
 from shared.parity.findings import (
     Answer,
     Finding,
-    all_names,
-    apart,
-    difference,
-    unequal,
-    worst,
+    compare_samples,
+    compare_values,
+    find_worst,
+    list_names,
+    measure_difference,
 )
 from shared.parity.request import MARKS, Task
 from shared.parity.scores import compare_scores
@@ -46,7 +46,7 @@ def compare_answers(task: Task, ours: Answer, theirs: Answer) -> list[Finding]:
     return list(COMPARISONS[task.kind](task, ours, theirs))
 
 
-def against_itself(findings: list[Finding], threads: list[Finding], rounding: list[Finding],
+def judge_by_yardsticks(findings: list[Finding], threads: list[Finding], rounding: list[Finding],
                    precision: str) -> list[Finding]:
     """`findings` in less than float64, with tolerances measured in the same run.
 
@@ -57,11 +57,11 @@ def against_itself(findings: list[Finding], threads: list[Finding], rounding: li
     """
     yards: dict[tuple[int, str], float] = {}
     for finding in (*threads, *rounding):
-        yards[kind_of(finding)] = max(yards.get(kind_of(finding), 0.0), finding.figure)
+        yards[name_kind(finding)] = max(yards.get(name_kind(finding), 0.0), finding.figure)
     judged = []
     for finding, drift, error in zip(findings, threads, rounding, strict=True):
         if finding.rung in MEASURED:
-            tolerance, own = margin_of(finding) * yards[kind_of(finding)], max(drift.figure, error.figure)
+            tolerance, own = choose_margin(finding) * yards[name_kind(finding)], max(drift.figure, error.figure)
             # BatchNorm over the few values of a deep model takes Lightning further from itself than the limits below.
             if finding.rung == 4 and precision == "fp32":
                 tolerance = max(LOGITS_FP32, MARGIN_GROWN * own)
@@ -72,12 +72,12 @@ def against_itself(findings: list[Finding], threads: list[Finding], rounding: li
     return judged
 
 
-def margin_of(finding: Finding) -> float:
+def choose_margin(finding: Finding) -> float:
     is_grown = finding.rung == 8 or f"step {MARKS[-1]}," in finding.what
     return MARGIN_GROWN if is_grown else MARGIN
 
 
-def kind_of(finding: Finding) -> tuple[int, str]:
+def name_kind(finding: Finding) -> tuple[int, str]:
     # A loss is one number, whose rounding may happen to be nothing: it shares the gradients' yardstick.
     return finding.rung, "" if finding.rung == 5 else finding.what.rpartition(", ")[0]
 
@@ -87,39 +87,39 @@ def compare_raw(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
              "order": ["index"], "bytes": ["bytes"], "targets": ["target"]}
     for what, parts in names.items():
         what = f"{what}, {task.name}" if task.name != "raw" else what
-        yield worst(1, what, 0.0, (unequal(part, ours, theirs) for part in parts))
+        yield find_worst(1, what, 0.0, (compare_samples(part, ours, theirs) for part in parts))
 
 
 def compare_pixels(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
     for kind in ("images", "targets"):
         for phase, splits in (("training", [f"train epoch {epoch + 1}" for epoch in range(task.config.train.epochs)]),
                               ("evaluation", ["val", "test"])):
-            yield worst(2, f"{phase} {kind}, {task.name}", PIXELS,
-                        (apart(f"{split} {kind}", ours, theirs) for split in splits))
+            yield find_worst(2, f"{phase} {kind}, {task.name}", PIXELS,
+                        (compare_values(f"{split} {kind}", ours, theirs) for split in splits))
 
 
 def compare_start(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
     for stage in ("drawn", "held"):
-        yield worst(3, f"weights {stage}", 0.0,
-                    (apart(name, ours, theirs) for name in all_names(ours, theirs, f"{stage} ")))
+        yield find_worst(3, f"weights {stage}", 0.0,
+                    (compare_values(name, ours, theirs) for name in list_names(ours, theirs, f"{stage} ")))
     for answer in (ours, theirs):
         pairs = [(name, name.replace("held", "drawn", 1)) for name in answer.arrays if name.startswith("held ")]
-        yield worst(3, f"weights held as drawn, {answer.label}", 0.0,
-                    (difference(name, answer.arrays[name], answer.arrays[drawn], "held", "drawn")
+        yield find_worst(3, f"weights held as drawn, {answer.label}", 0.0,
+                    (measure_difference(name, answer.arrays[name], answer.arrays[drawn], "held", "drawn")
                      for name, drawn in pairs))
 
 
 def compare_forward(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
     model = task.name.removeprefix("forward-")
     for mode in ("evaluation", "training"):
-        yield worst(4, f"{mode} logits, {model}", LOGITS, [apart(f"{mode} logits", ours, theirs)])
-    yield worst(5, f"loss, {model}", GRADIENTS, [apart("loss", ours, theirs, relative=True)])
-    names = all_names(ours, theirs, "gradient ")
+        yield find_worst(4, f"{mode} logits, {model}", LOGITS, [compare_values(f"{mode} logits", ours, theirs)])
+    yield find_worst(5, f"loss, {model}", GRADIENTS, [compare_values("loss", ours, theirs, relative=True)])
+    names = list_names(ours, theirs, "gradient ")
     # What BatchNorm takes out again, such as the bias of another one before it, has a gradient of nothing but rounding.
     floor = SMALLEST_GRADIENT * max((float(np.abs(ours.arrays[name]).max()) for name in names if name in ours.arrays),
                                     default=0.0)
-    yield worst(5, f"gradients, {model}", GRADIENTS,
-                (apart(name, ours, theirs, relative=True, floor=floor) for name in names))
+    yield find_worst(5, f"gradients, {model}", GRADIENTS,
+                (compare_values(name, ours, theirs, relative=True, floor=floor) for name in names))
 
 
 def compare_rates(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
@@ -139,16 +139,16 @@ def compare_fit(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
               for answer in (ours, theirs)]
     # A fit that ends with a whole epoch may run a little past the last mark.
     for mark in (mark for mark in MARKS if mark <= len(losses[0])):
-        figure, where = difference("loss", losses[0][:mark], losses[1][:mark], ours.label, theirs.label, count_from=1)
+        figure, where = measure_difference("loss", losses[0][:mark], losses[1][:mark], ours.label, theirs.label, count_from=1)
         yield Finding(7, f"loss up to step {mark}, {case}", figure, LOSS_UP_TO_STEP[mark],
                       where.replace("loss[", "loss of step ").replace("]", ""))
         for kind, is_kind in (("weights", False), ("BatchNorm statistics", True)):
-            names = [name for name in all_names(ours, theirs, f"step {mark} ") if (".running_" in name) == is_kind]
+            names = [name for name in list_names(ours, theirs, f"step {mark} ") if (".running_" in name) == is_kind]
             if names or not is_kind:  # not every model has BatchNorm
-                yield worst(7, f"{kind} after step {mark}, {case}", WEIGHTS,
-                            (apart(name, ours, theirs) for name in names))
-    yield worst(7, f"test logits after step {len(losses[0])}, {case}", LOGITS_AFTER_FIT,
-                [apart("test logits", ours, theirs)])
+                yield find_worst(7, f"{kind} after step {mark}, {case}", WEIGHTS,
+                            (compare_values(name, ours, theirs) for name in names))
+    yield find_worst(7, f"test logits after step {len(losses[0])}, {case}", LOGITS_AFTER_FIT,
+                [compare_values("test logits", ours, theirs)])
     yield from compare_epochs(task, ours, theirs)
     for answer in (ours, theirs):
         yield compare_scores(task, answer)
@@ -165,13 +165,13 @@ def compare_epochs(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding
         split, _, metric = name.partition("/")
         a, b = (np.array([row.get(name, math.nan) for row in rows]) for rows in epochs)
         if metric in ("accuracy", "top5"):  # torchmetrics divides in float32, what was divided is a whole number
-            a, b = whole(a * images[split]) / images[split], whole(b * images[split]) / images[split]
-        figure, where = difference(name, a, b, ours.label, theirs.label, count_from=1)
+            a, b = round_counts(a * images[split]) / images[split], round_counts(b * images[split]) / images[split]
+        figure, where = measure_difference(name, a, b, ours.label, theirs.label, count_from=1)
         tolerance = EPOCH_METRICS if metric in ("loss", "accuracy", "top5") else IN_FLOAT32
         yield Finding(8, f"{name}, {case}", figure, tolerance, where.replace("[", " of epoch ").replace("]", ""))
 
 
-def whole(counts: np.ndarray) -> np.ndarray:
+def round_counts(counts: np.ndarray) -> np.ndarray:
     """Counts that are whole numbers but for float32's rounding; others stay as they are, for they are no counts."""
     return np.where(np.abs(counts - counts.round()) < 1e-3, counts.round(), counts)
 

@@ -64,7 +64,7 @@ def write_request(tasks: list[Task], folder: Path) -> Path:
     return request
 
 
-def answer(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
+def answer_request(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
     """Serve the request that the command line names, with a sibling's function for each kind of task."""
     def work() -> None:
         request = json.loads(Path(sys.argv[1]).read_text())
@@ -80,28 +80,28 @@ def answer(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
     report_errors(work)
 
 
-def digests(items: Iterable[Any]) -> np.ndarray:
+def hash_items(items: Iterable[Any]) -> np.ndarray:
     """A hash of the bytes of each item, such as images (n, H, W, C) uint8, (n,) uint64."""
     return np.array([int.from_bytes(blake2b(item, digest_size=8).digest()) for item in items], np.uint64)
 
 
-def splits(data: Data) -> Arrays:
+def record_splits(data: Data) -> Arrays:
     """Which samples train, validate and test: a hash of each one's pixels or path, (n,) uint64, and labels (n,)."""
     found = {}
     for name, images in (("train", data.train), ("val", data.val), ("test", data.test)):
-        found[f"{name} samples"] = digests(images.pixels if images.files is None else map(str.encode, images.files))
+        found[f"{name} samples"] = hash_items(images.pixels if images.files is None else map(str.encode, images.files))
         found[f"{name} labels"] = images.labels
     return found
 
 
-def thinned(tensor: np.ndarray) -> np.ndarray:
+def thin_out(tensor: np.ndarray) -> np.ndarray:
     """Evenly spaced values of a tensor with more than LARGEST of them: a ViT-Base's gradients are 700 MB in float64."""
     if tensor.size <= LARGEST:
         return tensor
     return tensor.reshape(-1)[::-(-tensor.size // LARGEST) | 1]  # odd, so that it is not always the same place in a row
 
 
-def uneven(weights: Weights) -> Weights:
+def perturb_vectors(weights: Weights) -> Weights:
     """`weights` with each vector moved by up to a quarter, float32.
 
     The vectors of a new network are all 0 or 1, so that a scale taken for a variance would go unseen.

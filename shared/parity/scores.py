@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from shared.parity.findings import Answer, Finding, worst
+from shared.parity.findings import Answer, Finding, find_worst
 from shared.parity.request import Task
 
 SCORES = 1e-6
@@ -20,7 +20,7 @@ def compare_scores(task: Task, answer: Answer) -> Finding:
     with np.load(answer.run / "predictions.npz") as file:
         logits, label, index = file["logits"].astype(np.float64), file["label"], file["index"]
     answers, classes = logits.argmax(axis=1), np.arange(logits.shape[1])
-    expected = {"accuracy": accuracy_score(label, answers), "loss": expected_loss(task, logits, label)}
+    expected = {"accuracy": accuracy_score(label, answers), "loss": compute_expected_loss(task, logits, label)}
     if "top5" in task.config.train.metrics:
         expected["top5"] = top_k_accuracy_score(label, logits, k=5, labels=classes) if len(classes) > 5 else 1.0
     if "macro_f1" in task.config.train.metrics:
@@ -29,10 +29,10 @@ def compare_scores(task: Task, answer: Answer) -> Finding:
               f"{value:.8g} by scikit-learn") for name, value in expected.items()]
     if not np.array_equal(np.sort(index), np.arange(len(index))):
         found.append((math.inf, "predictions.npz does not hold each test image once"))
-    return worst(9, f"{answer.label}, {task.name.removeprefix('fit-')}", SCORES, found)
+    return find_worst(9, f"{answer.label}, {task.name.removeprefix('fit-')}", SCORES, found)
 
 
-def expected_loss(task: Task, logits: np.ndarray, label: np.ndarray) -> float:
+def compute_expected_loss(task: Task, logits: np.ndarray, label: np.ndarray) -> float:
     """The loss of evaluation, written out; cross-entropy is scikit-learn's log loss."""
     from scipy.special import expit, softmax
     from sklearn.metrics import log_loss

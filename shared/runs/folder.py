@@ -126,7 +126,7 @@ class RunFolder:
             return cls(folder, config, framework, resumed=False)
         raise UserError(f"output_dir: {group} has a hundred runs of this second; choose another")
 
-    def describe(self, **facts: Any) -> None:
+    def write_record(self, **facts: Any) -> None:
         """Write run.json: `facts` and what is the same in both siblings.
 
         Raises:

@@ -51,11 +51,11 @@ class SavedRun:
     def finished(self) -> bool:
         return self.result is not None
 
-    def score(self, name: str) -> float | None:
+    def get_score(self, name: str) -> float | None:
         """A number of result.json; None where it is not there."""
         return (self.result or {}).get(name)
 
-    def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def get_curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Samples seen, training seconds and the metric's values, each (rows,) float64."""
         rows = [row for row in self.history if row.get(metric) is not None]
         columns = ([row.get(name) for row in rows] for name in ("samples", "time/train_s", metric))
@@ -199,7 +199,7 @@ def find_finished_runs(output_dir: Path, group: str | None = None) -> list[Finis
     return [run for run in found if run.folder.parent == found[-1].folder.parent]
 
 
-def select_newest(runs: Iterable[Any], by: Callable[[Any], Any]) -> list[Any]:
+def select_newest_runs(runs: Iterable[Any], by: Callable[[Any], Any]) -> list[Any]:
     """Of runs that agree in `by` the one that started last."""
     return list({by(run): run for run in sorted(runs, key=lambda run: (run.started, run.name))}.values())
 

@@ -6,7 +6,7 @@ from typing import Any
 from shared.config import Config, find_direction
 
 
-class Best:
+class BestEpoch:
     """Keeps the best value of `train.monitor` and its epoch, counted from 1. The earlier epoch wins a tie, and NaN loses to
     any number."""
 
@@ -25,8 +25,8 @@ class Best:
             self.value, self.epoch = value, epoch
         return better
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"value": self.value, "epoch": self.epoch}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value, self.epoch = state["value"], int(state["epoch"])

@@ -8,7 +8,7 @@ from shared.datasets.sampling import fingerprint, order_epoch, order_epoch_balan
 from shared.machine.console import say
 from shared.models import ModelEntry
 from shared.runs.folder import RunFolder
-from shared.training.decay import decays
+from shared.training.decay import is_decayed
 from shared.weights.file import Weights, fingerprint_weights
 
 
@@ -21,12 +21,12 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
                         else order_epoch(len(data.train), config.seed, 0))
     decayed = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var"))
-                  and decays(tensor.shape, config.optimizer.decay_norm_and_bias))
+                  and is_decayed(tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
                "skipped_images": len(data.skipped),
                "fingerprints": {**data.fingerprints(), "order": order,
                                 "initial_weights": fingerprint_weights(weights)}, **facts}
-    run.describe(**content)
+    run.write_record(**content)
     say(f"{data.name}: {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test images of "
         f"{data.image_size}x{data.image_size}x{data.channels} in {len(data.classes)} classes; {steps:,} steps of "
         f"{config.train.batch_size} in each of {config.train.epochs} epochs", leader=run.leader)

@@ -6,8 +6,8 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.machine.files import find_weight_file, write_arrays
-from shared.scores import name_by_split
-from shared.weights.file import Shapes, Weights, read_classes, read_weights, require_fit
+from shared.scores import name_scores_by_split
+from shared.weights.file import Shapes, Weights, read_classes, read_weights, require_matching_tensors
 
 
 def read_weights_to_evaluate(source: str, shapes: Shapes, classes: tuple[str, ...]) -> Weights:
@@ -18,7 +18,7 @@ def read_weights_to_evaluate(source: str, shapes: Shapes, classes: tuple[str, ..
         raise UserError(f"{path} was trained on the classes {', '.join(known[:5])} ..., the data set has "
                         f"{', '.join(classes[:5])} ...; set dataset.name and dataset.root to what it was trained on")
     weights = read_weights(path)
-    require_fit(weights, shapes, path)
+    require_matching_tensors(weights, shapes, path)
     return weights
 
 
@@ -31,7 +31,7 @@ def report_scores(framework: str, source: str, test: dict[str, np.ndarray],
     path = find_weight_file(source)
     file = path.parent / f"predictions_{framework}.npz"
     write_arrays(file, **test)
-    result = name_by_split(*scores)
+    result = name_scores_by_split(*scores)
     print("  ".join(f"{name} {value:.4f}" for name, value in result.items())
           + f"  ({len(test['label']):,} test images, by {framework})\npredictions: {file}")
     return {"framework": framework, "predictions": str(file), **result}

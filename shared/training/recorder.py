@@ -15,8 +15,8 @@ from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_
 from shared.machine import hardware
 from shared.machine.files import append_line, to_json, write_json, write_whole
 from shared.runs.folder import RunFolder
-from shared.scores import name_by_split
-from shared.training.best import Best
+from shared.scores import name_scores_by_split
+from shared.training.best import BestEpoch
 from shared.training.seams import explain_missing_monitor
 from shared.training.stopping import StopRequest
 from shared.training.trackers import Trackers
@@ -30,7 +30,7 @@ class Recorder:
     """
 
     def __init__(self, run: RunFolder, steps: int, rates: np.ndarray,
-                 peak_memory: Callable[[], float] = hardware.peak_memory_gib,
+                 peak_memory: Callable[[], float] = hardware.measure_peak_memory,
                  names: Callable[[int], list] = lambda step: []):
         self.run, self.steps, self.rates, self.peak_memory = run, steps, rates, peak_memory
         self.config: Config = run.config
@@ -46,7 +46,7 @@ class Recorder:
             self.rewind(math.inf)  # where nothing is left to train, nobody else will
         self.trackers = Trackers(run)
 
-    def state(self) -> dict[str, float]:
+    def read_clock(self) -> dict[str, float]:
         """The clock, for a checkpoint."""
         now = 0.0 if self.epoch_started is None else time.perf_counter() - self.epoch_started
         return {"train_seconds": self.train_seconds, "epoch_seconds": now}
@@ -60,8 +60,8 @@ class Recorder:
             write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
                 to_json(row) + "\n" for row in self.rows)))
         self.train_seconds = max((row["time/train_s"] for row in self.rows), default=0.0)
-        best = Best(self.config)
-        for row in self.epochs():
+        best = BestEpoch(self.config)
+        for row in self.list_epoch_rows():
             value = row.get(best.monitor)
             best.update(math.nan if value is None else value, round(row["epoch"]))
         self.best_epoch = best.epoch
@@ -69,12 +69,12 @@ class Recorder:
         if state:
             self.train_seconds, self.carried = state["train_seconds"], state["epoch_seconds"]
 
-    def epoch_begins(self) -> None:
+    def begin_epoch(self) -> None:
         """At the first training step of an epoch, or the first after a resume within it."""
         self.epoch_started = time.perf_counter() - self.carried
         self.carried = 0.0
 
-    def step_ends(self, step: int, loss: float, gradient_norm: float = 0.0) -> None:
+    def end_step(self, step: int, loss: float, gradient_norm: float = 0.0) -> None:
         """After training step `step`, counted from 1 over the run, whose loss was `loss`.
 
         Raises:
@@ -82,12 +82,12 @@ class Recorder:
         """
         for what, value in (("loss", loss), ("gradient's norm", gradient_norm)):
             if not math.isfinite(value):
-                raise UserError(self.explain(what, value, step))
+                raise UserError(self.explain_nonfinite(what, value, step))
         self.step_before, self.step = self.step, step
-        if self.passed(self.config.tracking.log_every_steps) or self.step_before == 0:
-            self.write(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
+        if self.has_passed_multiple(self.config.tracking.log_every_steps) or self.step_before == 0:
+            self.write_row(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
 
-    def explain(self, what: str, value: float, step: int) -> str:
+    def explain_nonfinite(self, what: str, value: float, step: int) -> str:
         """The line that says where `what` was not finite. The images are written to nonfinite.json: those of the batch
         or, where Keras ran several steps at once, of all that it may have been."""
         epoch, rate = (step - 1) // self.steps + 1, float(self.rates[step - 1])
@@ -101,29 +101,29 @@ class Recorder:
                 f"{', '.join(map(str, names[:4]))} ..., are listed in {file}; the last checkpoint before it is in "
                 f"{self.run.checkpoints}")
 
-    def training_ends(self) -> None:
+    def end_training_pass(self) -> None:
         """After the last training step of an epoch, before its validation."""
         self.epoch_seconds = time.perf_counter() - self.epoch_started
         self.train_seconds += self.epoch_seconds
         self.epoch_started = None
 
-    def checkpoint_due(self, step: int) -> bool:
+    def is_checkpoint_due(self, step: int) -> bool:
         """Whether to checkpoint after `step`. The end of an epoch is no such step: its own comes after validation."""
         every = self.config.train.checkpoint_every_steps
-        return step % self.steps != 0 and (self.stop.signal is not None or (every > 0 and self.passed(every)))
+        return step % self.steps != 0 and (self.stop.signal is not None or (every > 0 and self.has_passed_multiple(every)))
 
-    def passed(self, every: int) -> bool:
+    def has_passed_multiple(self, every: int) -> bool:
         """Whether a multiple of `every` lies among the steps told of last: one, or several that Keras ran at once."""
         return self.step // every > self.step_before // every
 
-    def stopped(self, step: int, number: int) -> StoppedError:
+    def explain_stop(self, step: int, number: int) -> StoppedError:
         """What to raise once a checkpoint of `step` is written and signal `number` asked to stop."""
         if not self.run.leader:
             return StoppedError("", number)
         return StoppedError(f"stopped by {signal.Signals(number).name} after step {step}, which is saved; go on with "
                        f"resume={self.run.folder}", number)
 
-    def epoch_ends(self, step: int, metrics: dict[str, float]) -> None:
+    def end_epoch(self, step: int, metrics: dict[str, float]) -> None:
         """After validation. `metrics` are all that the epoch has, by their names in the dashboard.
 
         Raises:
@@ -133,7 +133,7 @@ class Recorder:
             raise explain_missing_monitor(self.config, metrics)
         metrics = dict(sorted(metrics.items(), key=lambda item: rank_metric(item[0])))
         images = self.steps * self.config.train.batch_size
-        self.write(step, {**{name: float(value) for name, value in metrics.items()}, "lr": self.rates[step - 1],
+        self.write_row(step, {**{name: float(value) for name, value in metrics.items()}, "lr": self.rates[step - 1],
                           "perf/images_per_second": images / self.epoch_seconds,
                           "perf/epoch_seconds": self.epoch_seconds,
                           "perf/peak_memory_gib": self.peak_memory()})
@@ -144,11 +144,11 @@ class Recorder:
             with tqdm.external_write_mode():  # a bar that is still there is wiped out first, and drawn again after
                 print("  ".join(words), flush=True)
 
-    def log_more(self, metrics: dict[str, float]) -> None:
+    def log_metrics(self, metrics: dict[str, float]) -> None:
         """Numbers that something else than the training itself has logged, such as a framework's own callback."""
-        self.write(self.step, metrics)
+        self.write_row(self.step, metrics)
 
-    def write(self, step: int, metrics: dict[str, float]) -> None:
+    def write_row(self, step: int, metrics: dict[str, float]) -> None:
         """Add a row to metrics.jsonl and the trackers."""
         now = self.train_seconds
         if self.epoch_started is not None:
@@ -160,7 +160,7 @@ class Recorder:
             append_line(self.run.metrics_file, to_json(row) + "\n")
             self.trackers.log(row)
 
-    def epochs(self) -> list[dict[str, float]]:
+    def list_epoch_rows(self) -> list[dict[str, float]]:
         """The rows of whole epochs."""
         return [row for row in self.rows if "perf/epoch_seconds" in row]
 
@@ -170,12 +170,12 @@ class Recorder:
         `test` holds the best weights' logits (n, K), index and label (n,) of all test images; `scores` are those of the
         validation and of the test images.
         """
-        epochs = self.epochs()
+        epochs = self.list_epoch_rows()
         # The first epoch holds compilation and warm-up; where there is no other, it has to do.
         steady = epochs[1:] or epochs
         result = {
             "framework": self.run.framework, "group": self.config.group, "seed": self.config.seed,
-            **name_by_split(*scores),
+            **name_scores_by_split(*scores),
             "best_epoch": self.best_epoch, "epochs": len(epochs), "parameters": parameters,
             "perf/images_per_second": float(np.median([row["perf/images_per_second"] for row in steady])),
             "perf/epoch_seconds": float(np.median([row["perf/epoch_seconds"] for row in steady])),
@@ -190,10 +190,10 @@ class Recorder:
         return result
 
     def __enter__(self) -> "Recorder":
-        self.stop.install()
+        self.stop.install_handlers()
         return self
 
-    def lighter(self) -> str:
+    def suggest_smaller_batch(self) -> str:
         """Which batch did not fit into memory, that of the training step in progress or one that is evaluated, and how
         to make it smaller."""
         key, split, train = "eval_batch_size", "", self.config.train
@@ -205,12 +205,12 @@ class Recorder:
         return f"train.{key}={size} did not fit into memory; {split}try {max(1, size // 2)}"
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        self.stop.restore()
+        self.stop.restore_handlers()
         if error is None:
             return
         self.trackers.finish(None, status=1)
         if is_out_of_memory(error):
-            raise UserError(f"{self.lighter()}, a smaller dataset.image_size or hardware.precision=bf16") from None
+            raise UserError(f"{self.suggest_smaller_batch()}, a smaller dataset.image_size or hardware.precision=bf16") from None
         if is_process_lost(error):
             if self.stop.signal is not None:
                 raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None

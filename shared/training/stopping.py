@@ -14,20 +14,20 @@ class StopRequest:
         self.signal: int | None = None
         self.previous: dict[int, object] = {}
 
-    def install(self) -> None:
+    def install_handlers(self) -> None:
         """Take the signals over, also from whoever took them in the meantime. Only a main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
-            handler = signal.signal(number, self.remember)
+            handler = signal.signal(number, self.remember_signal)
             self.previous.setdefault(number, handler)
 
-    def restore(self) -> None:
+    def restore_handlers(self) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
 
-    def remember(self, number: int, frame: FrameType | None) -> None:
+    def remember_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number

@@ -49,7 +49,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return tuple(json.loads(metadata["classes"])) if metadata.get("format") == FORMAT else ()
 
 
-def require_fit(weights: Weights, shapes: Shapes, source: object) -> None:
+def require_matching_tensors(weights: Weights, shapes: Shapes, source: object) -> None:
     """Raise `UserError` naming the tensors where `weights` are not exactly those of the model."""
     missing = [name for name in shapes if name not in weights]
     extra = [name for name in weights if name not in shapes]

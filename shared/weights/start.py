@@ -8,7 +8,7 @@ from shared.machine.console import say
 from shared.machine.files import find_weight_file
 from shared.models import ModelEntry
 from shared.runs.folder import find_last_checkpoint
-from shared.weights.file import Weights, read_classes, read_weights, require_fit
+from shared.weights.file import Weights, read_classes, read_weights, require_matching_tensors
 from shared.weights.initial import draw_initial_weights, find_constants
 from shared.weights.pretrained import adapt_checkpoint, find_checkpoint
 
@@ -69,5 +69,5 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
         drawn = draw_weights(config, entry, built)
         given |= {name: drawn[name] for name in anew}
         words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
-    require_fit(given, shapes, path)
+    require_matching_tensors(given, shapes, path)
     return given, "; ".join([f"weights from {source}", *words])

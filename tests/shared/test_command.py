@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from shared.config import Config, command, parse_config
-from shared.errors import StoppedError, UserError, user_message
+from shared.errors import StoppedError, UserError, extract_user_message
 from shared.machine.files import REPOSITORY
 
 # Python imports this module at its start, so that the entry point runs as it is and still cannot load a framework.
@@ -187,6 +187,6 @@ def test_a_bug_keeps_its_traceback(words, bug):
     "recent call last):\n  File \"x.py\"\n\n\t [[{{node PyFunc}}]]",
 ])
 def test_a_workers_error_keeps_our_line(text):
-    assert user_message(RuntimeError(text)) == "cat.jpg: cannot be read"
-    assert user_message(RuntimeError("InductorError: InvalidCxxCompiler: None")).startswith("hardware.compile=true")
-    assert user_message(RuntimeError("something else")) is None
+    assert extract_user_message(RuntimeError(text)) == "cat.jpg: cannot be read"
+    assert extract_user_message(RuntimeError("InductorError: InvalidCxxCompiler: None")).startswith("hardware.compile=true")
+    assert extract_user_message(RuntimeError("something else")) is None

@@ -20,7 +20,7 @@ from shared.config import (
     validate_config,
 )
 from shared.config.help import format_help
-from shared.errors import UserError, user_message
+from shared.errors import UserError, extract_user_message
 from shared.machine.files import REPOSITORY
 
 QUICKSTART = ["configs/quickstart.yaml"]
@@ -34,7 +34,7 @@ def refused(*words):
     """The line that the user sees."""
     with pytest.raises(UserError) as caught:
         parsed(*words)
-    line = user_message(caught.value)
+    line = extract_user_message(caught.value)
     assert len(line.splitlines()) == 1
     return line
 

@@ -12,7 +12,7 @@ from shared.errors import UserError
 from shared.machine.files import find_weight_file
 from shared.models import MODELS
 from shared.weights import initial
-from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_fit, save_weights
+from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_matching_tensors, save_weights
 from shared.weights.initial import draw_initial_weights, find_constants
 from shared.weights.start import choose_starting_weights
 
@@ -220,4 +220,4 @@ def test_weights_of_another_model_are_refused(model, change, hint):
         if shape:
             given[name] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=f"^the file does not fit this model: {hint}"):
-        require_fit(given, shapes, "the file")
+        require_matching_tensors(given, shapes, "the file")

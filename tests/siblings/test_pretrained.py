@@ -24,7 +24,7 @@ from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import PACKAGES, is_installed
 from shared.models import MODELS
-from shared.training.best import Best
+from shared.training.best import BestEpoch
 from shared.weights.file import save_weights
 from shared.weights.pretrained import apply_checkpoint_preprocessing, find_checkpoint
 from shared.weights.start import choose_starting_point, choose_starting_weights
@@ -325,7 +325,7 @@ def few_real_images(real_data, tmp_path):
 
 def trained_with_weights_of_each_epoch(sibling, *words):
     """A training whose every epoch is kept as if it were the best, and the weights of each."""
-    callbacks, kept, update = importlib.import_module(f"{sibling}_project.callbacks"), [], Best.update
+    checkpoints, kept, update = importlib.import_module(f"{sibling}_project.checkpoints"), [], BestEpoch.update
 
     def always(best, value, epoch):
         update(best, value, epoch)
@@ -334,7 +334,7 @@ def trained_with_weights_of_each_epoch(sibling, *words):
     def keep(path, weights, *rest):
         kept.append({name: tensor.copy() for name, tensor in weights.items()})
         save_weights(path, weights, *rest)
-    with mock.patch.object(callbacks, "save", keep), mock.patch.object(Best, "update", always):
+    with mock.patch.object(checkpoints, "save_weights", keep), mock.patch.object(BestEpoch, "update", always):
         return train(sibling, *words), kept
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from shared.scores import score
+from shared.scores import score_logits
 from shared.weights.file import read_metadata
 from tests.conftest import SMALL, Sibling, train
 
@@ -55,7 +55,7 @@ def test_result_is_what_the_predictions_say(trained):
     assert json.loads((run / "result.json").read_text()) == result
     with np.load(run / "predictions.npz") as predictions:
         assert predictions["index"].tolist() == list(range(60))
-        expected = score(predictions["logits"], predictions["label"])
+        expected = score_logits(predictions["logits"], predictions["label"])
     assert result["test/accuracy"] == expected["accuracy"]
     assert result["test/loss"] == expected["loss"]
     for name in ("framework", "val/accuracy", "parameters", "perf/images_per_second", "perf/epoch_seconds",
@@ -126,13 +126,13 @@ def interrupted(sibling: str, folder: str, *words: str) -> dict:
     from unittest import mock
 
     from shared.training.recorder import Recorder
-    original = Recorder.epoch_ends
+    original = Recorder.end_epoch
 
-    def epoch_ends(self, step, metrics):
+    def end_epoch(self, step, metrics):
         original(self, step, metrics)
         if step == 3 * self.steps:
             raise KeyboardInterrupt
-    with mock.patch.object(Recorder, "epoch_ends", epoch_ends):
+    with mock.patch.object(Recorder, "end_epoch", end_epoch):
         return train(sibling, folder, "train.epochs=4", *words)
 
 
@@ -333,7 +333,7 @@ def peaks(sibling: str, root: str) -> list[float]:
     """Peak memory of this process in MiB after an epoch of 60 images of a folder, and after one of 600."""
     from shared.batches.data import load_data
     from shared.config import parse_config
-    from shared.machine.hardware import peak_memory_gib
+    from shared.machine.hardware import measure_peak_memory
 
     data_module = importlib.import_module(f"{sibling}_project.data")
     found = []
@@ -343,10 +343,10 @@ def peaks(sibling: str, root: str) -> list[float]:
                         "hardware.workers=0"], "", "")
         runtime, data = importlib.import_module(f"{sibling}_project.runtime").build_runtime(config), load_data(config)
         batches = data_module.DataModule(config, data, runtime).train_dataloader() if sibling == "lightning" \
-            else data_module.train_dataset(config, data, runtime)
+            else data_module.build_train_dataset(config, data, runtime)
         read = sum(len(batch["image"] if sibling == "lightning" else batch[0]) for batch in batches)
         assert limit * 0.8 < read <= limit
-        found.append(peak_memory_gib() * 1024)
+        found.append(measure_peak_memory() * 1024)
     return found
 
 

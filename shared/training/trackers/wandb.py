@@ -15,13 +15,13 @@ from shared.runs.folder import RunFolder
 from shared.training.trackers.axes import AXES
 
 # Seconds that W&B's server may keep a run waiting, once at its start and once at its end.
-PATIENCE = 15
+TIMEOUT = 15
 
 # Bytes that must fit on W&B's disk before each row: more than W&B writes at a time.
-ROOM = 65536
+ROOM_BYTES = 65536
 
 
-def api_key_configured() -> bool:
+def has_api_key() -> bool:
     """Whether W&B has a key in the environment or in a netrc file, looked up without its login, which may prompt."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
@@ -48,7 +48,7 @@ class WeightsAndBiases:
         mode = self.config.tracking.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or "auto"
-        return mode if mode != "auto" else "online" if api_key_configured() else "offline"
+        return mode if mode != "auto" else "online" if has_api_key() else "offline"
 
     @property
     def wanted(self) -> bool:
@@ -56,21 +56,21 @@ class WeightsAndBiases:
 
     def start(self) -> None:
         mode = self.mode
-        if mode == "online" and not api_key_configured():  # W&B would ask for it and wait
+        if mode == "online" and not has_api_key():  # W&B would ask for it and wait
             raise RuntimeError("no API key is configured; run `wandb login`, or use tracking.mode=offline")
-        check_room()
+        require_room()
         os.environ.setdefault("WANDB_SILENT", "true")  # of its login; the settings below come too late for that
         try:
-            self.begin(mode)
+            self.init_run(mode)
         except Exception as error:
             self.abandon()
             if mode != "online":
                 raise
-            self.begin("offline")
+            self.init_run("offline")
             print(f"Weights & Biases cannot be reached ({explain_reason(error)}), so nothing is sent while this run goes on; "
-                  f"it is kept offline: {self.sync_command()} sends it later", file=sys.stderr, flush=True)
+                  f"it is kept offline: {self.format_sync_command()} sends it later", file=sys.stderr, flush=True)
 
-    def begin(self, mode: str) -> None:
+    def init_run(self, mode: str) -> None:
         """Start the run, `mode` online or offline."""
         import wandb
 
@@ -82,7 +82,7 @@ class WeightsAndBiases:
             tags=[self.run.framework, *settings.tags],
             config={**to_dict(self.config), "framework": self.run.framework},
             # Without a limit of its own W&B ends a run only when everything has been sent, however long that takes.
-            settings=wandb.Settings(silent=True, init_timeout=PATIENCE, finish_timeout=PATIENCE,
+            settings=wandb.Settings(silent=True, init_timeout=TIMEOUT, finish_timeout=TIMEOUT,
                                     finish_timeout_raises=True))
         for handler in logging.getLogger("wandb").handlers:  # on a full disk each of its lines would be a traceback
             handler.handleError = lambda record: None
@@ -90,11 +90,11 @@ class WeightsAndBiases:
             self.wandb_run.define_metric(axis, hidden=True)
         self.wandb_run.define_metric("*", step_metric="samples")
 
-    def sync_command(self) -> str:
+    def format_sync_command(self) -> str:
         return f"`wandb sync {self.wandb_run.settings.sync_dir}`"
 
     def log(self, row: dict[str, float]) -> None:
-        check_room()
+        require_room()
         self.wandb_run.log(row)
 
     def finish(self, result: dict[str, Any] | None, status: int) -> None:
@@ -102,7 +102,7 @@ class WeightsAndBiases:
         try:
             self.wandb_run.finish(exit_code=status)
         except TimeoutError:
-            raise RuntimeError(f"not everything was sent within {PATIENCE:g} s, {self.sync_command()} sends "
+            raise RuntimeError(f"not everything was sent within {TIMEOUT:g} s, {self.format_sync_command()} sends "
                                "the rest") from None
 
     def abandon(self) -> None:
@@ -119,12 +119,12 @@ def explain_reason(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def check_room() -> None:
+def require_room() -> None:
     """Raise `OSError` where W&B's folder takes no more: W&B itself would go elsewhere or lose rows, and not say so."""
     folder = Path(os.environ.get("WANDB_DIR") or ".").expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(ROOM))
+            file.write(bytes(ROOM_BYTES))
     except OSError as error:
         raise OSError(f"nothing can be written in {folder} ({error.strerror})") from None
