@@ -144,7 +144,7 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
         started = SLURMEnvironment().world_size()
     elif nodes > 1:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that starts the processes, torchrun or SLURM; "
-                        "see configs/launchers/README.md")
+                        "see docs/scaling.md")
     else:
         return devices
     if started != devices * nodes:

@@ -52,7 +52,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
         trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, logger=RecorderLogger(recorder),
                             **runtime.trainer)
-        trainer.fit(classifier, loaders, ckpt_path=validate_checkpoint(run.find_last_checkpoint(), model), weights_only=True)
+        checkpoint = validate_checkpoint(run.find_last_checkpoint(), model)
+        trainer.fit(classifier, loaders, ckpt_path=checkpoint, weights_only=True)
 
         model = build_model(config, data)  # anew, since a strategy may have taken the trained one apart
         load_weights(model, read_weights(run.best_weights))

@@ -30,8 +30,8 @@ def validate_values(config: Config) -> None:
     for dotted, item in list_keys().items():
         value, facts = get_value(config, dotted), item.metadata
         for word in value if isinstance(value, list) else [value]:
-            known = word in facts["choices"] or str(word).startswith(facts["prefixes"]) and word not in facts["prefixes"]
-            if facts["choices"] and not known:
+            names_more = str(word).startswith(facts["prefixes"]) and word not in facts["prefixes"]
+            if facts["choices"] and word not in facts["choices"] and not names_more:
                 choices = (*facts["choices"], *(f"{prefix}NAME" for prefix in facts["prefixes"]))
                 raise UserError(f"{dotted}='{word}' is not one of {', '.join(filter(None, choices))}; "
                                 f"{suggest(str(word), facts['choices'])}")
@@ -111,8 +111,8 @@ def validate_training(config: Config) -> None:
             "single image; raise train.batch_size or lower train.accumulate")
     gamma = get_value(Config(), "train.focal_gamma")
     require(train.loss == "focal" or train.focal_gamma == gamma,
-            f"train.focal_gamma={train.focal_gamma:g} is not for train.loss={train.loss}; set train.loss=focal or leave "
-            "it out")
+            f"train.focal_gamma={train.focal_gamma:g} is not for train.loss={train.loss}; set train.loss=focal or "
+            "leave it out")
     repeated = [name for name in train.metrics if train.metrics.count(name) > 1]
     require(not repeated, f"train.metrics names {', '.join(dict.fromkeys(repeated))} twice; name each metric once")
 
@@ -136,9 +136,10 @@ def validate_monitor(config: Config) -> None:
                 f"train.monitor_mode={train.monitor_mode} contradicts train.monitor={train.monitor}, of which "
                 f"{DIRECTIONS[metric]} is better; leave train.monitor_mode out")
     if not train.monitor_mode:
-        require(is_offered, f"train.monitor={train.monitor} is none of {', '.join(offered)}; "
-                f"{suggest(train.monitor, offered)} For a metric of your own say train.monitor_mode=max or min".replace(
-                    "see --help ", ""))
+        hint = suggest(train.monitor, offered)
+        hint = f"{hint} For" if hint.startswith("did") else "for"
+        require(is_offered, f"train.monitor={train.monitor} is none of {', '.join(offered)}; {hint} a metric of your "
+                            "own say train.monitor_mode=max or min")
         require(metric in ("accuracy", "loss") or metric in train.metrics,
                 f"train.monitor={train.monitor} is not computed; add train.metrics=[{metric}]")
 

@@ -44,9 +44,9 @@ class DatasetConfig:
     limit_train: int = key(0, "use only so many training images, stratified, before validation is split off; 0: all",
                            unit="images", low=0)
     limit_test: int = key(0, "use only so many test images, stratified; 0: all", unit="images", low=0)
-    balance: str = key("none", "oversample: each epoch shows every class equally often, in as many images as without it: "
-                       "of large classes another random part each time, those of small ones repeatedly, each time with "
-                       "another augmentation", choices=("none", "oversample"))
+    balance: str = key("none", "oversample: each epoch shows every class equally often, in as many images as without "
+                       "it: another random part of a large class each time, and the images of a small one repeatedly, "
+                       "each time augmented anew", choices=("none", "oversample"))
     on_bad_image: str = key("stop", "an unreadable image file stops the run, or is skipped and counted",
                             choices=("stop", "skip"))
 
@@ -75,8 +75,8 @@ class AugmentConfig:
 
 @dataclass
 class ModelConfig:
-    name: str = key("resnet18", "architecture; python -m shared.models tells about each. timm:NAME is any model of timm, "
-                    "keras:NAME any of keras.applications", choices=tuple(MODELS),
+    name: str = key("resnet18", "architecture; python -m shared.models tells about each. timm:NAME is any model of "
+                    "timm, keras:NAME any of keras.applications", choices=tuple(MODELS),
                     prefixes=tuple(f"{library}:" for library in LIBRARIES),
                     only_choices={f"{library}:": sibling for library, sibling in LIBRARIES.items()})
     pretrained: str = key("false", "false: initial weights; true: the published checkpoint, by way of the Hugging Face "
@@ -132,14 +132,14 @@ class TrainConfig:
     accumulate: int = key(1, "split each batch into so many parts, one after the other, to fit into memory; gradients "
                           "are averaged, so that only BatchNorm notices, which sees a part at a time", low=1, high=4096)
     eval_batch_size: int = key(256, "batch of validation and test; the last partial batch counts", unit="images", low=1)
-    loss: str = key("cross_entropy", "what is minimised. binary_cross_entropy: each class is a yes-or-no question of its "
-                    "own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: cross-entropy "
+    loss: str = key("cross_entropy", "what is minimised. binary_cross_entropy: each class is a yes-or-no question of "
+                    "its own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: cross-entropy "
                     "times (1 - p)^gamma, so that easy images count less (arXiv:1708.02002)",
                     choices=("cross_entropy", "binary_cross_entropy", "focal"))
     focal_gamma: float = key(2.0, "gamma of the focal loss", low=0.0, high=100.0)
     class_weights: str = key("none", "multiply the part of the loss that a class has. balanced: by images / (classes x "
-                             "images of the class); sqrt: by the root of that, scaled so that training images weigh 1 on "
-                             "average", choices=("none", "balanced", "sqrt"))
+                             "images of the class); sqrt: by the root of that, scaled so that training images weigh 1 "
+                             "on average", choices=("none", "balanced", "sqrt"))
     metrics: list[str] = key([], "further metrics beside loss and accuracy: top5, the share of images whose class is "
                              "among the five largest logits; macro_f1, the mean of the classes' F1 scores",
                              choices=("top5", "macro_f1"))

@@ -1,6 +1,6 @@
 """What this repository's optimizers and BatchNorm cost beside Keras' own: python -m tests.parity.measure_stock
 
-Run by hand, not by pytest; its Markdown table is the one in shared/parity/DIFFERENCES.md. Whole training steps of
+Run by hand, not by pytest; its Markdown table is the one in docs/differences.md. Whole training steps of
 ResNet-18 on one batch in memory. The variants take turns step by step, in another order each round, so that whatever
 else the machine does meets all of them alike. TensorFlow gets one thread and processor time is counted beside the wall
 clock, since a busy neighbour lengthens the second far more than the first.
@@ -45,7 +45,7 @@ PAIRS = {"SGD": ("ours", "stock SGD"), "AdamW": ("our AdamW", "stock AdamW"),
 def training_step(size: int, optimizer: keras.optimizers.Optimizer, norm: Callable) -> Callable[[], tf.Tensor]:
     """A compiled training step on one batch, compiled and run once already."""
     resnet.BatchNorm = norm
-    model = resnet.resnet(ModelConfig(), channels=3, classes=10, image_size=size)
+    model = resnet.build_resnet(ModelConfig(), channels=3, classes=10, image_size=size)
     optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     images = tf.constant(rng.standard_normal((BATCH, size, size, 3)), tf.float32)
@@ -86,7 +86,7 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.set_visible_devices([], "GPU")
 
-    print("| images, precision | ours and Keras' | processor time, ours / Keras' | wall clock, ours / Keras' |")
+    print("| images, precision | class | processor time, ratio | wall clock, ratio |")
     print("| --- | --- | ---: | ---: |")
     for size, precision in product(arguments.sizes, arguments.precisions):
         keras.backend.clear_session()

@@ -1,4 +1,4 @@
-"""Where the frameworks' defaults differ, measured: shared/parity/DIFFERENCES.md holds the figures, one test a row.
+"""Where the frameworks' defaults differ, measured: docs/differences.md holds the figures, one test a row.
 
 A test fails when a release changes a default either way, and where what this repository uses instead no longer agrees.
 Each framework computes in its own process, from the same arrays; what they compute is in defaults_*.py.
@@ -22,7 +22,7 @@ from shared.machine.hardware import choose_precision
 from shared.machine.interpreters import PACKAGES, is_installed
 from tests.conftest import Sibling
 
-PAGE = REPOSITORY / "shared" / "parity" / "DIFFERENCES.md"
+PAGE = REPOSITORY / "docs" / "differences.md"
 TOLERANCE = 1e-2  # relative; a figure stands on the page with three digits
 NUMBER = re.compile(r"\*\*([\d.e-]+)\*\*")
 

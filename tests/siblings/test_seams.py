@@ -136,8 +136,8 @@ def test_metrics_are_scikit_learns(sibling, classes):
 
 @pytest.fixture(scope="module")
 def trained(sibling, tmp_path_factory):
-    done = sibling.call(train, str(tmp_path_factory.mktemp("seams")), "train.loss=focal", "train.class_weights=balanced",
-                        "dataset.balance=oversample", "train.metrics=[top5,macro_f1]", "train.monitor=val/macro_f1",
+    done = sibling.call(train, str(tmp_path_factory.mktemp("seams")), "train.loss=focal",
+                        "train.class_weights=balanced", "dataset.balance=oversample", "train.metrics=[top5,macro_f1]", "train.monitor=val/macro_f1",
                         "train.early_stopping_patience=5")
     assert done["error"] is None, done["error"]
     return done
@@ -209,7 +209,8 @@ def test_a_metric_of_ones_own_is_logged_everywhere_and_can_be_monitored(sibling,
 
 
 @pytest.mark.parametrize(("name", "hint"), [
-    ("accuracy", "uses the name 'accuracy', and two metrics have it"), ("loss", "uses the name 'loss', and the loss has"),
+    ("accuracy", "uses the name 'accuracy', and two metrics have it"),
+    ("loss", "uses the name 'loss', and the loss has it"),
     ("val/top3", "a name has no '/'")])
 def test_a_metric_with_a_wrong_name_is_refused(sibling, tmp_path, name, hint):
     if sibling.name == "lightning" and name == "accuracy":
@@ -334,11 +335,12 @@ def add_callbacks(sibling):
     import keras
 
     def build_callbacks(*arguments):
-        seen = []
-        return [keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: seen.append(epoch), on_train_batch_end=lambda batch, logs: seen.append("b"),
-            on_train_end=lambda logs: print("seen", seen.count("b"), [word for word in seen if word != "b"]))
-        ] + built(*arguments)
+        epochs, batches = [], []
+        count = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: epochs.append(epoch),
+            on_train_batch_end=lambda batch, logs: batches.append(batch),
+            on_train_end=lambda logs: print("seen", len(batches), epochs))
+        return [keras.callbacks.TerminateOnNaN(), count, *built(*arguments)]
     return {"build_callbacks": build_callbacks}
 
 

@@ -1,0 +1,33 @@
+"""What a resumed run may do otherwise than it began, and what would make it another experiment."""
+
+from pathlib import Path
+from typing import Any
+
+from shared.config import Config, flatten, read_yaml, to_dict
+
+# Keys that a resumed run may change: how long it trains, on which machine, and where it reports to.
+CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "dataset.on_bad_image",
+              "model.gradient_checkpointing", "train.epochs", "train.accumulate", "train.eval_batch_size",
+              "train.checkpoint_every_steps")
+CHANGEABLE_SECTIONS = ("hardware.", "tracking.", "debug.")
+
+
+def find_changed_keys(folder: Path, config: Config) -> list[str]:
+    """The keys that differ from those that the run in `folder` began with, out of those that must not."""
+    from omegaconf import OmegaConf
+
+    old, new = flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml"))), flatten(to_dict(config))
+    return [name for name in new if name in old and old[name] != new[name]
+            and name not in CHANGEABLE and not name.startswith(CHANGEABLE_SECTIONS)]
+
+
+def extract_experiment(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a resumed run must have in common with its beginning, out of the facts of run.json.
+
+    Test images are not among it: a run that cannot read one goes on once the file is repaired, removed or skipped.
+    """
+    names = ("global_batch", "steps_per_epoch", "classes", "precision")
+    same = {name: facts[name] for name in names if name in facts}
+    for what, parts in (("sizes", ("train", "val")), ("fingerprints", ("split", "order"))):
+        same |= {f"{part} {what.removesuffix('s')}": facts[what][part] for part in parts if part in facts.get(what, {})}
+    return same
