@@ -274,13 +274,13 @@ def policed(sibling: str, policy: str, channels: int) -> np.ndarray:
     if sibling == "lightning":
         import torch
         torch.manual_seed(0)
-        augment = module.Augment(settings, zeros, ones, torch.float32)
+        augment = module.Augmentation(settings, zeros, ones, torch.float32)
         images = augment({name: torch.from_numpy(array) for name, array in batch.items()})
         return images.permute(0, 2, 3, 1).numpy() * 255
     import keras
     import tensorflow as tf
     keras.utils.set_random_seed(0)
-    augment = module.Augment(settings, zeros, ones, tf.float32)
+    augment = module.Augmentation(settings, zeros, ones, tf.float32)
     dataset = tf.data.Dataset.from_tensors({name: tf.constant(array) for name, array in batch.items()}).map(augment)
     return next(iter(dataset)).numpy() * 255
 
