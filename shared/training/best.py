@@ -1,4 +1,4 @@
-"""Which epoch was the best so far."""
+"""The best epoch so far."""
 
 import math
 from typing import Any
@@ -7,8 +7,10 @@ from shared.config import Config, find_direction
 
 
 class BestEpoch:
-    """Keeps the best value of `train.monitor` and its epoch, counted from 1. The earlier epoch wins a tie, and NaN loses to
-    any number."""
+    """The best value of `train.monitor` so far and its `epoch`, counted from 1; before the first, None and 0.
+
+    Of equal values the earlier epoch stays the best. Any number is better than NaN.
+    """
 
     def __init__(self, config: Config):
         self.monitor, self.direction = config.train.monitor, find_direction(config)
@@ -16,7 +18,7 @@ class BestEpoch:
         self.epoch = 0
 
     def update(self, value: float, epoch: int) -> bool:
-        """Whether `value` is better than all before; if so it is the best from now on."""
+        """Take note of an epoch's `value`, and return whether it is the best so far."""
         if self.value is None or math.isnan(self.value):
             better = self.value is None or not math.isnan(value)
         else:

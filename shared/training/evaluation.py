@@ -1,4 +1,4 @@
-"""Scoring weights apart from a training: which weights, and what is said of them."""
+"""Evaluating weights that were trained before: reading them, and reporting their scores."""
 
 from typing import Any
 
@@ -11,11 +11,15 @@ from shared.weights.file import Shapes, Weights, read_classes, read_weights, req
 
 
 def read_weights_to_evaluate(source: str, shapes: Shapes, classes: tuple[str, ...]) -> Weights:
-    """The weights to evaluate. Raises `UserError` where they belong to another model or to other classes."""
+    """The weights in `source`, a run folder or a weight file, for a model with `shapes` and a data set with `classes`.
+
+    Raises:
+        UserError: where there are none, or they belong to another model or to other classes.
+    """
     path = find_weight_file(source)
-    known = read_classes(path)
-    if known not in ((), classes):
-        raise UserError(f"{path} was trained on the classes {', '.join(known[:5])} ..., the data set has "
+    trained_on = read_classes(path)
+    if trained_on not in ((), classes):
+        raise UserError(f"{path} was trained on the classes {', '.join(trained_on[:5])} ..., the data set has "
                         f"{', '.join(classes[:5])} ...; set dataset.name and dataset.root to what it was trained on")
     weights = read_weights(path)
     require_matching_tensors(weights, shapes, path)
@@ -24,9 +28,12 @@ def read_weights_to_evaluate(source: str, shapes: Shapes, classes: tuple[str, ..
 
 def report_scores(framework: str, source: str, test: dict[str, np.ndarray],
                   scores: list[dict[str, float]]) -> dict[str, Any]:
-    """Print and return the scores; write the test predictions beside the weights they came from.
+    """Print and return the scores, and write the test predictions beside the weights that `source` names.
 
     `test` holds logits (n, K), index and label (n,); `scores` are those of the validation and of the test images.
+
+    Raises:
+        UserError: where the predictions cannot be written.
     """
     path = find_weight_file(source)
     file = path.parent / f"predictions_{framework}.npz"

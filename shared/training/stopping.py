@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: it is told at the next step, saves, and leaves in good order."""
+"""Signals that ask a training to stop. It saves its state after the step in progress and then ends."""
 
 import signal
 import threading
@@ -8,14 +8,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Remembers SIGTERM and SIGINT instead of dying of them; the second SIGINT interrupts at once."""
+    """Remembers in `signal` that SIGTERM or SIGINT has arrived. A SIGINT after that interrupts at once."""
 
     def __init__(self):
         self.signal: int | None = None
-        self.previous: dict[int, object] = {}
+        self.previous: dict[int, object] = {}  # the handlers that ours replaced
 
     def install_handlers(self) -> None:
-        """Take the signals over, also from whoever took them in the meantime. Only a main thread can."""
+        """Install the handlers, again where somebody has replaced them. In a thread other than the main thread, which
+        alone may do that, nothing happens."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:

@@ -38,7 +38,7 @@ def clock(monkeypatch):
 
 def start(config, resumed=None):
     run = resumed or RunFolder.start(config, "keras")
-    return Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), peak_memory=lambda: 1.5)
+    return Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), measure_memory=lambda: 1.5)
 
 
 def go(recorder, clock, epoch, seconds=2.0, **metrics):
@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, cloc
 
 def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clock):
     run = RunFolder.start(config, "keras")
-    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), names=lambda step: [f"{step}{i}.png" for i in range(6)])
+    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), name_images=lambda step: [f"{step}{i}.png" for i in range(6)])
     recorder.begin_epoch()
     recorder.end_step(6, 1.0)
     with pytest.raises(UserError, match=r"^the gradient's norm is inf at step 7 .* 60\.png, 61\.png, 62\.png"):

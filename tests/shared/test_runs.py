@@ -208,8 +208,8 @@ def test_the_leader_tells_the_others_its_folder(config):
     def agree(text: str) -> str:
         told.append(text) if text else None
         return told[0] if told else ""
-    leader = RunFolder.start_together(config, "keras", leader=True, agree=agree)
-    other = RunFolder.start_together(config, "keras", leader=False, agree=agree)
+    leader = RunFolder.start_together(config, "keras", leader=True, broadcast=agree)
+    other = RunFolder.start_together(config, "keras", leader=False, broadcast=agree)
     assert other.folder == leader.folder.absolute()
     assert (leader.leader, other.leader, other.resumed) == (True, False, False)
     other.write_record(device="two")
@@ -219,9 +219,9 @@ def test_the_leader_tells_the_others_its_folder(config):
 def test_the_others_leave_where_the_leader_failed(config):
     config.resume = config.output_dir
     with pytest.raises(UserError, match="no checkpoint"):
-        RunFolder.start_together(config, "keras", leader=True, agree=lambda text: text)
+        RunFolder.start_together(config, "keras", leader=True, broadcast=lambda text: text)
     with pytest.raises(SystemExit) as left:
-        RunFolder.start_together(config, "keras", leader=False, agree=lambda text: text)
+        RunFolder.start_together(config, "keras", leader=False, broadcast=lambda text: text)
     assert left.value.code == 2
 
 
