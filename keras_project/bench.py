@@ -15,8 +15,9 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     from keras_project.classifier import build_loss
     from keras_project.data import build_train_dataset
     from keras_project.models import build_model
-    from keras_project.optim import LossScale, build_optimizer
+    from keras_project.optim import build_optimizer
     from keras_project.runtime import build_runtime
+    from keras_project.training_rules import LossScale
     from shared.batches.data import load_data
 
     runtime = build_runtime(config)

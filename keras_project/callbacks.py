@@ -2,28 +2,28 @@
 
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
-from keras.callbacks import Callback
 
 from keras_project.average import Average
 from keras_project.checkpoints import BestWeightsWriter, CheckpointWriter, to_numpy
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
 from keras_project.models import find_entry
-from keras_project.optim import update_rule
 from keras_project.progress import ProgressBars
+from keras_project.training_rules import unwrap_loss_scale
 from shared.config import Config, find_direction
 from shared.training.recorder import Recorder
 from shared.training.schedule import is_frozen
 
 
-def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
+def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[keras.callbacks.Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
-    average = Average() if train.ema_decay else None
+    average = Average(config, recorder.steps) if train.ema_decay else None
     best = BestWeightsWriter(config, recorder, classes, average)
-    callbacks: list[Callback] = [
+    callbacks: list[keras.callbacks.Callback] = [
         # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
     ]
     callbacks += [*([average] if average else []), RecorderCallback(recorder), best]
@@ -40,11 +40,11 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if debug.profile:
         callbacks.append(Profiler(recorder))
     # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(CheckpointWriter(recorder, keepers))
+    callbacks.append(CheckpointWriter(recorder, keepers, average))
     return callbacks
 
 
-class RecorderCallback(Callback):
+class RecorderCallback(keras.callbacks.Callback):
     """Hands every step's loss and every epoch's metrics to the recorder."""
 
     def __init__(self, recorder: Recorder):
@@ -62,8 +62,8 @@ class RecorderCallback(Callback):
         self.losses.append(float(logs[LAST_LOSS]))
         step = int(to_numpy(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
         if step != self.step:  # that was the batch's last part
-            norm = float(to_numpy(update_rule(self.model.optimizer).gradient_norm))
-            self.recorder.end_step(step, float(np.mean(self.losses)), norm)
+            norm = getattr(unwrap_loss_scale(self.model.optimizer), "gradient_norm", 0.0)  # an optimizer may have none
+            self.recorder.end_step(step, float(np.mean(self.losses)), float(to_numpy(norm)))
             self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -74,7 +74,7 @@ class RecorderCallback(Callback):
                                             if (ours := to_dashboard_name(name))})
 
 
-class BackboneFreezer(Callback):
+class BackboneFreezer(keras.callbacks.Callback):
     """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
 
     def __init__(self, config: Config):
@@ -90,7 +90,7 @@ class BackboneFreezer(Callback):
             self.model.make_train_function(force=True)  # traced before, with other trainable variables
 
 
-class Profiler(Callback):
+class Profiler(keras.callbacks.Callback):
     """Profiles the second epoch, or the first where there is only one, into a trace for TensorBoard."""
 
     def __init__(self, recorder: Recorder):

@@ -7,11 +7,11 @@ import tensorflow as tf
 from keras_project.log_names import PLAIN_LOSS
 from keras_project.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss
 from keras_project.metrics import LastLoss, MacroF1, is_among_largest
-from keras_project.optim import LossScale, build_optimizer, update_rule
+from keras_project.optim import build_optimizer, refuse_lost_settings
+from keras_project.training_rules import LossScale
 from shared.config import Config
 from shared.errors import UserError
 from shared.scores import make_scores_exact
-from shared.training.schedule import tabulate_average_decays
 from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
 
 FILE = "keras_project/classifier.py"
@@ -84,7 +84,8 @@ def compile_classifier(config: Config, model: keras.Model, steps: int,
     """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1.
 
     Raises:
-        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch.
+        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch, or where the optimizer
+            would leave out what the config asks for.
     """
     if steps * config.train.accumulate % config.hardware.steps_per_execution:  # Keras would run into the next epoch
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
@@ -97,6 +98,7 @@ def compile_classifier(config: Config, model: keras.Model, steps: int,
     # targets in validation too, so the plain one is a metric.
     weighted = [*metrics, keras.metrics.MeanMetricWrapper(plain_loss.call, name=PLAIN_LOSS)]
     optimizer = build_optimizer(config, steps)
+    refuse_lost_settings(config, optimizer)
     if model.dtype_policy.name == "mixed_float16":
         optimizer = LossScale(optimizer, name="loss_scale")
     model.compile(optimizer=optimizer, loss=loss, metrics=[LastLoss(loss)],
@@ -104,5 +106,3 @@ def compile_classifier(config: Config, model: keras.Model, steps: int,
                   steps_per_execution=config.hardware.steps_per_execution)
     # For all variables, before some of them are frozen, and before a checkpoint fills them.
     model.optimizer.build(model.trainable_variables)
-    if config.train.ema_decay:
-        update_rule(model.optimizer).average(model.variables, 1 - tabulate_average_decays(config, steps))

@@ -7,7 +7,7 @@ from keras.callbacks import Callback
 
 from keras_project.classifier import compile_classifier
 from keras_project.data import build_eval_dataset, build_train_dataset, read_dataset
-from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights, to_neutral
+from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
 from keras_project.train import train
@@ -65,11 +65,11 @@ def record_forward(config: Config) -> Arrays:
     with tf.GradientTape() as tape:
         training = model(images, training=True)
         loss = model.compute_loss(images, target, training)
-    names = [name for name, variable in neutral_state(model).items() if variable.trainable]
-    gradients = tape.gradient(loss, [neutral_state(model)[name].value for name in names])
+    state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
+    gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
     return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
-        | {f"gradient {name}": thin_out(to_neutral(gradient.numpy()))
-           for name, gradient in zip(names, gradients, strict=True)}
+        | {f"gradient {name}": thin_out(tensor.to_neutral(gradient.numpy()))
+           for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
 
 
 def record_rates(config: Config) -> Arrays:

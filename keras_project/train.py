@@ -1,7 +1,12 @@
 """Train an image classifier with Keras."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+# This program runs the code beside it, even where the environment was installed from another clone.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.config import Config
 from shared.config.command import run_command
@@ -18,7 +23,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from keras_project.classifier import compile_classifier, score_predictions
     from keras_project.data import build_eval_dataset, build_train_dataset
     from keras_project.evaluate import predict
-    from keras_project.models import build_model, find_entry, load_weights, neutral_weights, parameter_count
+    from keras_project.models import build_model, find_entry, parameter_count
+    from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, measure_peak_memory
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
@@ -31,11 +37,12 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from shared.weights.start import choose_starting_point
 
     runtime = build_runtime(config)
-    data, entry = load_data(config), find_entry(config.model.name)
+    entry = find_entry(config.model.name)
+    data = load_data(config)
     with runtime.strategy.scope():
         model = runtime.prepare_model(build_model(config, data))
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader)
+                                    runtime.leader, untrained_names(model))
     load_weights(model, weights)
 
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.broadcast_text)

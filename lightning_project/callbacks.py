@@ -32,14 +32,14 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
         # A loss that is not finite is no improvement, as in Keras.
         callbacks.append(ResumableEarlyStopping(
             train.monitor, mode=find_direction(config), min_delta=0.0, patience=train.early_stopping_patience,
-            check_on_train_epoch_end=True, check_finite=False, strict=False))  # Record tells what is missing
+            check_on_train_epoch_end=True, check_finite=False, strict=False))  # RecorderCallback reports a missing monitor
     if config.model.freeze == "backbone":
         callbacks.append(BackboneFreezer(config))
     if sys.stderr.isatty():
         callbacks.append(ProgressBars())
     if debug.profile:
         callbacks.append(Profiler(recorder))
-    # Lightning calls these after all others. SaveLast comes last, so that what the others count is in the checkpoint.
+    # Lightning calls these after all others. CheckpointWriter is the last, so that the checkpoint holds their counts.
     return [*callbacks, RecorderCallback(recorder), BestWeightsWriter(config, recorder, classes, average), CheckpointWriter(recorder)]
 
 

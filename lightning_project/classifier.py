@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lightning_project.losses import BinaryCrossEntropy, FocalLoss
 from lightning_project.metric_state import load_metric_state, save_metric_state
-from lightning_project.optim import build_optimizer, build_schedule, find_decayed
+from lightning_project.optim import build_optimizer, build_schedule, find_decayed, refuse_lost_settings
 from shared.config import Config
 from shared.scores import make_scores_exact
 from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
@@ -94,7 +94,7 @@ class Classifier(L.LightningModule):
                  class_weights: np.ndarray | None = None):
         super().__init__()
         self.config, self.model, self.steps = config, model, steps
-        self.decaying = find_decayed(config, model)
+        self.decayed = find_decayed(config, model)
         self.losses = nn.ModuleDict({"train_loss": build_loss(config, class_weights),
                                      "val_loss": build_loss(config, training=False)})
         validate_seams(self.losses["train_loss"], build_metrics(config, classes), classes)
@@ -148,6 +148,7 @@ class Classifier(L.LightningModule):
                 "label": batch["target"].argmax(dim=1)}
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = build_optimizer(self.config, self.model, self.decaying)
+        optimizer = build_optimizer(self.config, self.model, self.decayed)
+        refuse_lost_settings(self.config, optimizer)
         schedule = build_schedule(self.config, optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,9 +1,13 @@
 """Score weights on the test images with PyTorch Lightning, also weights that Keras trained."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# This program runs the code beside it, even where the environment was installed from another clone.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.config import Config
 from shared.config.command import run_command_on

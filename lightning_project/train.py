@@ -1,7 +1,12 @@
 """Train an image classifier with PyTorch Lightning."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+# This program runs the code beside it, even where the environment was installed from another clone.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from shared.config import Config
 from shared.config.command import run_command
@@ -21,7 +26,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from lightning_project.data import DataModule
     from lightning_project.evaluate import predict
     from lightning_project.logger import RecorderLogger
-    from lightning_project.models import build_model, find_entry, load_weights, neutral_weights, parameter_count
+    from lightning_project.models import build_model, find_entry, parameter_count
+    from lightning_project.models.neutral import load_weights, neutral_weights, untrained_names
     from lightning_project.runtime import build_runtime, measure_peak_memory
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
@@ -34,10 +40,11 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from shared.weights.start import choose_starting_point
 
     runtime = build_runtime(config)
-    data, entry = load_data(config), find_entry(config.model.name)
+    entry = find_entry(config.model.name)
+    data = load_data(config)
     model = build_model(config, data)
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader)
+                                    runtime.leader, untrained_names(model))
     load_weights(model, weights)
     model = runtime.prepare_model(model)
 

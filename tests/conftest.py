@@ -17,10 +17,22 @@ from typing import Any
 
 import pytest
 
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
+# The programs that tests start run this repository's code, even where the environment was installed from another clone.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+ABSENT = [name for name in PACKAGES if not is_installed(name)]
+needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not installed: {', '.join(ABSENT)}")
+DELETED = [f"{name}_project" for name in PACKAGES if name not in list_siblings()]
+needs_both_folders = pytest.mark.skipif(bool(DELETED), reason=f"needs both siblings; not here: {', '.join(DELETED)}")
+
+SMALL = {"resnet18": ((1, 1, 0, 0), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
+
+
+def needs(sibling: str) -> pytest.MarkDecorator:
+    """A mark that skips a test where the sibling cannot run."""
+    return pytest.mark.skipif(not is_installed(sibling), reason=f"the {sibling} sibling is not installed")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -56,7 +68,7 @@ class Sibling:
         return self.pool.submit(function, self.name, *arguments).result()
 
 
-@pytest.fixture(scope="session", params=PACKAGES)
+@pytest.fixture(scope="session", params=list_siblings())
 def sibling(request: pytest.FixtureRequest) -> Iterator[Sibling]:
     name = request.param
     if not is_installed(name):

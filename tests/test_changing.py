@@ -1,4 +1,4 @@
-"""docs/changing.md as a new user follows it: each section in a copy of the repository, and a training with the result."""
+"""docs/changing.md as a new user follows it: each section in a copy of the repository, and a training with it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.documented import apply_guide, copy_repository
 
 SIBLINGS = [sibling for sibling in PACKAGES if is_installed(sibling) and
             (Path(__file__).parents[1] / f"{sibling}_project").is_dir()]
-# Without "lightning" or "keras" alone in brackets, by which tests are handed to processes: all of these belong together.
+# Named so that conftest.py does not hand them to a process for each sibling: they share one copy of the repository.
 both = pytest.mark.parametrize("sibling", SIBLINGS, ids=lambda sibling: f"{sibling}_project")
 
 COMMON = ("tracking.mode=disabled", "tracking.log_every_steps=1", "hardware.accelerator=cpu", "hardware.precision=fp32",
@@ -74,14 +74,14 @@ class Tree:
 
 
 def write_squares(folder: Path) -> None:
-    """Small and large bright squares on dark ground, 16 x 16."""
+    """Bright squares of three sizes on dark ground, 16 x 16."""
     folder.mkdir()
     draws, arrays = np.random.default_rng(0), {}
-    for split, count in (("train", 160), ("test", 40)):
-        labels = np.arange(count) % 2
+    for split, count in (("train", 150), ("test", 45)):
+        labels = np.arange(count) % 3
         images = draws.integers(0, 60, (count, 16, 16, 1), np.uint8)
         for image, label in zip(images, labels, strict=True):
-            side = 10 if label else 4
+            side = 3 + 4 * label
             top, left = draws.integers(0, 16 - side, 2)
             image[top:top + side, left:left + side] = 220
         arrays |= {split: images, f"{split}_labels": labels}
@@ -130,7 +130,7 @@ def test_it_starts_as_the_same_model(tree, trained):
 @both
 def test_a_data_set_of_ones_own_trains(tree, trained, sibling):
     record = json.loads((tree.find_run(sibling, "Data set") / "run.json").read_text())
-    assert record["classes"] == ["small", "large"]
+    assert record["classes"] == ["small", "middle", "large"]
     assert record["sizes"] == {"train": 108, "val": 12, "test": 40}
     assert trained[sibling]["Data set"]["epochs"] == 2
 
@@ -160,8 +160,8 @@ def test_a_callback_is_one_line_and_runs(tree, trained, sibling):
 
 
 def test_choices_and_help_follow_from_the_entries(tree):
-    entry = f"{SIBLINGS[0]}_project/train.py"
-    done = subprocess.run([sys.executable, entry, "--help"], cwd=tree.folder, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, f"{SIBLINGS[0]}_project/train.py", "--help"], cwd=tree.folder,
+                          capture_output=True, text=True, check=True)
     for key, choice in (("model.name", "plain"), ("dataset.name", "squares"), ("optimizer.name", "rmsprop"),
                         ("schedule.name", "linear")):
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {key}="))

@@ -1,75 +1,64 @@
-"""The siblings mirror each other, and each stands without the other: read from the source, no framework is imported."""
+"""The siblings mirror each other, each stands without the other, and imports in shared/ point down only.
+
+All of it is read from the source; no framework is imported.
+"""
 
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from shared.config import Config, build_config, flatten, get_value, list_keys, read_yaml
 from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import list_siblings
+from shared.models import MODELS
+from tests.conftest import needs_both_folders
 
-SIBLINGS = ("lightning_project", "keras_project")
+SIBLINGS = tuple(f"{name}_project" for name in list_siblings())
 PYTORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "timm"}
 TENSORFLOW = {"tensorflow", "keras", "keras_cv", "tf_keras"}
 FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project": PYTORCH | {"lightning_project"},
-             "shared": PYTORCH | TENSORFLOW | set(SIBLINGS)}
+             "shared": PYTORCH | TENSORFLOW | {"lightning_project", "keras_project"}}
 
-# Where a framework's own way needs another function or other arguments than the sibling's. Every entry is used, or the
-# tests fail.
-ONE_SIBLING_ONLY = {
-    # The training step and the optimizer are hooks of a LightningModule ...
-    "lightning_project/classifier.py": {"Classifier", "counted", "of_all_processes"},
-    # ... and arguments of compile(); the loss of a single step is a metric, since Keras reports running means.
-    "keras_project/classifier.py": {"compile_classifier", "LastLoss"},
-    # A LightningDataModule with its data sets and samplers; functions that return a tf.data.Dataset.
-    "lightning_project/data.py": {"BatchDataset", "StepSampler", "DataModule"},
-    "keras_project/data.py": {"train_dataset", "eval_batches", "eval_dataset", "build_dataset", "read_dataset"},
-    # Lightning restores its callbacks and its place in an epoch itself, but checks no file, and has bars, though on
-    # stdout; its averages are moved by a callback, Keras' by the optimizer.
-    "lightning_project/callbacks.py": {"Bars", "checked", "move_averages", "passing"},
-    "keras_project/callbacks.py": {"Progress", "variables_of", "resume", "fit"},
-    # Each DDP process predicts its share; a Keras strategy puts shares together itself.
-    "lightning_project/evaluate.py": {"gathered"},
-    # One process per device, which a launcher or Lightning starts; one process per machine, which finds its cluster.
-    "lightning_project/runtime.py": {"choose_devices", "join_processes", "launched_from_outside", "process_rank",
-                                     "under_slurm"},
-    "keras_project/runtime.py": {"connect_tpu", "find_cluster", "has_tpu_support"},
-    # torchvision's policies take one image, keras-cv's a batch.
-    "lightning_project/augment.py": {"apply_policy"},
-    # PyTorch's optimizers are the formula; LambdaLR stands beside the optimizer, a Keras schedule goes into it.
-    "lightning_project/optim.py": {"build_schedule", "decayed"},
-    "keras_project/optim.py": {"TableSchedule", "TorchOptimizer", "SGD", "Adam", "LossScale", "update_rule"},
-    # Keras' data sets and predictions come out as arrays.
-    "lightning_project/probe.py": {"joined"},
-    # Keras' layout differs from the neutral one.
-    "keras_project/models/__init__.py": {"to_neutral", "from_neutral"},
-    # Modules in one, a functional model in the other.
-    "lightning_project/models/resnet.py": {"Block", "ResNet"},
-    "keras_project/models/resnet.py": {"block"},
-    "lightning_project/models/efficientnet.py": {"Block", "EfficientNet", "SqueezeExcite"},
-    "keras_project/models/efficientnet.py": {"block", "normed", "squeeze_excite"},
-    "lightning_project/models/vit.py": {"Attention", "Block", "PatchEmbed", "Perceptron", "VisionTransformer"},
-    "keras_project/models/vit.py": {"AttendedValues", "Recomputed", "Tokens", "block", "branch"},
-    # PyTorch's convolutions are depthwise and pad as asked, but for single pixels in bf16; and its BatchNorm is the
-    # formula, on one device; over several CPUs it has none.
-    "lightning_project/models/layers.py": {"Conv2d", "SumOverProcesses", "SyncBatchNorm2d", "synchronise"},
-    "keras_project/models/layers.py": {"BatchNorm", "DepthwiseConv", "Dropout", "convolution", "gelu", "next_seed",
-                                       "with_head"},
+# The common core: whoever knows one sibling finds the same in the other. Beside it each sibling has what it needs.
+CORE = {
+    "train.py": ["train"],
+    "evaluate.py": ["predict", "evaluate"],
+    "classifier.py": [],
+    "data.py": [],
+    "augment.py": ["Augmentation.__init__", "Augmentation.__call__", "resize", "mix", "build_policy"],
+    "optim.py": ["build_optimizer"],
+    "runtime.py": ["build_runtime", "build_strategy", "measure_peak_memory", "Runtime.leader", "Runtime.prepare_model",
+                   "Runtime.broadcast_text", "Runtime.choose_workers"],
+    "callbacks.py": ["build_callbacks"],
+    "checkpoints.py": ["BestWeightsWriter.__init__", "CheckpointWriter.__init__"],
+    "progress.py": ["ProgressBars"],
+    "models/__init__.py": ["find_entry", "build_model", "neutral_state", "neutral_shapes", "neutral_weights",
+                           "load_weights", "parameter_count"],
+    "models/layers.py": [],
+    **{f"models/{entry.builder}.py": [f"build_{entry.builder}"] for entry in MODELS.values() if not entry.framework},
+    # What shared.parity and shared.bench start in each sibling.
+    "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
+    "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds"],
 }
+# Of the core, what takes other arguments in each sibling, because its framework wants them so.
 OTHER_ARGUMENTS = {
-    "evaluate.py:predict": "Lightning predicts through its Trainer, Keras through the model",
-    "optim.py:build_optimizer": "a Keras schedule is an argument of the optimizer, and it finds the variables itself",
-    "runtime.py:build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
-    "callbacks.py:agree_to_stop": "a Trainer knows its processes, a model its strategy",
-    "callbacks.py:SaveLast.__init__": "Lightning collects what callbacks keep, Keras does not",
-    "callbacks.py:SaveLast.save": "a Trainer knows its step and what to save",
-    "probe.py:Snapshots.__init__": "a Trainer brings the test images along",
+    "evaluate.py: predict": "Lightning predicts through its Trainer, Keras through the model",
+    "optim.py: build_optimizer": "a Keras schedule is an argument of the optimizer, which finds the variables itself",
+    "runtime.py: build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
+    "checkpoints.py: CheckpointWriter.__init__": "Lightning collects what callbacks keep, Keras does not",
 }
-# Methods that a framework calls: their names and arguments are the framework's.
-HOOKS = re.compile(r"on_\w+|(load_)?state_dict|call|forward|update_state|result|get_config|__(call|len|getitem|iter)__")
+# The rooms of shared/, from the ground up: each may import from itself and from those before it.
+ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "scores", "runs", "training",
+         "compare", "parity", "bench")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
 
 
 def modules(folder: str) -> dict[str, Path]:
@@ -77,119 +66,104 @@ def modules(folder: str) -> dict[str, Path]:
     return {str(path.relative_to(root)): path for path in sorted(root.rglob("*.py"))}
 
 
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
+def definitions(body: list[ast.stmt], prefix: str = "") -> dict[str, ast.FunctionDef | ast.ClassDef]:
+    """Functions, classes and "Class.method" of a module by name."""
+    found = {}
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[prefix + node.name] = node
+            if isinstance(node, ast.ClassDef):
+                found |= definitions(node.body, f"{node.name}.")
+    return found
 
 
-def public(tree: ast.Module) -> dict[str, ast.AST]:
-    """Functions and classes at a module's top level."""
-    return {node.name: node for node in tree.body
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")}
-
-
-def arguments(function: ast.FunctionDef) -> list[str]:
-    given = function.args
+def arguments(node: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    if isinstance(node, ast.ClassDef):  # a framework's subclass, whose arguments are the framework's
+        return []
+    given = node.args
     return [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """The top packages that a module imports, also inside functions."""
+    """What a module imports, also inside functions: `from a.b import c` is a.b.c, whether c is a module or not."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: a relative import"
-            yield node.module.partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif (isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in
               ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant)):
-            yield node.args[0].value.partition(".")[0]
+            yield node.args[0].value
 
 
-@dataclass
-class Pair:
-    """A module that both siblings have."""
-    name: str
-    lightning: dict[str, ast.AST]
-    keras: dict[str, ast.AST]
+def packages(tree: ast.AST) -> set[str]:
+    return {name.partition(".")[0] for name in imports(tree)}
 
 
-def pairs() -> list[Pair]:
-    lightning, keras = (modules(folder) for folder in SIBLINGS)
-    return [Pair(name, public(tree_of(lightning[name])), public(tree_of(keras[name])))
-            for name in lightning if name in keras]
+# The common core
+
+@pytest.mark.parametrize("name", CORE)
+@pytest.mark.parametrize("folder", SIBLINGS)
+def test_a_sibling_has_the_common_core(folder, name):
+    path = REPOSITORY / folder / name
+    assert path.is_file()
+    assert set(CORE[name]) <= set(definitions(tree_of(path).body))
 
 
-PAIRS = {pair.name: pair for pair in pairs()}
-
-
-# The same files, functions and arguments
-
-def test_both_siblings_have_the_same_files():
-    lightning, keras = (modules(folder) for folder in SIBLINGS)
-    assert {"train.py", "evaluate.py", "data.py", "augment.py", "optim.py", "callbacks.py", "runtime.py",
-            "models/__init__.py", "models/resnet.py", "models/efficientnet.py",
-            "models/vit.py"} <= set(lightning) & set(keras)
-    for mine, other, word in ((lightning, keras, "PyTorch"), (keras, lightning, "Keras")):
-        for name in set(mine) - set(other):
-            documentation = ast.get_docstring(tree_of(mine[name])) or ""
-            assert word in documentation, f"{mine[name]} has no twin, and its docstring does not say why"
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_both_have_the_same_functions_and_classes(name):
-    pair = PAIRS[name]
-    only = {f"lightning_project/{name}": set(pair.lightning) - set(pair.keras),
-            f"keras_project/{name}": set(pair.keras) - set(pair.lightning)}
-    expected = {path: ONE_SIBLING_ONLY.get(path, set()) for path in only}
-    if name.startswith("models/") and not any(expected.values()):  # one's own, of modules and functional
-        expected[f"lightning_project/{name}"] = {title for title in set(pair.lightning) - set(pair.keras)
-                                                 if isinstance(pair.lightning[title], ast.ClassDef)}
-    assert only == expected
-    for shared_name in set(pair.lightning) & set(pair.keras):
-        assert type(pair.lightning[shared_name]) is type(pair.keras[shared_name])
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_functions_of_the_same_name_take_the_same_arguments(name):
-    pair, differing = PAIRS[name], set()
-    for title in set(pair.lightning) & set(pair.keras):
-        mine, other = pair.lightning[title], pair.keras[title]
-        if isinstance(mine, ast.FunctionDef):
-            functions = {title: (mine, other)}
-        else:
-            methods, others = ({node.name: node for node in found.body if isinstance(node, ast.FunctionDef)}
-                               for found in (mine, other))
-            own = {name for name in set(methods) ^ set(others) if not HOOKS.fullmatch(name)}
-            assert not own, f"only one sibling's {title} has {own}"
-            functions = {f"{title}.{name}": (methods[name], others[name]) for name in set(methods) & set(others)
-                         if not HOOKS.fullmatch(name) or name == "__call__"}
-        differing |= {f"{name}:{key}" for key, (one, two) in functions.items() if arguments(one) != arguments(two)}
+@needs_both_folders
+@pytest.mark.parametrize("name", CORE)
+def test_what_is_in_the_core_takes_the_same_arguments_in_both(name):
+    pair = [definitions(tree_of(REPOSITORY / folder / name).body) for folder in SIBLINGS]
+    differing = {f"{name}: {title}" for title in CORE[name]
+                 if len({tuple(arguments(found[title])) for found in pair}) > 1}
     assert differing == {key for key in OTHER_ARGUMENTS if key.partition(":")[0] == name}
 
 
-def test_every_exception_above_names_a_module():
-    assert {path for path in ONE_SIBLING_ONLY if not (REPOSITORY / path).is_file()} == set()
-    assert {key for key in OTHER_ARGUMENTS if key.partition(":")[0] not in PAIRS} == set()
+def test_what_may_differ_is_of_the_core():
+    assert set(OTHER_ARGUMENTS) <= {f"{name}: {title}" for name, titles in CORE.items() for title in titles}
 
 
-@pytest.mark.parametrize("name", ["train.py", "evaluate.py"])
-def test_entry_points_do_nothing_on_import_and_start_alike(name):
-    bodies = []
-    for folder in SIBLINGS:
-        tree = tree_of(REPOSITORY / folder / name)
-        assert not {package for node in tree.body for package in imports(node)
-                    if isinstance(node, ast.Import | ast.ImportFrom)} & (PYTORCH | TENSORFLOW)
-        last = tree.body[-1]
-        assert ast.unparse(last.test) == "__name__ == '__main__'"
-        bodies.append(ast.unparse(last).replace(folder, "PROJECT"))
-    assert bodies[0] == bodies[1]
+# What is started by its path
+
+def entry_points(folder: str) -> list[str]:
+    """The commands of a sibling, whose last line hands over to shared.config.command."""
+    return [name for name, path in modules(folder).items() if "shared.config.command" in path.read_text()
+            and "run_command" in ast.unparse(tree_of(path).body[-1])]
+
+
+ENTRY_POINTS = [(folder, name) for folder in SIBLINGS for name in entry_points(folder)]
+
+
+@pytest.mark.parametrize("folder", SIBLINGS)
+def test_a_sibling_has_its_commands(folder):
+    assert {"train.py", "evaluate.py"} <= set(entry_points(folder))
+
+
+@pytest.mark.parametrize(("folder", "name"), ENTRY_POINTS)
+def test_an_entry_point_imports_no_framework_and_runs_the_code_beside_it(folder, name):
+    body = tree_of(REPOSITORY / folder / name).body
+    assert not set().union(*(packages(node) for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+                           ) & (PYTORCH | TENSORFLOW)
+    own = next(place for place, node in enumerate(body) if packages(node) & {"shared", folder})
+    before = [ast.unparse(node) for node in body[:own]]
+    assert "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))" in before
+    assert ast.unparse(body[-1]).startswith("if __name__ == '__main__':")
+
+
+@needs_both_folders
+def test_what_both_have_starts_alike():
+    for name in set(entry_points(SIBLINGS[0])) & set(entry_points(SIBLINGS[1])):
+        starts = {ast.unparse(tree_of(REPOSITORY / folder / name).body[-1]).replace(
+            folder.removesuffix("_project"), "SIBLING") for folder in SIBLINGS}
+        assert len(starts) == 1, starts
 
 
 # Who imports whom
 
-@pytest.mark.parametrize("folder", FORBIDDEN)
+@pytest.mark.parametrize("folder", ["shared", *SIBLINGS])
 def test_a_package_imports_no_other_framework(folder):
-    found = {f"{folder}/{name}": sorted(set(imports(tree_of(path))) & FORBIDDEN[folder])
+    found = {f"{folder}/{name}": sorted(packages(tree_of(path)) & FORBIDDEN[folder])
              for name, path in modules(folder).items()}
     assert len(found) > 5
     assert {path: names for path, names in found.items() if names} == {}
@@ -199,12 +173,55 @@ def test_a_package_imports_no_other_framework(folder):
 def test_tests_of_the_shared_part_import_no_framework(folder):
     place = REPOSITORY / folder
     for path in [place] if place.is_file() else place.rglob("*.py"):
-        assert not set(imports(tree_of(path))) & (PYTORCH | TENSORFLOW | set(SIBLINGS)), path
+        assert not packages(tree_of(path)) & FORBIDDEN["shared"], path
+
+
+def shared_imports() -> dict[str, set[str]]:
+    """The modules of shared/, and which of them each imports."""
+    paths = {"shared." + name.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): path
+             for name, path in modules("shared").items()}
+
+    def module_of(name: str) -> str:
+        while name and name not in paths:
+            name = name.rpartition(".")[0]
+        return name
+    return {module: {module_of(name) for name in imports(tree_of(path))} - {"", module}
+            for module, path in paths.items()}
+
+
+def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+    def floor(module: str) -> int:
+        return ROOMS.index(module.split(".")[1])
+    return [f"{module} imports {other}" for module, others in graph.items() for other in sorted(others)
+            if floor(other) > floor(module)]
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next, and the last is the first; empty where there is no circle."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1][::-1]
+    return []
+
+
+def test_imports_in_shared_point_down():
+    assert upward_imports(shared_imports()) == []
+
+
+def test_imports_in_shared_run_in_no_circle():
+    assert find_circle(shared_imports()) == []
+
+
+def test_an_import_upwards_and_a_circle_would_be_found():
+    assert upward_imports({"shared.machine.files": {"shared.errors", "shared.config.schema"}}) == [
+        "shared.machine.files imports shared.config.schema"]
+    assert find_circle({"shared.a": {"shared.b"}, "shared.b": {"shared.c"}, "shared.c": {"shared.a"}})
 
 
 def test_imports_are_found_wherever_they_hide():
     source = "import a.b\ndef f():\n    from c.d import e\n    importlib.import_module('g.h')\n    __import__('i')\n"
-    assert list(imports(ast.parse(source))) == ["a", "c", "g", "i"]
+    assert list(imports(ast.parse(source))) == ["a.b", "c.d.e", "g.h", "i"]
 
 
 # Names and places
@@ -228,85 +245,3 @@ def test_no_file_names_a_place_on_a_developers_machine():
     found = {str(path.relative_to(REPOSITORY)): match.group().decode() for path in sources()
              if (match := place.search(path.read_bytes()))}
     assert found == {}
-
-
-# Configs
-
-# launchers/ holds files of schedulers, which tests/launchers checks.
-CONFIGS = sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")
-                 if "launchers" not in path.parts)
-# What a config of one's own images is given on the command line, or names on its owner's machine.
-NEEDED = {"image_folder": {"dataset": {"root": "."}}, "imagenet_mini": {"dataset": {"root": "."}}}
-
-
-def given(name: str) -> dict:
-    from omegaconf import OmegaConf
-
-    return flatten(OmegaConf.to_container(read_yaml(REPOSITORY / name)))
-
-
-def header(name: str) -> str:
-    lines = (REPOSITORY / name).read_text().splitlines()
-    return "\n".join(lines[:next(i for i, line in enumerate(lines) if not line.startswith("#"))])
-
-
-def test_there_are_configs():
-    assert {"configs/quickstart.yaml", "configs/cifar10_resnet18.yaml", "configs/fashion_mnist_resnet18.yaml",
-            "configs/image_folder.yaml"} <= set(CONFIGS)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_gives_a_reason_for_each_value(name):
-    text = (REPOSITORY / name).read_text()
-    bare = [line for line in text.splitlines() if re.match(r" +\w+: *[^\s#]", line) and "#" not in line]
-    # Which data set and model it is about, its header has said.
-    assert [line for line in bare if not line.startswith("  name: ")] == []
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_config_parses_and_does_what_it_says(name, monkeypatch, tmp_path):
-    from omegaconf import OmegaConf
-
-    monkeypatch.chdir(tmp_path)
-    keys = given(name)
-    needed = NEEDED.get(keys.get("dataset.name"), {})
-    config = build_config([(name, read_yaml(REPOSITORY / name)), ("needed", OmegaConf.create(needed))])
-    if needed:
-        keys.pop("dataset.root", None)
-    assert {dotted: get_value(config, dotted) for dotted in keys} == keys
-
-
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
-def test_a_preset_states_only_what_differs_from_the_defaults(name):
-    same = {dotted for dotted, value in given(name).items() if value == get_value(Config(), dotted)}
-    assert same == set()
-
-
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
-def test_a_preset_opens_with_its_claim(name):
-    claim = header(name)
-    arguments = "" if name == "configs/quickstart.yaml" else f" {name}"
-    for folder in SIBLINGS:
-        assert f"python {folder}/train.py{arguments}" in claim
-    for word in ("hardware", "minutes", "accuracy", "source"):
-        assert re.search(rf"^# {word} +\S", claim, re.MULTILINE), word
-    minutes, accuracy = (re.search(rf"^# {word} +(.*)$", claim, re.MULTILINE).group(1)
-                         for word in ("minutes", "accuracy"))
-    for told in (minutes, accuracy):
-        assert "not measured" in told or re.search(r"\d", told), told
-
-
-@pytest.mark.parametrize("name", [name for name in CONFIGS if "/debug/" in name])
-def test_a_debug_config_can_follow_any_preset(name, monkeypatch, tmp_path):
-    from omegaconf import OmegaConf
-
-    assert len(header(name)) > 30
-    monkeypatch.chdir(tmp_path)
-    for preset in (preset for preset in CONFIGS if preset.count("/") == 1):
-        needed = NEEDED.get(given(preset).get("dataset.name"), {})
-        build_config([(preset, read_yaml(REPOSITORY / preset)), ("needed", OmegaConf.create(needed)),
-               (name, read_yaml(REPOSITORY / name))])
-
-
-def test_a_config_key_that_is_not_in_the_schema_would_be_found():
-    assert set().union(*map(given, CONFIGS)) <= set(list_keys())

@@ -16,7 +16,7 @@ from shared.bench.measure import ROUNDS, measure_rounds, write_cifar10
 from shared.config import parse_config, to_yaml
 from shared.config.command import report_errors
 from shared.machine.hardware import describe_cpu
-from shared.machine.interpreters import find_interpreter
+from shared.machine.interpreters import find_interpreter, list_siblings
 
 BATCHES = 12  # per epoch
 
@@ -37,7 +37,7 @@ def main() -> None:
         file.write_text(to_yaml(config))
         print(f"{describe_cpu()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
         print(f"{'':10} {'train.py':>18} {'bare step':>18} {'ratio (lowest to highest)':>28}")
-        for sibling in ("lightning", "keras"):
+        for sibling in list_siblings():
             if find_interpreter(sibling) is None:
                 print(f"{sibling:10} not installed here")
                 continue

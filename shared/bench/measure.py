@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import UserError
-from shared.machine.interpreters import explain_not_runnable, require_interpreter
+from shared.machine.interpreters import explain_not_runnable, list_variables, require_interpreter
 
 ROUNDS = 3
 
@@ -36,7 +36,7 @@ def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count
     out = folder / f"{sibling}.json"
     command = [require_interpreter(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), what, str(count)]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=folder, env=list_variables(), capture_output=True, text=True)
     except OSError as error:
         raise explain_not_runnable(sibling, error) from None
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Peak memory and speed of a training step of every model, in both siblings.
+"""Peak memory and speed of a training step of every model, in each sibling.
 
 python -m shared.bench.models [key=value ...]
 
@@ -16,15 +16,15 @@ from shared.config import parse_config, to_yaml
 from shared.config.command import report_errors
 from shared.machine.console import Table
 from shared.machine.hardware import describe_cpu
-from shared.machine.interpreters import find_interpreter
+from shared.machine.interpreters import find_interpreter, list_siblings
 from shared.models import MODELS
 
 BATCH, STEPS = 32, 3
-SIBLINGS = ("lightning", "keras")
 
 
 def main() -> None:
-    table = Table(["model", "pixels", *(f"{sibling}: {what}" for sibling in SIBLINGS
+    siblings = list_siblings()
+    table = Table(["model", "pixels", *(f"{sibling}: {what}" for sibling in siblings
                                         for what in ("images/s", "peak GiB"))], [])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "cifar-10-batches-bin")
@@ -38,7 +38,7 @@ def main() -> None:
                             *sys.argv[1:]], "python -m shared.bench.models", __doc__)
             file.write_text(to_yaml(config))
             row = [name, str(entry.published.image_size)]
-            for sibling in SIBLINGS:
+            for sibling in siblings:
                 if find_interpreter(sibling) is None:
                     row += ["not installed", ""]
                     continue

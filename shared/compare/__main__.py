@@ -12,6 +12,7 @@ from pathlib import Path
 from shared.compare.page import format_text
 from shared.compare.report import compare_runs
 from shared.errors import UserError, extract_user_message
+from shared.machine.interpreters import list_siblings
 from shared.runs.records import find_finished_runs, select_newest_runs
 
 
@@ -44,9 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError("--group chooses among all runs, and run folders are named too; drop one of the two")
         folders = options.runs
         if not folders:
-            found = find_finished_runs(options.output_dir.expanduser(), options.group)
-            folders = [run.folder for run in select_newest_runs(found, by=lambda run: (run.framework, run.seed) if options.seeds
-                                                    else run.framework)]
+            found = find_finished_runs(options.output_dir.expanduser(), options.group, list_siblings())
+            folders = [run.folder for run in select_newest_runs(
+                found, by=lambda run: (run.framework, run.seed) if options.seeds else run.framework)]
         print(format_text(compare_runs(folders, options.out and options.out.expanduser(), options.seeds)))
     except Exception as error:
         line = extract_user_message(error)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shared.compare.verdict import describe_difference
 from shared.machine.console import Table, format_percent, format_points
+from shared.machine.interpreters import list_siblings
 from shared.runs.records import FRAMEWORKS, SavedRun, is_number, label_runs
 
 
@@ -101,7 +102,7 @@ def list_notes(runs: list[SavedRun]) -> list[str]:
     counts = [run.record.get("devices", 1) for run in runs]
     if told := describe_difference("devices", runs, label_runs(runs), counts):
         said.append(f"Speed and memory are of different numbers of devices ({told.removeprefix('devices: ')}).")
-    for framework in FRAMEWORKS:
+    for framework in list_siblings():
         if not any(run.framework == framework for run in runs):
             said.append(f"There is no run of {framework} here; train one and compare again.")
     return said

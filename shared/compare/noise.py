@@ -7,6 +7,7 @@ import numpy as np
 from shared.compare.statistics import estimate_difference, run_mcnemar_test, summarise
 from shared.errors import UserError
 from shared.machine.console import Table, format_percent, format_points
+from shared.machine.interpreters import list_siblings
 from shared.runs.records import FRAMEWORKS, SavedRun
 
 
@@ -28,6 +29,8 @@ def report_seeds(runs: list[SavedRun]) -> list[Table | str]:
             spread = "-" if math.isnan(of.std) else format_percent(of.std)
             rows.append([framework, str(of.n), format_percent(of.mean), spread, f"{format_percent(of.low)} .. {format_percent(of.high)}"])
     blocks: list[Table | str] = [Table(["test accuracy", "n", "mean", "std", "min .. max"], rows)]
+    if len(rows) == len(list_siblings()) == 1:
+        return blocks
     lightning, keras = scores["lightning"], scores["keras"]
     paired = sorted(lightning.keys() & keras.keys())
     if alone := sorted(lightning.keys() ^ keras.keys()):

@@ -103,6 +103,9 @@ def validate_training(config: Config) -> None:
             "lower it")
     require(not (optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0),
             "optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false")
+    require(optimizer.name != "lion" or optimizer.beta1,
+            "optimizer.beta1=0 is not for optimizer.name=lion, whose steps would be signs of single gradients; use a "
+            "value such as 0.9")
     require(not train.unfreeze_epoch or config.model.freeze == "backbone",
             f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
             "or leave it out")
@@ -170,6 +173,12 @@ def validate_hardware(config: Config) -> None:
     require(hardware.steps_per_execution == 1 or hardware.num_nodes * train.accumulate == 1,
             f"hardware.steps_per_execution={hardware.steps_per_execution} is for one machine and "
             "train.accumulate=1; set it to 1")
+    require(hardware.steps_per_execution == 1 or not train.ema_decay,
+            f"train.ema_decay={train.ema_decay:g} follows each step, and hardware.steps_per_execution="
+            f"{hardware.steps_per_execution} shows only one in so many; set hardware.steps_per_execution=1")
+    require(not (is_fsdp and config.optimizer.name == "muon"),
+            "optimizer.name=muon needs whole matrices, of which hardware.strategy=fsdp leaves a part on each device; "
+            "use data_parallel, or another optimizer")
     require(not (hardware.precision == "fp16" and hardware.accelerator == "cpu"),
             "hardware.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     require(not (hardware.precision == "fp64" and config.augment.policy != "none"),

@@ -3,9 +3,12 @@
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
+from shared.config.tables import find_single_owners, read_table
 from shared.datasets.definition import INTERPOLATIONS
 from shared.datasets.definitions import list_datasets
 from shared.models import LIBRARIES, MODELS
+
+OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
 
 
 def key(default: Any, meaning: str, *, unit: str = "", choices: tuple = (), low: float | None = None,
@@ -98,18 +101,24 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    name: str = key("sgd", "update rule, PyTorch's formula in both siblings",
-                    choices=("sgd", "adam", "adamw", "lion", "muon"))
+    name: str = key("sgd", "update rule, one formula in both siblings. sgd, adam, adamw: PyTorch's. lion: "
+                    "arXiv:2302.06675, which takes 3 to 10 times less learning rate than adamw and as much more decay. "
+                    "muon: kellerjordan.github.io/posts/muon for matrices and convolution kernels between the first "
+                    "layer and the head, its steps scaled to the size of adamw's (arXiv:2502.16982), and adamw for all "
+                    "else, at the same learning rate and decay",
+                    choices=tuple(OPTIMIZERS), only_choices=find_single_owners(OPTIMIZERS))
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
     backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
                                     high=100.0)
-    momentum: float = key(0.9, "momentum of sgd", low=0.0, high=0.9999)
-    nesterov: bool = key(True, "Nesterov's momentum in sgd")
-    weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw: w -= lr * decay * w",
-                              low=0.0, high=10.0)
+    momentum: float = key(0.9, "momentum of sgd, and of muon, whose author takes 0.95", low=0.0, high=0.9999)
+    nesterov: bool = key(True, "Nesterov's momentum in sgd and muon")
+    weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw, lion and muon: w -= lr * "
+                              "decay * w", low=0.0, high=10.0)
     decay_norm_and_bias: bool = key(False, "decay normalisation parameters and biases too")
-    beta1: float = key(0.9, "decay of the mean of gradients in adam and adamw", low=0.0, high=0.9999)
-    beta2: float = key(0.999, "decay of the mean of squared gradients in adam and adamw", low=0.0, high=0.999999)
+    beta1: float = key(0.9, "decay of the mean of gradients in adam and adamw; in lion the share that the mean has in "
+                       "the direction of a step", low=0.0, high=0.9999)
+    beta2: float = key(0.999, "decay of the mean of squared gradients in adam and adamw; in lion that of the mean of "
+                       "gradients, for which its authors take 0.99", low=0.0, high=0.999999)
     eps: float = key(1e-8, "added to the root of the second moment, after bias correction, in adam and adamw",
                      above=0.0, high=1.0)
 

@@ -2,6 +2,7 @@
 
 from shared.config.schema import Config, ModelConfig, get_value, list_keys
 from shared.errors import UserError
+from shared.machine.interpreters import list_siblings
 from shared.models import LIBRARY_SETTINGS, MODELS, OPTIONAL_SETTINGS, split_library_name
 
 TITLES = {"lightning": "PyTorch Lightning", "keras": "Keras"}
@@ -24,7 +25,8 @@ def require_support(config: Config, sibling: str) -> list[str]:
             continue
         words = f"{dotted}={value} is for {TITLES[owner]} alone"
         if not facts["speed"]:
-            raise UserError(f"{words}; leave it out, or train with {owner}_project")
+            other = f", or train with {owner}_project" if owner in list_siblings() else ""
+            raise UserError(f"{words}; leave it out{other}")
         remarks.append(f"{words} and is left out here; it would change nothing but speed")
     return remarks
 

@@ -83,3 +83,9 @@ def find_weight_file(given: str) -> Path:
     if not path.is_file():
         raise UserError(f"{path} does not exist; name a run folder that has finished an epoch, or a .safetensors file")
     return path
+
+
+def find_last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that the run in `folder` can go on from. One whose writing was cut off does not count."""
+    found = [path for name in ("last", "previous") for path in sorted(folder.glob(f"checkpoints/{name}.*"))]
+    return next((path for path in found if path.suffix != ".unfinished"), None)

@@ -1,4 +1,5 @@
-"""Which Python runs which sibling: on a GPU machine each has an environment of its own (`make setup-gpu`)."""
+"""Which siblings are here, and which Python runs which: on a GPU machine each has an environment of its own
+(`make setup-gpu`)."""
 
 import importlib.util
 import os
@@ -12,15 +13,21 @@ PACKAGES = {"lightning": ("torch", "lightning", "torchmetrics", "torchvision"),
             "keras": ("tensorflow", "keras", "keras_cv")}
 
 
+def list_siblings() -> tuple[str, ...]:
+    """The siblings whose folders are here. Whoever needs only one of the two may delete the other's folder."""
+    return tuple(name for name in PACKAGES if (REPOSITORY / f"{name}_project" / "train.py").is_file())
+
+
 def name_variable(sibling: str) -> str:
     """The environment variable that names the interpreter of "lightning" or "keras"."""
     return f"TEMPLATE_{sibling.upper()}_PYTHON"
 
 
 def is_installed(sibling: str) -> bool:
-    """Whether this interpreter has all that the sibling needs. PyTorch alone may be there for another reason."""
+    """Whether the sibling's folder is here, and in this interpreter all that it needs. PyTorch alone may be there for
+    another reason."""
     try:
-        return all(importlib.util.find_spec(package) is not None for package in PACKAGES[sibling])
+        return sibling in list_siblings() and all(importlib.util.find_spec(package) for package in PACKAGES[sibling])
     except ImportError:  # imports may be blocked
         return False
 
@@ -41,12 +48,19 @@ def find_interpreter(sibling: str) -> str | None:
 
 
 def require_interpreter(sibling: str) -> str:
-    """`interpreter`, or `UserError` where there is none."""
+    """`find_interpreter`, or `UserError` where there is none."""
     found = find_interpreter(sibling)
     if found is None:
         raise UserError(f"the {sibling} sibling is not installed here, and there is no .venv-{sibling}; make setup or "
                         f"make setup-gpu installs it, or name its interpreter with {name_variable(sibling)}")
     return found
+
+
+def list_variables() -> dict[str, str]:
+    """The environment variables of a sibling's program, so that it runs this repository's code whichever clone its
+    environment was installed from."""
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path}
 
 
 def explain_missing_package(error: ModuleNotFoundError) -> UserError | None:
@@ -60,5 +74,5 @@ def explain_missing_package(error: ModuleNotFoundError) -> UserError | None:
 
 
 def explain_not_runnable(sibling: str, error: OSError) -> UserError:
-    return UserError(f"{name_variable(sibling)}={find_interpreter(sibling)} cannot be run ({error.strerror}); name a Python "
-                     "interpreter")
+    return UserError(f"{name_variable(sibling)}={find_interpreter(sibling)} cannot be run ({error.strerror}); name a "
+                     "Python interpreter")

@@ -14,8 +14,13 @@ from shared.config import Config, parse_config
 from shared.config.command import report_errors
 from shared.errors import UserError
 from shared.machine.console import Table, say
-from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import explain_not_runnable, name_variable, require_interpreter
+from shared.machine.interpreters import (
+    explain_not_runnable,
+    list_siblings,
+    list_variables,
+    name_variable,
+    require_interpreter,
+)
 from shared.machine.versions import read_git_state
 from shared.parity.findings import Answer, Finding
 from shared.parity.ladder import compare_answers, judge_by_yardsticks
@@ -78,8 +83,7 @@ def start_probe(label: str, tasks: list[Task], folder: Path, plugin: Path | None
     """Start a sibling's probe on `tasks`, which leaves its answers and log.txt in `folder`."""
     sibling = SIBLINGS[label]
     python, request = require_interpreter(sibling), write_request(tasks, folder)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (
-        str(REPOSITORY), os.environ.get("PYTHONPATH", "")))), "PYTHONUNBUFFERED": "1"}
+    environment = list_variables() | {"PYTHONUNBUFFERED": "1"}
     environment.pop(PLUGIN, None)
     if plugin:
         environment[PLUGIN] = str(plugin)
@@ -230,6 +234,9 @@ def parse_command_line(words: list[str]) -> Config:
 def main(words: list[str]) -> bool:
     """Climb, print and write the report; whether all rungs pass."""
     config = parse_command_line(words)
+    if len(list_siblings()) < 2:
+        raise UserError(f"parity compares two siblings, and only {list_siblings()[0]}_project is here; make train "
+                        "trains it")
     started = time.perf_counter()
     precision = find_precision(config)
     if config.augment.policy != "none":

@@ -16,7 +16,8 @@ from shared.weights.pretrained import apply_checkpoint_preprocessing
 RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients", 6: "learning rate", 7: "steps",
          8: "epoch metrics", 9: "scores"}
 STEMS_APART = ("resnet18",)  # the other ResNets have the same stems
-OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05)}  # learning rate, weight decay
+OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05), "lion": (1e-4, 0.5),
+              "muon": (1e-3, 0.05)}  # learning rate, weight decay
 
 # Losses, class weights and class balance beside plain cross-entropy, each on rungs 5 and 7 to 9.
 LOSSES = {"weighted": {"train__class_weights": "balanced"},

@@ -21,7 +21,7 @@ import numpy as np
 
 from shared.config import Config, to_yaml
 from shared.errors import UserError
-from shared.machine.files import undo_on_failure, write_arrays, write_json, write_whole
+from shared.machine.files import find_last_checkpoint, undo_on_failure, write_arrays, write_json, write_whole
 from shared.machine.versions import list_versions, read_git_state
 from shared.runs.records import read_record
 from shared.runs.resume import extract_experiment, find_changed_keys
@@ -42,12 +42,6 @@ def write_checkpoint(path: Path, write: Callable[[Path], object], leader: bool =
             os.replace(path, path.with_stem("previous"))
         if leader:
             os.replace(unfinished, path)
-
-
-def find_last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that the run in `folder` can go on from. One whose writing was cut off does not count."""
-    found = [path for name in ("last", "previous") for path in sorted(folder.glob(f"checkpoints/{name}.*"))]
-    return next((path for path in found if path.suffix != ".unfinished"), None)
 
 
 def explain_bad_checkpoint(path: Path, reason: str) -> UserError:

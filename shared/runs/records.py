@@ -15,8 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from shared.config import Config, flatten, read_yaml, suggest, to_dict
-from shared.errors import UserError
 from shared.datasets.sampling import fingerprint
+from shared.errors import UserError
 
 FRAMEWORKS = ("lightning", "keras")
 
@@ -180,8 +180,9 @@ class FinishedRun(NamedTuple):
     folder: Path
 
 
-def find_finished_runs(output_dir: Path, group: str | None = None) -> list[FinishedRun]:
-    """The finished runs of `group`, else of the group with the newest one, oldest first.
+def find_finished_runs(output_dir: Path, group: str | None = None,
+                       frameworks: tuple[str, ...] = FRAMEWORKS) -> list[FinishedRun]:
+    """The finished runs of `frameworks` in `group`, else in the group with the newest of them, oldest first.
 
     Raises:
         UserError: where there is none.
@@ -200,7 +201,9 @@ def find_finished_runs(output_dir: Path, group: str | None = None) -> list[Finis
         except UserError as error:
             print(f"passed over: {error}", file=sys.stderr)
             continue
-        found.append(FinishedRun(record["started"], path.parent.name, record["framework"], record["seed"], path.parent))
+        if record["framework"] in frameworks:
+            found.append(FinishedRun(record["started"], path.parent.name, record["framework"], record["seed"],
+                                     path.parent))
     if not found:
         raise UserError(f"no finished run in {output_dir / (group or '')}; train first with: "
                         "make train, or name the folders of unfinished runs")

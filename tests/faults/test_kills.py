@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import is_installed, list_siblings
+from tests.conftest import needs
 from tests.trainings import (
     STEPS,
     assert_close_training,
@@ -27,7 +28,7 @@ def assert_same(sibling, words, uncut, cut):
     assert_same_training(uncut, cut, 1e-14 if (sibling, words[0][-1]) == ("keras", "2") else 0.0)
 
 
-@pytest.fixture(scope="module", params=PACKAGES)
+@pytest.fixture(scope="module", params=list_siblings())
 def sibling(request):
     if not is_installed(request.param):
         pytest.skip(f"the {request.param} sibling is not installed")
@@ -147,6 +148,7 @@ def test_unfrozen_on_two_devices_it_trains_what_one_does(sibling, tmp_path, repo
     report(f"frozen, then unfrozen on two devices, {sibling}: what one device trains", 1, 1)
 
 
+@needs("lightning")
 def test_a_killed_ddp_process_ends_the_other_within_a_minute(tmp_path, report):
     ended = run("lightning", tmp_path, "hardware.devices=2", fault="kill-worker", step=5)
     assert ended.code == 2
@@ -157,6 +159,7 @@ def test_a_killed_ddp_process_ends_the_other_within_a_minute(tmp_path, report):
     report("a DDP process killed: the other ends with a message, the run resumes", 1, 1)
 
 
+@needs("keras")
 @pytest.mark.parametrize("fault", ["term", "term-worker"])
 def test_one_worker_told_to_stop_stops_both_at_the_same_step(tmp_path, report, fault):
     uncut = run("keras", tmp_path / "uncut")
@@ -171,6 +174,7 @@ def test_one_worker_told_to_stop_stops_both_at_the_same_step(tmp_path, report, f
     report(f"{fault} to one of two Keras workers: both save and stop, the run resumes", 1, 1)
 
 
+@needs("keras")
 @pytest.mark.parametrize("fault", ["kill", "kill-worker"])
 def test_a_lost_worker_ends_the_other_within_a_minute(tmp_path, report, fault):
     leader, other = (wait(process, 150) for process in workers(tmp_path, fault=fault, step=5))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import is_installed, list_siblings
 from shared.training.trackers.wandb import TIMEOUT
 from tests.wandb_faults import Server, environment, tracked
 
@@ -39,7 +39,7 @@ def test_in_mid_run(tmp_path, report, fault):
     report(f"W&B server {fault} in mid-run", 1, 1)
 
 
-@pytest.mark.parametrize("sibling", PACKAGES)
+@pytest.mark.parametrize("sibling", list_siblings())
 def test_a_training_goes_on_where_the_server_hangs(tmp_path, report, sibling):
     if not is_installed(sibling):
         pytest.skip(f"the {sibling} sibling is not installed")

@@ -22,16 +22,18 @@ import tensorflow as tf
 
 from keras_project.models import resnet
 from keras_project.models.layers import BatchNorm
-from keras_project.optim import SGD, Adam, TableSchedule
+from keras_project.optim import TableSchedule
 from keras_project.runtime import POLICY
+from keras_project.training_rules import with_training_rules
+from keras_project.update_rules import SGD, AdamW
 from shared.config import ModelConfig
 
 BATCH = 64
 RATES = TableSchedule(np.linspace(0.01, 0.001, 1000))
 
-OURS_SGD = partial(SGD, RATES, momentum=0.9, nesterov=True, decay=5e-4)
+OURS_SGD = partial(with_training_rules(SGD), RATES, momentum=0.9, nesterov=True, weight_decay=5e-4)
 STOCK_SGD = partial(keras.optimizers.SGD, RATES, momentum=0.9, nesterov=True, weight_decay=5e-4)
-OURS_ADAMW = partial(Adam, RATES, decoupled=True, decay=0.01)
+OURS_ADAMW = partial(with_training_rules(AdamW), RATES, weight_decay=0.01)
 STOCK_ADAMW = partial(keras.optimizers.AdamW, RATES, weight_decay=0.01, epsilon=1e-8)
 STOCK_NORM = partial(keras.layers.BatchNormalization, momentum=0.9, epsilon=1e-5)
 

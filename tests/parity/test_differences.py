@@ -19,15 +19,13 @@ from shared.batches.augment import build_resampling
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 from shared.machine.hardware import choose_precision
-from shared.machine.interpreters import PACKAGES, is_installed
-from tests.conftest import Sibling
+from shared.machine.interpreters import list_siblings
+from tests.conftest import Sibling, needs_both
 
 PAGE = REPOSITORY / "docs" / "differences.md"
 TOLERANCE = 1e-2  # relative; a figure stands on the page with three digits
 NUMBER = re.compile(r"\*\*([\d.e-]+)\*\*")
 
-ABSENT = [name for name in PACKAGES if not is_installed(name)]
-both = pytest.mark.skipif(bool(ABSENT), reason=f"differences are between two; not installed: {ABSENT}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Framework:
 
 @pytest.fixture(scope="module")
 def frameworks():
-    siblings = [Sibling(name) for name in PACKAGES]
+    siblings = [Sibling(name) for name in list_siblings()]
     for sibling in siblings:  # both at once, since importing a framework takes seconds
         sibling.pool.submit(importlib.import_module, f"tests.parity.defaults_{sibling.name}")
     yield [Framework(sibling) for sibling in siblings]
@@ -127,14 +125,14 @@ def farthest(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
 # Convolution
 
 
-@both
+@needs_both
 def test_padding_of_strided_convolution(torch, keras, rng, recorded):
     images, kernel = rng.standard_normal((2, 8, 8, 4)), rng.standard_normal((3, 3, 4, 5))
     ours, theirs = torch.strided_convolution(images, kernel)["stock"], keras.strided_convolution(images, kernel)
     recorded(apart(theirs["stock"], ours, np.abs(ours).max()), apart(theirs["ours"], ours, np.abs(ours).max()))
 
 
-@both
+@needs_both
 def test_padding_of_strided_convolution_of_odd_size(torch, keras, rng, recorded):
     images, kernel = rng.standard_normal((2, 7, 7, 4)), rng.standard_normal((3, 3, 4, 5))
     ours, theirs = torch.strided_convolution(images, kernel)["stock"], keras.strided_convolution(images, kernel)
@@ -151,7 +149,7 @@ def norm_arguments(rng: np.random.Generator, dtype: str) -> list[np.ndarray]:
     return [array.astype(dtype) for array in arrays]
 
 
-@both
+@needs_both
 def test_batch_norm_momentum(torch, keras, rng, recorded):
     arguments = norm_arguments(rng, "float64")
     batch_mean = arguments[0].mean(axis=(0, 1, 2))
@@ -160,14 +158,14 @@ def test_batch_norm_momentum(torch, keras, rng, recorded):
              apart(ours["mean"], theirs["ours"]["mean"], batch_mean))
 
 
-@both
+@needs_both
 def test_batch_norm_eps(torch, keras, rng, recorded):
     images = rng.standard_normal((4, 2, 2, 3))
     ours, theirs = (framework.batch_norm_evaluation(images, 0.01) for framework in (torch, keras))
     recorded(apart(theirs["stock"], ours["stock"], ours["stock"]), apart(theirs["ours"], ours["stock"], ours["stock"]))
 
 
-@both
+@needs_both
 def test_batch_norm_running_variance(torch, keras, rng, recorded):
     arguments = norm_arguments(rng, "float64")
     ours, theirs = torch.batch_norm(*arguments)["stock"], keras.batch_norm(*arguments)
@@ -176,7 +174,7 @@ def test_batch_norm_running_variance(torch, keras, rng, recorded):
              apart(theirs["ours"]["variance"], ours["variance"], moved))
 
 
-@both
+@needs_both
 def test_batch_norm_float64(torch, keras, rng, recorded):
     """The path that is written out: outputs, gradients and running statistics."""
     arguments = norm_arguments(rng, "float64")
@@ -184,7 +182,7 @@ def test_batch_norm_float64(torch, keras, rng, recorded):
     recorded(farthest(ours, theirs["stock with PyTorch's settings"]), farthest(ours, theirs["ours"]))
 
 
-@both
+@needs_both
 def test_batch_norm_float32(torch, keras, rng, recorded):
     """The path through TensorFlow's fused kernel."""
     arguments = norm_arguments(rng, "float32")
@@ -192,7 +190,7 @@ def test_batch_norm_float32(torch, keras, rng, recorded):
     recorded(farthest(ours, theirs["stock with PyTorch's settings"]), farthest(ours, theirs["ours"]))
 
 
-@both
+@needs_both
 def test_batch_norm_paths_agree(keras, rng, recorded):
     arguments = norm_arguments(rng, "float32")
     fused, written_out = keras.batch_norm(*arguments), keras.batch_norm(*(array.astype("float64")
@@ -201,7 +199,7 @@ def test_batch_norm_paths_agree(keras, rng, recorded):
     recorded(farthest(written_out[stock], fused[stock]), farthest(written_out["ours"], fused["ours"]))
 
 
-@both
+@needs_both
 def test_batch_norm_fused_eps(torch, keras, rng, recorded):
     """Some releases of TensorFlow raise a fused eps below 1.001e-5; a tiny variance shows it."""
     images = rng.standard_normal((4, 2, 2, 3)).astype(np.float32)
@@ -212,17 +210,17 @@ def test_batch_norm_fused_eps(torch, keras, rng, recorded):
 # Initial weights
 
 
-@both
+@needs_both
 def test_initial_deviation_of_dense(torch, keras, recorded):
     recorded(keras.initial_deviations()["dense"] / torch.initial_deviations()["dense"])
 
 
-@both
+@needs_both
 def test_initial_deviation_of_convolution(torch, keras, recorded):
     recorded(keras.initial_deviations()["convolution"] / torch.initial_deviations()["convolution"])
 
 
-@both
+@needs_both
 def test_initial_bias(torch, keras, recorded):
     assert keras.initial_deviations()["bias"] == 0
     recorded(torch.initial_deviations()["bias"])
@@ -260,17 +258,17 @@ def at_a_changing_rate(torch: Framework, keras: Framework, rng: np.random.Genera
                 descent.apart(warm, descent.run(keras, "our SGD", WARM_UP_AND_DROP, **options)))]
 
 
-@both
+@needs_both
 def test_sgd_momentum_at_a_changing_rate(torch, keras, rng, recorded):
     recorded(*at_a_changing_rate(torch, keras, rng, nesterov=False))
 
 
-@both
+@needs_both
 def test_sgd_nesterov_at_a_changing_rate(torch, keras, rng, recorded):
     recorded(*at_a_changing_rate(torch, keras, rng, nesterov=True))
 
 
-@both
+@needs_both
 def test_sgd_momentum_at_a_constant_rate(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "SGD", CONSTANT, momentum=0.9)
@@ -278,32 +276,32 @@ def test_sgd_momentum_at_a_constant_rate(torch, keras, rng, recorded):
              descent.apart(reference, descent.run(keras, "our SGD", CONSTANT, momentum=0.9)))
 
 
-@both
+@needs_both
 def test_sgd_weight_decay(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "SGD", CONSTANT, momentum=0.9, weight_decay=0.1)
     recorded(descent.apart(reference, descent.run(keras, "SGD", CONSTANT, momentum=0.9, weight_decay=0.1)),
-             descent.apart(reference, descent.run(keras, "our SGD", CONSTANT, momentum=0.9, decay=0.1)))
+             descent.apart(reference, descent.run(keras, "our SGD", CONSTANT, momentum=0.9, weight_decay=0.1)))
 
 
-@both
+@needs_both
 def test_adam_weight_decay(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "Adam", CONSTANT, weight_decay=0.1)
     recorded(descent.apart(reference, descent.run(keras, "Adam", CONSTANT, weight_decay=0.1)),
-             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, decay=0.1)))
+             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, weight_decay=0.1)))
 
 
-@both
+@needs_both
 def test_adamw_default_decay(torch, keras, rng, recorded):
     """Without gradients AdamW only decays; both default to a learning rate of 1e-3."""
     descent = Descent(rng, scale=0.0)
     reference = descent.run(torch, "AdamW", None)
     recorded(descent.apart(reference, descent.run(keras, "AdamW", None)),
-             descent.apart(reference, descent.run(keras, "our Adam", np.full(STEPS, 1e-3), decoupled=True, decay=0.01)))
+             descent.apart(reference, descent.run(keras, "our AdamW", np.full(STEPS, 1e-3), weight_decay=0.01)))
 
 
-@both
+@needs_both
 def test_adam_default_eps(torch, keras, rng, recorded):
     descent = Descent(rng, scale=1e-5)
     reference = descent.run(torch, "Adam", CONSTANT)
@@ -311,24 +309,24 @@ def test_adam_default_eps(torch, keras, rng, recorded):
              descent.apart(reference, descent.run(keras, "our Adam", CONSTANT)))
 
 
-@both
+@needs_both
 def test_adam_eps_placement(torch, keras, rng, recorded):
     descent = Descent(rng, scale=1e-5)
     reference = descent.run(torch, "Adam", CONSTANT, eps=1e-8)
     recorded(descent.apart(reference, descent.run(keras, "Adam", CONSTANT, epsilon=1e-8)),
-             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, eps=1e-8)))
+             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, epsilon=1e-8)))
 
 
-@both
+@needs_both
 def test_adamw(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "AdamW", WARM_UP_AND_DROP, weight_decay=0.1)
     stock = descent.run(keras, "AdamW", WARM_UP_AND_DROP, weight_decay=0.1, epsilon=1e-8)
-    ours = descent.run(keras, "our Adam", WARM_UP_AND_DROP, decoupled=True, decay=0.1)
+    ours = descent.run(keras, "our AdamW", WARM_UP_AND_DROP, weight_decay=0.1)
     recorded(descent.apart(reference, stock), descent.apart(reference, ours))
 
 
-@both
+@needs_both
 def test_clipping_of_the_global_norm(torch, keras, rng, recorded):
     """PyTorch adds 1e-6 to a norm, which shows where gradients are small. Gradients below the limit stay as they are,
     in both."""
@@ -344,7 +342,7 @@ def test_clipping_of_the_global_norm(torch, keras, rng, recorded):
 # Images, metrics, loss
 
 
-@both
+@needs_both
 def test_resize(torch, keras, rng, recorded):
     """In grey levels of 255, of noise."""
     images = rng.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
@@ -356,7 +354,7 @@ def test_resize(torch, keras, rng, recorded):
              max(apart(ours, theirs["stock"]), apart(ours, other["antialiased"])))
 
 
-@both
+@needs_both
 def test_average_of_accuracy(torch, keras, rng, recorded):
     """Ninety images of one class and ten of another, the first told apart better; batches of 32, so 4 in the last."""
     labels = np.repeat([0, 1], [90, 10])
@@ -366,14 +364,14 @@ def test_average_of_accuracy(torch, keras, rng, recorded):
     recorded(abs(ours["stock"] - theirs["stock"]), max(abs(ours["ours"] - exact), abs(theirs["stock"] - exact)))
 
 
-@both
+@needs_both
 def test_loss_takes_logits(torch, keras, rng, recorded):
     logits, targets = 3 * rng.standard_normal((16, 10)), rng.dirichlet(np.ones(10), 16)
     ours, theirs = torch.cross_entropy(logits, targets, 0.0), keras.cross_entropy(logits, targets, 0.0)
     recorded(abs(ours["stock"] - theirs["stock"]), abs(ours["stock"] - theirs["ours"]))
 
 
-@both
+@needs_both
 def test_label_smoothing(torch, keras, rng, recorded):
     targets = np.eye(10)[rng.integers(10, size=16)]
     logits = 3 * rng.standard_normal((16, 10)) + 5 * targets
@@ -385,13 +383,13 @@ def test_label_smoothing(torch, keras, rng, recorded):
 # Precision
 
 
-@both
+@needs_both
 def test_python_float_in_float64(torch, keras, recorded):
     assert torch.python_float(0.1) == 0.1
     recorded(abs(keras.python_float(0.1) - 0.1))
 
 
-@both
+@needs_both
 def test_half_precision_on_the_cpu(torch, keras, recorded):
     """1 + 2^-10 is a float16 and no bfloat16."""
     with pytest.raises(UserError, match="fp16 needs a GPU"):
@@ -402,7 +400,7 @@ def test_half_precision_on_the_cpu(torch, keras, recorded):
 # Early stopping, in epochs
 
 
-@both
+@needs_both
 def test_patience(torch, keras, recorded):
     losses, options = [3.0, 2.0, 2.0, 2.5, 1.9, 1.9, 2.0, 1.95, 1.0], {"patience": 3, "mode": "min"}
     ours, theirs = torch.epochs_until_stop(losses, options), keras.epochs_until_stop(losses, options)
@@ -410,13 +408,13 @@ def test_patience(torch, keras, recorded):
     recorded(abs(ours["stock"] - theirs["stock"]), abs(ours["stock"] - theirs["ours"]))
 
 
-@both
+@needs_both
 def test_default_patience(torch, keras, recorded):
     losses = [1.0] + [2.0] * 7
     recorded(torch.epochs_until_stop(losses, {})["stock"] - keras.epochs_until_stop(losses, {})["stock"])
 
 
-@both
+@needs_both
 def test_early_stopping_at_nan(torch, keras, recorded):
     losses, options = [3.0, float("nan"), 2.0, 2.5, 2.5, 2.5, 2.5, 2.5], {"patience": 3, "mode": "min"}
     ours, theirs = torch.epochs_until_stop(losses, options), keras.epochs_until_stop(losses, options)

@@ -16,15 +16,12 @@ import pytest
 
 from shared.batches.data import load_data
 from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import PACKAGES, is_installed
 from shared.parity import __main__ as command
 from shared.parity.findings import Finding, measure_difference
 from shared.parity.ladder import judge_by_yardsticks, round_counts
 from shared.parity.pictures import write_pictures
 from shared.parity.plan import LOSSES, RUNGS, plan_tasks, strip_config
-
-ABSENT = [name for name in PACKAGES if not is_installed(name)]
-needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"parity needs both siblings; not installed: {', '.join(ABSENT)}")
+from tests.conftest import needs_both, needs_both_folders
 
 # A sabotaged sibling, the first rung that must fail, and words of its report.
 SABOTAGE = {
@@ -136,6 +133,7 @@ def run_command(*words, **environment):
                           cwd=REPOSITORY, env=os.environ | environment, timeout=120)
 
 
+@needs_both_folders
 @pytest.mark.parametrize(("words", "environment", "says"), [
     (["model.nmae=resnet18"], {}, "did you mean 'model.name'?"),
     (["hardware.accelerator=gpu"], {}, "parity compares on the CPU"),
@@ -149,6 +147,7 @@ def test_user_errors_are_one_line(tmp_path, words, environment, says):
     assert "Traceback" not in done.stderr
 
 
+@needs_both_folders
 def test_interpreter_without_the_framework_is_named(tmp_path):
     bare = tmp_path / "python"
     bare.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n")

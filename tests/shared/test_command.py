@@ -10,6 +10,7 @@ import pytest
 from shared.config import Config, command, parse_config
 from shared.errors import StoppedError, UserError, extract_user_message
 from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import list_siblings
 
 # Python imports this module at its start, so that the entry point runs as it is and still cannot load a framework.
 BLOCKER = """
@@ -25,7 +26,8 @@ sys.meta_path.insert(0, Blocker())
 """
 HEAVY = ("numpy", "scipy", "yaml", "omegaconf", "antlr4", "wandb", "sklearn", "PIL", "torch", "tensorflow", "keras",
          "lightning", "shared.batches", "shared.weights")
-ENTRIES = ("lightning_project/train.py", "keras_project/train.py")
+ENTRIES = [f"{sibling}_project/train.py" for sibling in list_siblings()]
+EVALUATE = [f"{sibling}_project/evaluate.py" for sibling in list_siblings()]
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_a_right_config_goes_on_to_the_framework(call, entry):
     assert "was imported" in done.stderr  # the blocker works, so that the test above means something
 
 
-@pytest.mark.parametrize("entry", [*ENTRIES, "lightning_project/evaluate.py", "keras_project/evaluate.py"])
+@pytest.mark.parametrize("entry", [*ENTRIES, *EVALUATE])
 def test_help_imports_nothing_heavy(call, entry, tmp_path):
     hook = tmp_path / "hook" / "sitecustomize.py"
     hook.write_text(hook.read_text() + "import atexit\natexit.register(lambda: open('modules', 'w').write(json.dumps("
@@ -89,15 +91,14 @@ def test_print_config_stops_before_the_framework(call, entry):
 
 def test_evaluate_needs_a_source_first(call):
     for words in ([], ["train.epochs=2"], ["--print-confg"]):
-        done = call("lightning_project/evaluate.py", *words)
+        done = call(EVALUATE[0], *words)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
-    assert "name a run folder or a .safetensors file first" in call("lightning_project/evaluate.py").stderr
-    assert "usage: python lightning_project/evaluate.py RUN " in call("lightning_project/evaluate.py", "-h").stdout
+    assert "name a run folder or a .safetensors file first" in call(EVALUATE[0]).stderr
+    assert f"usage: python {EVALUATE[0]} RUN " in call(EVALUATE[0], "-h").stdout
 
 
-@pytest.mark.parametrize("words", [("lightning_project/train.py", "init_from=nowhere"),
-                                   ("keras_project/evaluate.py", "nowhere")])
+@pytest.mark.parametrize("words", [(ENTRIES[0], "init_from=nowhere"), (EVALUATE[-1], "nowhere")])
 def test_weights_that_are_not_there_are_told_before_a_framework_is_imported(call, words):
     done = call(*words)
     assert done.returncode == 2

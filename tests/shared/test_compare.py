@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from shared.compare import __main__ as command
+from shared.compare import facts, noise
 from shared.compare.__main__ import main
 from shared.compare.facts import tabulate_facts
 from shared.compare.page import format_text
@@ -20,6 +22,20 @@ from shared.runs.records import label_runs, read_run
 
 LABELS = np.arange(50) % 10
 EPOCHS = (0.4, 0.7, 0.9, 0.94)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Say which siblings' folders are here."""
+    def say(*siblings):
+        for module in (command, facts, noise):
+            monkeypatch.setattr(module, "list_siblings", lambda: siblings)
+    return say
+
+
+@pytest.fixture(autouse=True)
+def both_here(here):
+    here("lightning", "keras")
 
 
 def predictions(wrong, label=LABELS, index=None):
@@ -346,6 +362,21 @@ def test_newest_finished_run_of_each_sibling_in_the_newest_group(tmp_path, capsy
     assert main(["--output-dir", str(tmp_path), "--group", "older", "--out", str(tmp_path / "out")]) == 0
     assert "no run of keras" in capsys.readouterr().out
     assert (tmp_path / "out" / "comparison.md").is_file()
+
+
+def test_where_a_sibling_is_alone_nothing_is_said_of_the_other(tmp_path, capsys, here):
+    here("keras")
+    for seed in (0, 1):
+        keras = make_run(tmp_path, "keras", seed=seed)
+    make_run(tmp_path, "lightning", stamp="20260102-120000")  # of before its folder was deleted
+    assert main(["--output-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "quickstart" / "comparison.md").read_text().endswith(f"Runs:\n\n- `quickstart/{keras.name}`\n")
+    assert main(["--output-dir", str(tmp_path), "--seeds"]) == 0
+    out = capsys.readouterr().out
+    assert "one run, nothing to compare it with" in out
+    assert "same experiment up to the seed (2 seeds)" in out
+    assert "lightning" not in out
+    assert "both siblings" not in out
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

@@ -21,7 +21,7 @@ SHAPES = {"conv1.weight": (2, 1, 3, 3), "bn1.weight": (2,), "bn1.bias": (2,), "b
           "bn1.running_var": (2,), "fc.weight": (3, 2), "fc.bias": (3,)}
 CLASSES = ("a", "b", "c")
 RESNET = MODELS["resnet18"]
-BUILT = {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in SHAPES.items()}
+BUILT = draw_initial_weights(SHAPES, 1)  # as a framework might have
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from shared.config import Config, load_config
 from shared.errors import UserError
 from shared.machine import hardware, versions
-from shared.machine.files import to_json, write_json, write_whole
+from shared.machine.files import find_last_checkpoint, to_json, write_json, write_whole
 from shared.runs import folder
-from shared.runs.folder import RunFolder, explain_bad_checkpoint, find_last_checkpoint, write_checkpoint
+from shared.runs.folder import RunFolder, explain_bad_checkpoint, write_checkpoint
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from shared.machine.interpreters import PACKAGES, is_installed
-from tests.conftest import Sibling
+from shared.machine.interpreters import is_installed, list_siblings
+from tests.conftest import Sibling, needs
 from tests.trainings import (
     assert_close_training,
     assert_same_training,
@@ -24,7 +24,7 @@ from tests.trainings import (
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module", params=PACKAGES)
+@pytest.fixture(scope="module", params=list_siblings())
 def trained(request, tmp_path_factory):
     """A sibling's name and a training that nothing hits."""
     if not is_installed(request.param):
@@ -143,9 +143,8 @@ def drawn_on_two_devices(name: str) -> list[list]:
     return [[outputs.numpy().tolist() for outputs in strategy.experimental_local_results(each)] for each in draw()]
 
 
+@needs("keras")
 def test_each_keras_device_draws_for_itself():
-    if not is_installed("keras"):
-        pytest.skip("the keras sibling is not installed")
     alone = Sibling("keras")  # the number of devices is settled when TensorFlow starts
     for first, second in alone.call(drawn_on_two_devices):
         assert {value for value, in first} == {value for value, in second} == {0, 2}

@@ -22,7 +22,7 @@ from shared.config import Config, ModelConfig
 from shared.datasets.imagenet import read_synsets
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import is_installed, list_siblings
 from shared.models import MODELS
 from shared.training.best import BestEpoch
 from shared.weights.file import save_weights
@@ -235,7 +235,7 @@ def run_offline(sibling, home, *words):
                           cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200)
 
 
-@pytest.mark.parametrize("sibling", PACKAGES)
+@pytest.mark.parametrize("sibling", list_siblings())
 def test_offline_without_the_checkpoint_one_line_says_what_to_do(tmp_path, sibling):
     done = run_offline(sibling, tmp_path / "hub", f"output_dir={tmp_path / 'runs'}")
     assert done.returncode == 2
@@ -249,8 +249,8 @@ def test_offline_without_the_checkpoint_one_line_says_what_to_do(tmp_path, sibli
 @pytest.mark.parametrize("endpoint", ["localhost:9", "http://[bad"])
 def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, endpoint):
     environment = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}
-    done = subprocess.run([sys.executable, "keras_project/train.py", "model.pretrained=true"], cwd=REPOSITORY,
-                          env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, f"{list_siblings()[0]}_project/train.py", "model.pretrained=true"],
+                          cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     *before, last = done.stderr.splitlines()
     assert before in ([], [f"asking {endpoint} for timm/resnet18.a1_in1k/config.json"])

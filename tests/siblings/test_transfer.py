@@ -8,17 +8,14 @@ from safetensors.numpy import load_file
 
 from shared.batches.data import load_data
 from shared.config import Config
-from shared.machine.interpreters import PACKAGES, is_installed
 from shared.parity import __main__ as command
 from shared.parity.findings import Answer
 from shared.parity.plan import change_config, plan_fit, strip_config
 from shared.training.schedule import is_frozen
 from shared.weights.initial import draw_initial_weights
-from tests.conftest import train
+from tests.conftest import needs_both, train
 
 HEAD = ("fc.weight", "fc.bias")
-ABSENT = [name for name in PACKAGES if not is_installed(name)]
-needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not installed: {', '.join(ABSENT)}")
 
 
 def test_epochs_that_are_frozen():

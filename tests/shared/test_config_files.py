@@ -1,0 +1,88 @@
+"""Every file in configs/ parses, gives its reasons, and does what its header says."""
+
+import re
+
+import pytest
+
+from shared.config import Config, build_config, flatten, get_value, list_keys, read_yaml
+from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import list_siblings
+
+# launchers/ holds files of schedulers, which tests/launchers checks.
+CONFIGS = sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")
+                 if "launchers" not in path.parts)
+# What a config of one's own images is given on the command line, or names on its owner's machine.
+NEEDED = {"image_folder": {"dataset": {"root": "."}}, "imagenet_mini": {"dataset": {"root": "."}}}
+
+
+def given(name: str) -> dict:
+    from omegaconf import OmegaConf
+
+    return flatten(OmegaConf.to_container(read_yaml(REPOSITORY / name)))
+
+
+def header(name: str) -> str:
+    lines = (REPOSITORY / name).read_text().splitlines()
+    return "\n".join(lines[:next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+
+def test_there_are_configs():
+    assert {"configs/quickstart.yaml", "configs/cifar10_resnet18.yaml", "configs/fashion_mnist_resnet18.yaml",
+            "configs/image_folder.yaml"} <= set(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_gives_a_reason_for_each_value(name):
+    text = (REPOSITORY / name).read_text()
+    bare = [line for line in text.splitlines() if re.match(r" +\w+: *[^\s#]", line) and "#" not in line]
+    # Which data set and model it is about, its header has said.
+    assert [line for line in bare if not line.startswith("  name: ")] == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_parses_and_does_what_it_says(name, monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(tmp_path)
+    keys = given(name)
+    needed = NEEDED.get(keys.get("dataset.name"), {})
+    config = build_config([(name, read_yaml(REPOSITORY / name)), ("needed", OmegaConf.create(needed))])
+    if needed:
+        keys.pop("dataset.root", None)
+    assert {dotted: get_value(config, dotted) for dotted in keys} == keys
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
+def test_a_preset_states_only_what_differs_from_the_defaults(name):
+    same = {dotted for dotted, value in given(name).items() if value == get_value(Config(), dotted)}
+    assert same == set()
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
+def test_a_preset_opens_with_its_claim(name):
+    claim = header(name)
+    arguments = "" if name == "configs/quickstart.yaml" else f" {name}"
+    for sibling in list_siblings():
+        assert f"python {sibling}_project/train.py{arguments}" in claim
+    for word in ("hardware", "minutes", "accuracy", "source"):
+        assert re.search(rf"^# {word} +\S", claim, re.MULTILINE), word
+    minutes, accuracy = (re.search(rf"^# {word} +(.*)$", claim, re.MULTILINE).group(1)
+                         for word in ("minutes", "accuracy"))
+    for told in (minutes, accuracy):
+        assert "not measured" in told or re.search(r"\d", told), told
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "/debug/" in name])
+def test_a_debug_config_can_follow_any_preset(name, monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    assert len(header(name)) > 30
+    monkeypatch.chdir(tmp_path)
+    for preset in (preset for preset in CONFIGS if preset.count("/") == 1):
+        needed = NEEDED.get(given(preset).get("dataset.name"), {})
+        build_config([(preset, read_yaml(REPOSITORY / preset)), ("needed", OmegaConf.create(needed)),
+               (name, read_yaml(REPOSITORY / name))])
+
+
+def test_a_config_key_that_is_not_in_the_schema_would_be_found():
+    assert set().union(*map(given, CONFIGS)) <= set(list_keys())
