@@ -1,4 +1,4 @@
-"""Two runs side by side, or twenty: table, picture, and whether they are the same experiment at all.
+"""Compare two runs or twenty, in a table and a picture, and say whether they are the same experiment.
 
     python -m shared.compare                        the newest finished run of each sibling
     python -m shared.compare RUN RUN ...            run folders, of either sibling, finished or not
@@ -17,6 +17,8 @@ from shared.runs.records import find_finished_runs, select_newest_runs
 
 
 class Parser(argparse.ArgumentParser):
+    """A parser that raises `UserError`, so that all mistakes of the user are shown in the same way."""
+
     def error(self, message: str) -> None:
         raise UserError(f"{message}; see --help")
 
@@ -38,7 +40,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 after a mistake of the user's, told in one line."""
+    """Compare the runs that the command line names, and return the exit status: 0, or 2 after a mistake of the user's.
+    """
     try:
         options = parse_arguments(arguments)
         if options.runs and options.group is not None:

@@ -1,4 +1,4 @@
-"""Comparing runs: everything that is found out about them, and the picture and page that are written."""
+"""Comparing runs: everything that is to be said about them, and writing the picture and the page."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from shared.runs.records import FRAMEWORKS, label_runs, read_run, select_newest_
 
 
 def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = False) -> Comparison:
-    """Compare the runs in `folders` and write comparison.png and comparison.md into `out`, else beside the first run.
+    """Compare the runs in `folders`, and write comparison.png and comparison.md into `out`, or beside the first run.
 
-    With `seeds` only the newest finished run per sibling and seed enters, and runs pair by seed.
+    With `seeds`, only the newest finished run of each sibling and seed counts, and runs of the same seed are paired.
 
     Raises:
         UserError: where a folder holds no run, a file in it is damaged, or `out` cannot be written to.
@@ -28,7 +28,7 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
         if len(finished) < len(runs):
             said.append(f"Left out: {len(runs) - len(finished)} unfinished or older runs of a seed.")
         runs = sorted(finished, key=lambda run: run.seed)
-    runs.sort(key=lambda run: FRAMEWORKS.index(run.framework))  # stable: else the order in which they were given
+    runs.sort(key=lambda run: FRAMEWORKS.index(run.framework))  # the order within a framework stays
     differences = find_differences(runs, up_to_seed=seeds)
     same = "same experiment" + (f" up to the seed ({len({run.seed for run in runs})} seeds)" if seeds else "")
     verdict = ("one run, nothing to compare it with" if len(runs) == 1 else
