@@ -1,10 +1,10 @@
-"""What data, callbacks and the framework's loop cost beside the bare training step.
+"""Measure how much time data, callbacks and the framework's loop take beside the bare training step.
 
 python -m shared.bench [key=value ...]
 
-For each sibling, in one process, alternating: a real `train(config)` of two epochs, of which the second counts, and as
-many bare training steps (forward, backward, update) of the same model and precision on one batch that is in memory
-already. The data are random, of CIFAR-10's shape. A ratio of 1 means that the step is all that costs time.
+Each sibling alternates, in one process, between a real `train(config)` of two epochs, of which the second counts, and
+as many bare training steps (forward, backward, update) of the same model in the same precision on one batch in memory.
+The data are random, in the shape of CIFAR-10. A ratio of 1 means that nothing but the steps takes time.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Rung 9: the scores of a run against scikit-learn's."""
+"""Rung 9: a run's scores against those that scikit-learn computes from its predictions."""
 
 import json
 import math
@@ -8,11 +8,13 @@ import numpy as np
 from shared.parity.findings import Answer, Finding, find_worst
 from shared.parity.request import Task
 
-SCORES = 1e-6
+SCORES = 1e-6  # the largest difference that passes
 
 
 def compare_scores(task: Task, answer: Answer) -> Finding:
-    """Scores in result.json against scikit-learn's of predictions.npz; inf where an image is missing or counted twice.
+    """Compare result.json with scikit-learn's scores of predictions.npz.
+
+    The difference is infinite where a test image is missing or there twice.
     """
     from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
@@ -33,7 +35,7 @@ def compare_scores(task: Task, answer: Answer) -> Finding:
 
 
 def compute_expected_loss(task: Task, logits: np.ndarray, label: np.ndarray) -> float:
-    """The loss of evaluation, written out; cross-entropy is scikit-learn's log loss."""
+    """The loss that evaluation reports, computed by scikit-learn or, for the focal loss, as its formula says."""
     from scipy.special import expit, softmax
     from sklearn.metrics import log_loss
 

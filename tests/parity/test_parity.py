@@ -41,7 +41,7 @@ def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",), losses=())
     base = strip_config(command.parse_command_line(words))
     base.hardware.threads = 1
     return plan_tasks(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models,
-                losses=losses)
+                      losses=losses)
 
 
 def write_cifar(root):
@@ -85,9 +85,9 @@ def recorded(tmp_path_factory):
 
     with ThreadPoolExecutor(2) as pool:
         broken = dict(zip(SABOTAGE, pool.map(sabotage, SABOTAGE), strict=True))
-    whole_ones = {data: command.judge_answers([task for task in renamed if task.name.endswith(data)], place / "Lightning",
-                                      place / "Keras") for data in tasks}
-    yield whole_ones | broken
+    unbroken = {data: command.judge_answers([task for task in renamed if task.name.endswith(data)],
+                                            place / "Lightning", place / "Keras") for data in tasks}
+    yield unbroken | broken
     shutil.rmtree(place)  # 3 GB, which pytest would keep for three sessions
 
 
