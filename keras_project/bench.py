@@ -1,4 +1,4 @@
-"""Measures for `shared.bench`: python -m keras_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
+"""This sibling's half of `shared.bench`: python -m keras_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from shared.config import Config, load_config
 
 
 def measure_bare_speed(config: Config, steps: int) -> float:
-    """Training steps on one batch in memory, without `fit`, data or callbacks."""
+    """Images per second of training `steps` times on one batch in memory, without `fit`, data or callbacks."""
     import tensorflow as tf
 
     from keras_project.classifier import build_loss
@@ -26,34 +26,36 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     model = runtime.prepare_model(build_model(config, data))
     optimizer = build_optimizer(config, steps)
     optimizer.build(model.trainable_variables)
-    loss_of = build_loss(config)
+    compute_loss = build_loss(config)
     scaled = runtime.facts["precision"] == "fp16"
     if scaled:
         optimizer = LossScale(optimizer)
 
     @tf.function(jit_compile=config.hardware.compile)
-    def step() -> tf.Tensor:
+    def train_step() -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = loss_of(target, model(images, training=True))
+            loss = compute_loss(target, model(images, training=True))
             objective = optimizer.scale_loss(loss) if scaled else loss
         variables = model.trainable_variables
         optimizer.apply(tape.gradient(objective, [variable.value for variable in variables]), variables)
         return loss
 
-    step().numpy()
+    train_step().numpy()  # for warm-up
     started = time.perf_counter()
     for _ in range(steps):
-        step().numpy()
+        train_step().numpy()
     return steps * len(images) / (time.perf_counter() - started)
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
+    """Write the speed of bare steps, in images per second, and the peak memory of this process to `out`."""
     from keras_project.runtime import measure_peak_memory
 
     out.write_text(json.dumps({"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}))
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
+    """Write the speed of `train` and of as many bare steps, in images per second, of each round to `out`."""
     from keras_project.train import train
 
     measured = []
@@ -65,5 +67,5 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    work = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
-    work(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))
+    measure = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
+    measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

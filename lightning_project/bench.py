@@ -1,4 +1,4 @@
-"""Measures for `shared.bench`: python -m lightning_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
+"""This sibling's half of `shared.bench`: python -m lightning_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from shared.config import Config, load_config
 
 
 def measure_bare_speed(config: Config, steps: int) -> float:
-    """Training steps on one batch in memory, without Lightning, data or callbacks."""
+    """Images per second of training `steps` times on one batch in memory, without Lightning, data or callbacks."""
     import torch
 
     from lightning_project.classifier import build_loss
@@ -27,31 +27,33 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     images, target = batch["image"].to(device), batch["target"].to(device)
     model = runtime.prepare_model(build_model(config, data)).to(device)
     optimizer = build_optimizer(config, model, find_decayed(config, model))
-    loss_of = build_loss(config).to(device)
+    compute_loss = build_loss(config).to(device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
 
-    def step() -> None:
+    def train_step() -> None:
         with torch.autocast(device, half, enabled=half is not None):
-            loss = loss_of(model(images), target)
+            loss = compute_loss(model(images), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()
 
-    step()
+    train_step()  # for warm-up
     started = time.perf_counter()
     for _ in range(steps):
-        step()
+        train_step()
     return steps * len(images) / (time.perf_counter() - started)
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
+    """Write the speed of bare steps, in images per second, and the peak memory of this process to `out`."""
     from lightning_project.runtime import measure_peak_memory
 
     out.write_text(json.dumps({"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}))
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
+    """Write the speed of `train` and of as many bare steps, in images per second, of each round to `out`."""
     from lightning_project.train import train
 
     measured = []
@@ -63,5 +65,5 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    work = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
-    work(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))
+    measure = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
+    measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))
