@@ -52,7 +52,6 @@ class DataModule(L.LightningDataModule):
     def __init__(self, config: Config, data: Data, runtime: Runtime):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
-        self.share = (runtime.rank, runtime.processes)
         self.augment = Augmentation(config.augment, data.mean, data.std, runtime.dtype)
 
     def build_loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
@@ -61,14 +60,14 @@ class DataModule(L.LightningDataModule):
                           pin_memory=self.runtime.accelerator == "gpu", persistent_workers=workers > 0)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainBatches(self.config, self.data, self.share)
+        batches = TrainBatches(self.config, self.data, self.runtime.rank, self.runtime.processes)
         sampler = StepSampler(batches.steps, batches.parts, lambda: self.trainer.global_step if self.trainer else 0)
         return self.build_loader(batches, sampler)
 
     def eval_dataloader(self, split: Images) -> DataLoader:
         """One pass over a split, the last partial batch included."""
-        return self.build_loader(
-            EvalBatches(self.config, self.data, split, self.share, multiple_of=self.runtime.processes))
+        rank, processes = self.runtime.rank, self.runtime.processes
+        return self.build_loader(EvalBatches(self.config, self.data, split, rank, processes, multiple_of=processes))
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader(self.data.val)

@@ -121,9 +121,9 @@ def judge_answers(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
             continue
         unjudged += compare_answers(task, mine, other)
         for suffix in YARDSTICKS:
-            plan_yardsticks[suffix] += compare_answers(task, mine, Answer("Lightning again", ours, task.name + suffix))
+            yardsticks[suffix] += compare_answers(task, mine, Answer("Lightning again", ours, task.name + suffix))
     if unjudged:
-        findings += judge_by_yardsticks(unjudged, *plan_yardsticks.values(), tasks[0].config.hardware.precision)
+        findings += judge_by_yardsticks(unjudged, *yardsticks.values(), tasks[0].config.hardware.precision)
     return sorted(findings, key=lambda finding: finding.rung)
 
 
@@ -204,8 +204,8 @@ def format_report(findings: list[Finding], words: list[str], precision: str, sec
     if measured:
         every.header[1:1] = ["other threads", "from fp64"]
     for finding in findings:
-        plan_yardsticks = ["" if value is None else f"{value:.2g}" for value in (finding.threads, finding.rounding)]
-        every.rows.append([f"{finding.rung} {finding.what}", *(plan_yardsticks if measured else []),
+        yardsticks = ["" if value is None else f"{value:.2g}" for value in (finding.threads, finding.rounding)]
+        every.rows.append([f"{finding.rung} {finding.what}", *(yardsticks if measured else []),
                            *format_figures(finding), finding.where])
     yardstick = f"\n\n{YARDSTICK}" if measured else ""
     revision = read_git_state()
