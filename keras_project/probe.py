@@ -1,4 +1,7 @@
-"""What `python -m shared.parity` compares of this sibling, recorded through its own data, models and `train`."""
+"""This sibling's half of `python -m shared.parity`, which records its data, models, optimizers and `train` at work.
+
+`shared.parity.request.KINDS` says what each function records.
+"""
 
 import keras
 import numpy as np
@@ -20,7 +23,6 @@ from shared.weights.start import choose_starting_weights
 
 
 def record_raw(config: Config) -> Arrays:
-    """See `shared.parity.request.KINDS`, here and below."""
     data = load_data(config)
     dataset = read_dataset(TrainBatches(config, data), build_runtime(config))
     batches = [{"index": batch["index"], "target": batch["target"], "bytes": hash_items(batch["image"])}
@@ -57,7 +59,8 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, perturb_vectors(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
+    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    load_weights(model, perturb_vectors(weights))
     images, target = next(iter(build_train_dataset(config, data, runtime)))
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
     compile_classifier(config, model, 1, class_weights)
@@ -85,7 +88,7 @@ def record_rates(config: Config) -> Arrays:
 
 
 class Snapshots(Callback):
-    """Keeps the weights after the steps in MARKS, and the test logits after the last."""
+    """Keeps the weights after the steps in MARKS, and the test logits at the end."""
 
     def __init__(self, test: tf.data.Dataset):
         super().__init__()
@@ -104,10 +107,10 @@ def record_fit(config: Config) -> Arrays:
     data = load_data(config)
     snapshots = Snapshots(build_eval_dataset(config, data, data.test, build_runtime(config)))
     train(config, [snapshots])
-    keras.backend.clear_session()  # else each fit's graph stays in memory
+    keras.backend.clear_session()  # otherwise the graph of each fit stays in memory
     return snapshots.arrays
 
 
 if __name__ == "__main__":
     answer_request({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
-            "rates": record_rates, "fit": record_fit})
+                    "rates": record_rates, "fit": record_fit})
