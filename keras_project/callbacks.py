@@ -1,4 +1,4 @@
-"""What is added to a training: one list, in the order in which it runs."""
+"""The callbacks of a training: `build_callbacks` lists them in the order in which they run."""
 
 import sys
 
@@ -27,25 +27,25 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
         # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
     ]
     callbacks += [*([average] if average else []), RecorderCallback(recorder), best]
-    keepers = [best]
+    stateful = [best]
     if train.early_stopping_patience:
         stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
                                           patience=train.early_stopping_patience)
         callbacks.append(stopping)
-        keepers.append(stopping)
+        stateful.append(stopping)
     if config.model.freeze == "backbone":
         callbacks.append(BackboneFreezer(config))
     if sys.stderr.isatty():
         callbacks.insert(0, ProgressBars(recorder.steps * train.accumulate))
     if debug.profile:
         callbacks.append(Profiler(recorder))
-    # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(CheckpointWriter(recorder, keepers, average))
+    # CheckpointWriter is the last, so that it saves the others' state.
+    callbacks.append(CheckpointWriter(recorder, stateful, average))
     return callbacks
 
 
 class RecorderCallback(keras.callbacks.Callback):
-    """Hands every step's loss and every epoch's metrics to the recorder."""
+    """Passes the loss of each step and the metrics of each epoch to the recorder."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -60,8 +60,8 @@ class RecorderCallback(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.losses.append(float(logs[LAST_LOSS]))
-        step = int(to_numpy(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
-        if step != self.step:  # that was the batch's last part
+        step = int(to_numpy(self.model.optimizer.iterations))  # with steps_per_execution, several more than before
+        if step != self.step:  # this was the last part of the batch
             norm = getattr(unwrap_loss_scale(self.model.optimizer), "gradient_norm", 0.0)  # an optimizer may have none
             self.recorder.end_step(step, float(np.mean(self.losses)), float(to_numpy(norm)))
             self.step, self.losses = step, []
@@ -75,7 +75,7 @@ class RecorderCallback(keras.callbacks.Callback):
 
 
 class BackboneFreezer(keras.callbacks.Callback):
-    """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
+    """Freezes all parameters but those of the head, and BatchNorm's statistics, in the epochs that the config names."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -87,11 +87,11 @@ class BackboneFreezer(keras.callbacks.Callback):
             layer.trainable = not frozen or layer.name == head
         if frozen != self.frozen:
             self.frozen = frozen
-            self.model.make_train_function(force=True)  # traced before, with other trainable variables
+            self.model.make_train_function(force=True)  # the old one was traced for other trainable variables
 
 
 class Profiler(keras.callbacks.Callback):
-    """Profiles the second epoch, or the first where there is only one, into a trace for TensorBoard."""
+    """Profiles the second epoch, or the only one, and writes the folder `profile`, a trace for TensorBoard."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()

@@ -1,5 +1,8 @@
-"""Early stopping for resumed runs. Keras' own begins to count anew in each `fit`. Lightning's does not, so that in the
-other sibling a few lines of callbacks.py do."""
+"""Early stopping that goes on counting in a resumed run.
+
+Keras' own begins to count anew in each `fit`. Lightning's does not, so the other sibling has only a few lines for this,
+in callbacks.py.
+"""
 
 import math
 from typing import Any

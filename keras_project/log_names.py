@@ -1,4 +1,4 @@
-"""The names of metrics in Keras' `logs`, and their names in metrics.jsonl. Lightning logs under any name it is given."""
+"""The names of metrics in Keras' `logs` and in metrics.jsonl. In Lightning both are the same, and need no such file."""
 
 # Two metrics of `classifier.py`: the loss of the last batch alone, and the loss with plain labels. The loss that Keras
 # itself reports for validation has smoothed targets.

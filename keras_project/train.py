@@ -49,15 +49,15 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.broadcast_text)
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
-    names = TrainBatches(config, data).name_images
-    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, names) as recorder:
+    name_images = TrainBatches(config, data).name_images
+    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
         with runtime.strategy.scope():
             compile_classifier(config, model, steps, weigh_classes(data.train.labels, data.classes,
                                                                    config.train.class_weights))
             first_step = load_checkpoint(run.find_last_checkpoint(), model, callbacks)
         fit_from_step(model, lambda step: build_train_dataset(config, data, runtime, step), first_step, steps, config,
-            callbacks=callbacks, validation_data=build_eval_dataset(config, data, data.val, runtime))
+                      callbacks=callbacks, validation_data=build_eval_dataset(config, data, data.val, runtime))
 
         if not runtime.leader:
             return {}

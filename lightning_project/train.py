@@ -52,8 +52,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     run = RunFolder.start_together(config, "lightning", runtime.leader, runtime.broadcast_text)
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
-    names = TrainBatches(config, data).name_images
-    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, names) as recorder:
+    name_images = TrainBatches(config, data).name_images
+    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:
         weights_of_classes = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
         classifier = Classifier(config, model, len(data.classes), steps, weights_of_classes)
         loaders = DataModule(config, data, runtime)
