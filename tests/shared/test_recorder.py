@@ -106,7 +106,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, cloc
 
 def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clock):
     run = RunFolder.start(config, "keras")
-    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), name_images=lambda step: [f"{step}{i}.png" for i in range(6)])
+    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12),
+                        name_images=lambda step: [f"{step}{i}.png" for i in range(6)])
     recorder.begin_epoch()
     recorder.end_step(6, 1.0)
     with pytest.raises(UserError, match=r"^the gradient's norm is inf at step 7 .* 60\.png, 61\.png, 62\.png"):
@@ -293,7 +294,8 @@ def test_the_result_has_exactly_these_keys(config, clock):
     result = recorder.finish(123, predictions(), SCORES)
     relied_on = {"framework", "test/accuracy", "test/loss", "val/accuracy", "parameters", "perf/images_per_second",
                  "perf/epoch_seconds", "perf/peak_memory_gib"}
-    ours = {"group", "seed", "val/loss", "test/top5", "best_epoch", "epochs", "perf/first_epoch_seconds", "time/train_s"}
+    ours = {"group", "seed", "val/loss", "test/top5", "best_epoch", "epochs", "perf/first_epoch_seconds",
+            "time/train_s"}
     assert set(result) == relied_on | ours
     assert json.loads((recorder.run.folder / "result.json").read_text()) == result
     assert (result["framework"], result["parameters"], result["best_epoch"], result["epochs"]) == ("keras", 123, 2, 3)

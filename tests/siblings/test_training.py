@@ -239,9 +239,10 @@ def averaged(sibling, folder, *words):
     from shared.models import RESNETS
     from shared.training.schedule import tabulate_average_decays
 
-    config = parse_config([f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
-                    "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
-                    "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
+    config = parse_config([
+        f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
+        "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
+        "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
     probe = importlib.import_module(f"{sibling}_project.probe")
     with mock.patch.object(probe, "MARKS", range(1, 7)), mock.patch.dict(RESNETS, SMALL):
         steps = probe.record_fit(config)

@@ -25,7 +25,8 @@ def has_api_key() -> bool:
     """Whether W&B finds a key in the environment or in a netrc file. W&B's own login is not called: it may prompt."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc  # with the port, as in W&B's netrc entries
+    # With the port, as in the entries that W&B makes in a netrc file.
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
     candidates = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for path in map(os.path.expanduser, candidates):
         if os.path.exists(path):
@@ -69,7 +70,8 @@ class WeightsAndBiases:
                 raise
             self.init_run("offline")
             print(f"Weights & Biases cannot be reached ({explain_reason(error)}), so nothing is sent while this run "
-                  f"goes on; it is kept offline: {self.format_sync_command()} sends it later", file=sys.stderr, flush=True)
+                  f"goes on; it is kept offline: {self.format_sync_command()} sends it later",
+                  file=sys.stderr, flush=True)
 
     def init_run(self, mode: str) -> None:
         """Start W&B's run in `mode`, which is online or offline."""
