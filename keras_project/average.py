@@ -25,7 +25,7 @@ class Average(Callback):
         self.averaged: list[keras.Variable] = []
 
     def set_model(self, model: keras.Model) -> None:
-        """Start the averages at the model's weights. `fit` calls this, and `resume` before it loads a checkpoint."""
+        """Start the averages at the model's weights. `fit` calls this, and so does `load_checkpoint` before it loads."""
         super().set_model(model)
         if self.averaged:
             return
@@ -56,6 +56,7 @@ class Average(Callback):
             average.assign(value)
 
     def get_weights(self) -> Weights:
+        """The averages, under the weights' neutral names."""
         self.swap()
         weights = neutral_weights(self.model)
         self.swap()

@@ -15,8 +15,8 @@ class StoppedError(Exception):
         self.signal = signal
 
 
-def summarize_error(error: BaseException) -> str:
-    """The kind of a library's error and the first line of what it says, to stand within a line of ours."""
+def summarise_error(error: BaseException) -> str:
+    """The class of a library's error and the first line of its message, to be quoted in a message of ours."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 

@@ -13,7 +13,7 @@ from shared.machine.files import find_weight_file
 from shared.models import MODELS
 from shared.weights import initial
 from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_matching_tensors, save_weights
-from shared.weights.initial import draw_initial_weights, find_kept
+from shared.weights.initial import draw_initial_weights, find_fixed_tensors
 from shared.weights.start import choose_starting_weights
 
 # The kinds of tensors that a ResNet-18 has.
@@ -173,7 +173,7 @@ UNTRAINED = ("bn1.running_var", "steps", "edges.weight")
 def test_what_a_layer_sets_on_purpose_is_kept_and_what_it_draws_is_drawn_anew():
     built = {name: tensor for name, (tensor, _) in FRESH.items()}
     started = draw_initial_weights({name: tensor.shape for name, tensor in built.items()}, 0,
-                                   find_kept(built, UNTRAINED))
+                                   find_fixed_tensors(built, UNTRAINED))
     by_name = draw_initial_weights({name: built[name].shape for name, (_, value) in FRESH.items()
                                     if np.isnan(value).any()}, 0)
     for name, (_, value) in FRESH.items():
