@@ -25,7 +25,7 @@ class Average(Callback):
         self.averaged: list[keras.Variable] = []
 
     def set_model(self, model: keras.Model) -> None:
-        """Start the averages at the model's weights. `fit` calls this, and so does `load_checkpoint` before it loads."""
+        """Start the averages at the model's weights. `fit` calls this, and so does `load_checkpoint`, first."""
         super().set_model(model)
         if self.averaged:
             return
