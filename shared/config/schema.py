@@ -147,8 +147,8 @@ class TrainConfig:
                           "are averaged, so that only BatchNorm notices, which sees a part at a time", low=1, high=4096)
     eval_batch_size: int = key(256, "batch of validation and test; the last partial batch counts", unit="images", low=1)
     loss: str = key("cross_entropy", "what is minimised. binary_cross_entropy: each class is a yes-or-no question of "
-                    "its own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: cross-entropy "
-                    "times (1 - p)^gamma, so that easy images count less (arXiv:1708.02002)",
+                    "its own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: "
+                    "cross-entropy times (1 - p)^gamma, so that easy images count less (arXiv:1708.02002)",
                     choices=("cross_entropy", "binary_cross_entropy", "focal"))
     focal_gamma: float = key(2.0, "gamma of the focal loss", low=0.0, high=100.0)
     class_weights: str = key("none", "multiply the part of the loss that a class has. balanced: by images / (classes x "

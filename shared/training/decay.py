@@ -1,10 +1,10 @@
-"""Which parameters decay."""
+"""Which parameters weight decay applies to."""
 
 
-def decays(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
-    """Whether weight decay touches a parameter of this shape: kernels and matrices.
+def is_decayed(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
+    """Whether weight decay applies to a parameter of this shape: to kernels and matrices, which have 4 or 2 axes.
 
-    Biases and what normalises do not decay unless `norm_and_bias`, nor do, as in timm, a ViT's class token and position
-    embedding, which have three axes.
+    With `norm_and_bias` it applies to all parameters, otherwise not to biases and to the parameters of normalisation,
+    which have one axis. As in timm it does not apply to a ViT's class token and position embedding, which have three.
     """
     return norm_and_bias or len(shape) in (2, 4)

@@ -118,7 +118,7 @@ def update_lightning(config: Config, weights: dict, gradients: list) -> dict:
     from torch.utils.data import DataLoader
 
     from lightning_project import optim
-    from lightning_project.callbacks import Freeze
+    from lightning_project.callbacks import BackboneFreezer
     from lightning_project.classifier import Classifier
     from lightning_project.runtime import build_runtime
 
@@ -143,7 +143,7 @@ def update_lightning(config: Config, weights: dict, gradients: list) -> dict:
                 module.add_module(part, nn.Module())
             module = getattr(module, part)
         module.register_parameter(leaf, nn.Parameter(torch.tensor(weight)))
-    callbacks = [Freeze(config)] if config.model.freeze != "none" else []
+    callbacks = [BackboneFreezer(config)] if config.model.freeze != "none" else []
     trainer = L.Trainer(max_epochs=EPOCHS, callbacks=callbacks, enable_checkpointing=False,
                         **build_runtime(config).trainer)
     with mock.patch.dict(optim.OPTIMIZERS, {"rmsprop": (torch.optim.RMSprop, lambda config: {})}):

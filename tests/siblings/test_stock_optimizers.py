@@ -22,7 +22,7 @@ def stock_training(sibling, name, folder, cut, *words):
 
     kinds = importlib.import_module({"lightning": "torch.optim", "keras": "keras.optimizers"}[sibling])
     table = importlib.import_module(f"{sibling}_project.optim").OPTIMIZERS
-    step_ends = Recorder.step_ends
+    step_ends = Recorder.end_step
 
     def end_step(recorder, step, *rest):
         step_ends(recorder, step, *rest)
@@ -30,7 +30,7 @@ def stock_training(sibling, name, folder, cut, *words):
             raise RuntimeError("cut")
 
     with mock.patch.dict(table, {"sgd": (getattr(kinds, name), lambda config: {})}), \
-            mock.patch.object(Recorder, "step_ends", end_step):
+            mock.patch.object(Recorder, "end_step", end_step):
         return train(sibling, folder, *words)
 
 
