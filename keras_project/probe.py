@@ -57,7 +57,8 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
+    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    load_weights(model, uneven(weights))
     images, target = next(iter(train_dataset(config, data, runtime)))
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
     compile_classifier(config, model, 1, class_weights)

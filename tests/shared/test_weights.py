@@ -98,7 +98,8 @@ def model():
 
 def test_a_weight_file_returns_what_went_in(tmp_path, model):
     config = Config(seed=5)
-    save_weights(tmp_path / "best.safetensors", {**model[1], "turned": np.arange(6).reshape(2, 3).T}, config, ("a", "b", "c"))
+    weights = {**model[1], "turned": np.arange(6).reshape(2, 3).T}
+    save_weights(tmp_path / "best.safetensors", weights, config, ("a", "b", "c"))
     found = read_weights(tmp_path / "best.safetensors")
     assert all(np.array_equal(found[name], tensor) for name, tensor in model[1].items())
     assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]

@@ -45,7 +45,8 @@ def save_with_timm(_, name, folder, classes, size=SIZE):
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
-    model = timm.create_model(MODELS[name].published.timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
+    sizes = {"img_size": size} if "vit" in name else {}
+    model = timm.create_model(MODELS[name].published.timm, num_classes=classes, **sizes)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.dtype == torch.float32 and tensor.ndim == 1:
@@ -120,7 +121,8 @@ def test_a_position_embedding_is_scaled_as_in_timm(with_torch, size):
     from shared.weights.pretrained import resize_position_embedding
 
     place = np.random.default_rng(0).normal(size=(1, 1 + 14 * 14, 8)).astype(np.float32)
-    np.testing.assert_allclose(resize_position_embedding(place, size**2), with_torch.call(resized_by_timm, place, size), atol=1e-5)
+    expected = with_torch.call(resized_by_timm, place, size)
+    np.testing.assert_allclose(resize_position_embedding(place, size**2), expected, atol=1e-5)
 
 
 # The rest needs no framework: a checkpoint of few tensors, and the shapes of a model.
@@ -144,7 +146,8 @@ def checkpoint(tmp_path):
 def start_from(folder, classes=1000, channels=3, folders=()):
     built = {"conv1.weight": np.zeros((64, channels, 7, 7)), "fc.weight": np.eye(classes, 512),
              "fc.bias": np.zeros(classes)}
-    return choose_starting_weights(Config(model=ModelConfig(pretrained=str(folder))), MODELS["resnet18"], built, folders)
+    config = Config(model=ModelConfig(pretrained=str(folder)))
+    return choose_starting_weights(config, MODELS["resnet18"], built, folders)
 
 
 def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):
