@@ -204,7 +204,8 @@ def twin(sibling, expression, shape, path):
 
         layer = eval(f"layers.{expression}", {"layers": layers})
         layer = type(layer).from_config(layer.get_config() | {"name": "layer"})
-        model = keras.Sequential([keras.Input(shape, dtype=inputs.dtype.name), layer])
+        images = keras.Input(shape, dtype=inputs.dtype.name)
+        model = keras.Model(images, layer(images))
     else:
         import torch
         from torch import nn

@@ -63,7 +63,7 @@ def logits_of(sibling, name, folder, classes, size=SIZE):
     came."""
     config, models, model = start(sibling, name, f"model.pretrained={folder}", "hardware.precision=fp64", size=size,
                                   classes=classes)
-    weights, _ = choose_starting_weights(config, models.neutral_shapes(model))
+    weights, _ = choose_starting_weights(config, MODELS[config.model.name], models.neutral_weights(model))
     models.load_weights(model, weights)
     back = models.neutral_weights(model)
     changed = [name for name in weights if not np.array_equal(back.pop(name), weights[name])] + list(back)
@@ -144,8 +144,10 @@ def checkpoint(tmp_path):
 
 
 def start_from(folder, classes=1000, channels=3, folders=()):
-    shapes = {"conv1.weight": (64, channels, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
-    return choose_starting_weights(Config(model=ModelConfig(pretrained=str(folder))), shapes, folders)
+    built = {"conv1.weight": np.zeros((64, channels, 7, 7)), "fc.weight": np.eye(classes, 512),
+             "fc.bias": np.zeros(classes)}
+    config = Config(model=ModelConfig(pretrained=str(folder)))
+    return choose_starting_weights(config, MODELS["resnet18"], built, folders)
 
 
 def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):
@@ -221,7 +223,8 @@ def test_a_run_goes_on_though_the_checkpoint_it_began_with_is_gone(checkpoint, t
     assert apply_checkpoint_preprocessing(kept) == kept
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert choose_starting_point(kept, {"conv1.weight": (64, 3, 7, 7)}).keys() == {"conv1.weight"}
+    built = {"conv1.weight": np.zeros((64, 3, 7, 7))}
+    assert choose_starting_point(kept, MODELS["resnet18"], built).keys() == {"conv1.weight"}
 
 
 def test_what_contradicts_a_checkpoint_is_refused(checkpoint, tmp_path):
@@ -261,8 +264,8 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, endpoint):
 
 def fetched(folder, **environment):
     """What a program with this `environment` is told of ResNet-18's published checkpoint."""
-    program = ("from shared.config import Config, ModelConfig; from shared.pretrained import checkpoint_of; "
-               "print(checkpoint_of(Config(model=ModelConfig(pretrained='true'))))")
+    program = ("from shared.config import Config, ModelConfig; from shared.weights.pretrained import find_checkpoint; "
+               "print(find_checkpoint(Config(model=ModelConfig(pretrained='true'))))")
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
                           env=os.environ | {"HF_HOME": str(folder)} | environment)
     assert done.returncode == 0, done.stderr
