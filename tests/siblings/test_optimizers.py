@@ -251,7 +251,7 @@ def heads_found(_) -> list[list[str]]:
     inputs = keras.Input((4,))
     models = [Subclassed(), functional(), keras.Model(inputs, layers.Dense(2, name="fc")(inputs)),
               keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2, name="fc")], name="own")]
-    models[0].build((None, 4))
+    models[0](keras.ops.zeros((1, 4)))
     return [[variable.path for variable, is_head in zip(model.weights, belong_to(["fc"], model.weights), strict=True)
              if is_head] for model in models]
 
