@@ -144,7 +144,7 @@ def update_lightning(config: Config, weights: dict, gradients: list) -> dict:
             module = getattr(module, part)
         module.register_parameter(leaf, nn.Parameter(torch.tensor(weight)))
     callbacks = [Freeze(config)] if config.model.freeze != "none" else []
-    trainer = L.Trainer(max_epochs=EPOCHS, callbacks=callbacks, enable_checkpointing=False,
+    trainer = L.Trainer(max_epochs=EPOCHS, callbacks=callbacks, enable_checkpointing=False, logger=False,
                         **build_runtime(config).trainer)
     with mock.patch.dict(optim.OPTIMIZERS, {"rmsprop": (torch.optim.RMSprop, lambda config: {})}):
         trainer.fit(Given(model), DataLoader(range(STEPS * config.train.accumulate)))
