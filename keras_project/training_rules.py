@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from keras_project.update_rules import belong_to
 from shared.training.decay import is_decayed
 
 
@@ -43,7 +44,7 @@ class TrainingRules:
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
-        self.of_head = [variable.path.startswith(f"{self.head}/") for variable in variables]
+        self.of_head = belong_to([self.head], variables)
         self.exclude_from_weight_decay(
             [variable for variable in variables if not is_decayed(variable.shape, self.decay_norm_and_bias)])
         super().build(variables)

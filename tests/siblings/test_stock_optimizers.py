@@ -9,7 +9,6 @@ from shared.machine.interpreters import is_installed
 from tests.conftest import Sibling, train
 from tests.trainings import assert_same_training, rows
 
-STOCK = {"lightning": ("RMSprop", "NAdam"), "keras": ("Lion", "RMSprop", "Nadam")}
 UNDER_ALL_RULES = ("train.epochs=2", "train.grad_clip=0.5", "train.accumulate=2", "train.ema_decay=0.9",
                    "optimizer.backbone_lr_factor=0.5", "optimizer.lr=0.001", "train.checkpoint_every_steps=4")
 
@@ -34,15 +33,21 @@ def stock_training(sibling, name, folder, cut, *words):
         return train(sibling, folder, *words)
 
 
-@pytest.mark.parametrize("place", range(3))
-def test_a_stock_optimizer_trains_under_all_rules_and_resumes(sibling, tmp_path, place):
-    if place == len(STOCK[sibling.name]):
-        pytest.skip("all have been taken")
-    name = STOCK[sibling.name][place]
+@pytest.mark.parametrize("name", ["RMSprop", "Lion"])
+def test_a_stock_optimizer_trains_under_all_rules(sibling, tmp_path, name):
+    if (sibling.name, name) == ("lightning", "Lion"):
+        pytest.skip("PyTorch has no Lion")
+    done = sibling.call(stock_training, name, str(tmp_path), 0, *UNDER_ALL_RULES)
+    assert done["error"] is None, done["error"]
+    losses = [row["train/loss"] for row in rows(done["run"]) if "train/loss" in row]
+    assert losses[-1] < losses[0]
+
+
+def test_a_stock_optimizer_resumes_within_an_epoch(sibling, tmp_path):
+    """The one that keeps most: moments, and NAdam's product of momenta, to which Keras gives no name."""
+    name = {"lightning": "NAdam", "keras": "Nadam"}[sibling.name]
     whole = sibling.call(stock_training, name, str(tmp_path / "whole"), 0, *UNDER_ALL_RULES)
     assert whole["error"] is None, whole["error"]
-    losses = [row["train/loss"] for row in rows(whole["run"]) if "train/loss" in row]
-    assert losses[-1] < losses[0]
     cut = sibling.call(stock_training, name, str(tmp_path / "cut"), 9, *UNDER_ALL_RULES)
     assert cut["error"] == "RuntimeError('cut')"
     resumed = sibling.call(stock_training, name, str(tmp_path / "cut"), 0, "resume=auto", *UNDER_ALL_RULES)
@@ -76,13 +81,13 @@ def on_two_devices(_):
                 learning_rate=0.1, weight_decay=0.1, gradient_accumulation_steps=2, max_norm=1.5, backbone_factor=0.5)
             optimizer.build(variables)
 
-        @tf.function
         def apply(step):
             device = tf.distribute.get_replica_context().replica_id_in_sync_group
-            mine = [tf.gather(tf.constant(part), step) for part in parts]
-            optimizer.apply([mean[device] if devices > 1 else tf.reduce_sum(mean, 0) for mean in mine], variables)
+            both = [tf.gather(tf.constant(part), step) for part in parts]
+            optimizer.apply([pair[device] if devices > 1 else tf.reduce_sum(pair, 0) for pair in both], variables)
+        run = tf.function(lambda step: strategy.run(apply, args=(step,))) if devices > 1 else apply
         for step in range(4):
-            strategy.run(apply, args=(tf.constant(step),))
+            run(tf.constant(step))
         return np.concatenate([keras.ops.convert_to_numpy(variable).ravel() for variable in variables])
 
     wrappers = (keras.optimizers.Optimizer, keras.optimizers.LossScaleOptimizer, keras.optimizers.MultiOptimizer)
