@@ -10,13 +10,14 @@ from shared.config import Config, load_config
 
 def bare_images_per_second(config: Config, steps: int) -> float:
     """Training steps on one batch in memory, without `fit`, data or callbacks."""
-    import keras
     import tensorflow as tf
 
+    from keras_project.classifier import build_loss
     from keras_project.data import train_dataset
     from keras_project.models import build_model
-    from keras_project.optim import LossScale, build_optimizer
+    from keras_project.optim import build_optimizer
     from keras_project.runtime import build_runtime
+    from keras_project.training_rules import LossScale
     from shared.batches.data import load_data
 
     runtime = build_runtime(config)
@@ -25,7 +26,7 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     model = runtime.prepare(build_model(config, data))
     optimizer = build_optimizer(config, steps)
     optimizer.build(model.trainable_variables)
-    loss_of = keras.losses.CategoricalCrossentropy(from_logits=True)
+    loss_of = build_loss(config)
     scaled = runtime.facts["precision"] == "fp16"
     if scaled:
         optimizer = LossScale(optimizer)

@@ -11,10 +11,9 @@ from keras_project.checkpoints import SaveBest, SaveLast, to_numpy
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
 from keras_project.models import find_entry
-from keras_project.optim import update_rule
 from keras_project.progress import ProgressBars
-from shared.config import Config
-from shared.training.best import DIRECTIONS
+from keras_project.training_rules import unwrap_loss_scale
+from shared.config import Config, find_direction
 from shared.training.recorder import Recorder
 from shared.training.schedule import is_frozen
 
@@ -22,11 +21,15 @@ from shared.training.schedule import is_frozen
 def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
-    average = Average() if train.ema_decay else None
+    average = Average(config, recorder.steps) if train.ema_decay else None
     best = SaveBest(config, recorder, classes, average)
-    callbacks, keepers = [*([average] if average else []), Record(recorder), best], [best]
+    callbacks: list[Callback] = [
+        # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
+    ]
+    callbacks += [*([average] if average else []), Record(recorder), best]
+    keepers = [best]
     if train.early_stopping_patience:
-        stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=DIRECTIONS[train.monitor], min_delta=0.0,
+        stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
                                           patience=train.early_stopping_patience)
         callbacks.append(stopping)
         keepers.append(stopping)
@@ -37,7 +40,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if debug.profile:
         callbacks.append(Profile(recorder))
     # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(SaveLast(recorder, keepers))
+    callbacks.append(SaveLast(recorder, keepers, average))
     return callbacks
 
 
@@ -59,8 +62,8 @@ class Record(Callback):
         self.losses.append(float(logs[LAST_LOSS]))
         step = int(to_numpy(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
         if step != self.step:  # that was the batch's last part
-            norm = float(to_numpy(update_rule(self.model.optimizer).gradient_norm))
-            self.recorder.step_ends(step, float(np.mean(self.losses)), norm)
+            norm = getattr(unwrap_loss_scale(self.model.optimizer), "gradient_norm", 0.0)  # an optimizer may have none
+            self.recorder.step_ends(step, float(np.mean(self.losses)), float(to_numpy(norm)))
             self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:

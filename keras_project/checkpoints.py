@@ -1,8 +1,9 @@
 """Writing checkpoints, the best weights and the last state, and going on from a checkpoint at any step."""
 
-import itertools
 import json
+import re
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import to_log_name
 from keras_project.models import neutral_weights
 from keras_project.multi_worker import in_any_worker
-from keras_project.optim import update_rule
+from keras_project.training_rules import unwrap_loss_scale
 from shared.config import Config
 from shared.errors import UserError
 from shared.runs.folder import explain_bad_checkpoint, write_checkpoint
@@ -36,7 +37,7 @@ class SaveBest(Callback):
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         super().__init__()
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config.train.monitor)
+        self.best = Best(config)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.best.update(float(logs[to_log_name(self.best.monitor)]), epoch + 1):
@@ -59,9 +60,9 @@ class SaveLast(Callback):
     Keras' own formats either leave the optimizer out or hold Python code; this one holds nothing but tensors and JSON.
     """
 
-    def __init__(self, recorder: Recorder, keepers: list[Callback]):
+    def __init__(self, recorder: Recorder, keepers: list[Callback], average: Average | None):
         super().__init__()
-        self.recorder, self.keepers = recorder, keepers
+        self.recorder, self.keepers, self.average = recorder, keepers, average
         self.file = recorder.run.checkpoints / "last.safetensors"
         self.counts: list[np.ndarray] = []  # of the metrics of the epoch that a checkpoint interrupted
 
@@ -85,11 +86,16 @@ class SaveLast(Callback):
         agree_to_stop(self.model, self.recorder)
         self.save(int(to_numpy(self.model.optimizer.iterations)))
 
+    def collect_variables(self, model: keras.Model) -> dict[str, keras.Variable]:
+        """All variables that a checkpoint holds, by name, without those of metrics."""
+        return collect_variables(model) | (self.average.variables() if self.average else {})
+
     def save(self, step: int) -> None:
         state = {"step": step, "clock": self.recorder.state(),
                  "keepers": [keeper.state_dict() for keeper in self.keepers]}
         counted = {f"{METRIC}{i}": variable for i, variable in enumerate(self.model.metrics_variables)}
-        tensors = {name: to_numpy(variable) for name, variable in (collect_variables(self.model) | counted).items()}
+        variables = self.collect_variables(self.model) | counted
+        tensors = {name: to_numpy(variable) for name, variable in variables.items()}
         if self.recorder.run.leader:
             write_tensors(self.file, tensors, {"state": json.dumps(state)}, write_checkpoint)
         if self.recorder.stop.signal is not None:
@@ -104,16 +110,21 @@ def agree_to_stop(model: keras.Model, recorder: Recorder) -> None:
 
 
 def collect_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """All variables of model and optimizer by path.
+    """All variables of model and optimizer by path, in which the optimizer is called "optimizer".
 
-    Left out are sums of gradients, which are 0 between two steps. Keras counts the generators of a process; here they
-    are counted in a model.
+    Left out are sums of gradients, which are 0 between two steps. What Keras numbers within a process (generators,
+    optimizers, variables without a name) is numbered within the model instead, and so are variables of one path.
     """
-    kept = [variable for variable in [*model.variables, *model.optimizer.variables]
-            if "gradient_accumulator" not in variable.name]
-    number = itertools.count()
-    return {f"generator {next(number)}" if variable.name == "seed_generator_state" else variable.path: variable
-            for variable in kept}
+    optimizer, seen, found = re.escape(unwrap_loss_scale(model.optimizer).name), Counter(), {}
+    for variable in [*model.variables, *model.optimizer.variables]:
+        if "gradient_accumulator" in variable.name:
+            continue
+        name = "generator" if variable.name == "seed_generator_state" else re.sub(
+            r"^variable(_\d+)?$", "variable", re.sub(f"^{optimizer}/", "optimizer/", variable.path))
+        number = seen[name]
+        seen[name] += 1
+        found[f"{name} {number}" if number or name == "generator" else name] = variable
+    return found
 
 
 def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback]) -> int:
@@ -123,11 +134,13 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         UserError: where the checkpoint is damaged or of another model.
     """
     last = next(callback for callback in callbacks if isinstance(callback, SaveLast))
+    if last.average:
+        last.average.set_model(model)
     if checkpoint is None:
         if last.recorder.run.resumed:
             last.recorder.rewind(0)
         return 0
-    variables = collect_variables(model)
+    variables = last.collect_variables(model)
     try:
         tensors, state = read_weights(checkpoint), json.loads(read_metadata(checkpoint).get("state", "null"))
         # Metrics have no variables before the first batch, and no paths of their own; they are kept by place.
@@ -138,8 +151,9 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         raise explain_bad_checkpoint(checkpoint, str(error)) from None
     for name, variable in variables.items():
         variable.assign(tensors[name])
-    rule = update_rule(model.optimizer)
-    rule._iterations.assign(step * (rule.gradient_accumulation_steps or 1))  # of parts, which may be others now
+    optimizer = unwrap_loss_scale(model.optimizer)
+    # Keras counts the parts of batches here, and the resumed run may split a batch into another number of them.
+    optimizer._iterations.assign(step * (optimizer.gradient_accumulation_steps or 1))
     for keeper, counts in zip(last.keepers, kept, strict=True):
         keeper.load_state_dict(counts)
     last.recorder.rewind(step, clock)

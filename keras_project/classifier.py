@@ -1,48 +1,104 @@
 """Loss, metrics and optimizer of a classifier, compiled into the model."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_project.log_names import LAST_LOSS, PLAIN_LOSS
-from keras_project.optim import LossScale, build_optimizer, update_rule
+from keras_project.log_names import PLAIN_LOSS
+from keras_project.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss
+from keras_project.metrics import LastLoss, MacroF1, is_among_largest
+from keras_project.optim import build_optimizer, refuse_lost_settings
+from keras_project.training_rules import LossScale
 from shared.config import Config
 from shared.errors import UserError
-from shared.training.schedule import tabulate_average_decays
+from shared.scores import keep_exact_scores
+from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
+
+FILE = "keras_project/classifier.py"
 
 
-class LastLoss(keras.metrics.Metric):
-    """The loss of the last batch alone, which `fit` reports only as a running mean."""
+def build_loss(config: Config, class_weights: np.ndarray | None = None, training: bool = True) -> keras.losses.Loss:
+    """The loss of targets (n, K) that sum to 1 and logits (n, K). Its `call` returns one number per image, (n,).
 
-    def __init__(self, loss: keras.losses.Loss, name: str = LAST_LOSS, **kwargs):
-        super().__init__(name=name, **kwargs)
-        self.loss = loss
-        self.value = self.add_variable((), "zeros", name="value")
+    In evaluation, `training` false, targets are not smoothed and classes not weighed. `class_weights` is (K,) or None.
+    """
+    settings = config.train
+    weight, smoothing = (class_weights, settings.label_smoothing) if training else (None, 0.0)
+    if settings.loss == "binary_cross_entropy":
+        return BinaryCrossEntropy(weight, smoothing)
+    if settings.loss == "focal":
+        return FocalLoss(settings.focal_gamma, weight, smoothing)
+    if weight is not None:
+        return CrossEntropy(weight, smoothing)
+    return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
 
-    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        # A loss is a replica's part of the sum over replicas; `fit` reports the mean over replicas of a metric.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.value.assign(tf.cast(self.loss(y_true, y_pred) * replicas, self.value.dtype))
 
-    def result(self) -> tf.Tensor:
-        return self.value + 0.0  # a copy: the next batch overwrites the variable
+def build_metrics(config: Config, classes: int) -> list[keras.metrics.Metric]:
+    """The metrics beside the loss; by their names they are logged as train/<name>, val/<name> and test/<name>.
+
+    Each is updated with targets (n, K) and logits (n, K), and results in one number.
+    """
+    metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
+    if "top5" in config.train.metrics:
+        metrics.append(keras.metrics.MeanMetricWrapper(is_among_largest, name="top5", number=5))
+    if "macro_f1" in config.train.metrics:
+        metrics.append(MacroF1(classes, name="macro_f1"))
+    return metrics
 
 
-def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
+def validate_seams(loss: keras.losses.Loss, metrics: list[keras.metrics.Metric], classes: int) -> None:
+    """Try loss and metrics on two images. Raises `UserError` where one of them cannot be trained with."""
+    validate_metric_names((metric.name for metric in metrics), FILE)
+    logits, target = tf.zeros((2, classes), keras.config.floatx()), tf.one_hot([0, classes - 1], classes)
+    try:
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            values = loss.call(tf.cast(target, logits.dtype), logits)
+        if values.shape != (2,) or tape.gradient(values, logits) is None:
+            raise ValueError(f"its call returns a tensor of shape {tuple(values.shape)}, expected (2,), one number per "
+                             "image, with a gradient")
+    except Exception as error:
+        raise explain_bad_loss(str(error), classes, FILE) from error
+    for metric in metrics:
+        try:
+            metric.update_state(target, logits)
+            float(metric.result())
+        except Exception as error:
+            raise explain_bad_metric(metric.name, str(error), FILE) from error
+        metric.reset_state()
+
+
+def score_predictions(config: Config, classes: int, predictions: dict[str, np.ndarray]) -> dict[str, float]:
+    """Loss and metrics of saved predictions, logits (n, K) and label (n,); the loss in float64."""
+    logits = tf.constant(predictions["logits"], tf.float64)
+    target = tf.one_hot(predictions["label"], classes, dtype=tf.float64)
+    found = {"loss": float(tf.reduce_mean(build_loss(config, training=False).call(target, logits)))}
+    for metric in build_metrics(config, classes):
+        metric.update_state(target, tf.cast(logits, metric.dtype))
+        found[metric.name] = float(metric.result())
+    return keep_exact_scores(found, predictions)
+
+
+def compile_classifier(config: Config, model: keras.Model, steps: int,
+                       class_weights: np.ndarray | None = None) -> None:
     """Compile a model from images (n, S, S, C) to logits (n, K) for targets (n, K) that sum to 1.
 
     Raises:
-        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch.
+        UserError: where `hardware.steps_per_execution` does not divide the steps of an epoch, or where the optimizer
+            would leave out what the config asks for.
     """
     if steps * config.train.accumulate % config.hardware.steps_per_execution:  # Keras would run into the next epoch
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
                         f"{steps} steps of an epoch; use a number that does, such as 1")
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.train.label_smoothing)
-    # Weights leave out what only fills up a batch of evaluation; training has none.
-    weighted = [
-        keras.metrics.CategoricalAccuracy(name="accuracy"),
-        # Plain cross-entropy: the loss itself has smoothed targets, in validation too.
-        keras.metrics.CategoricalCrossentropy(name=PLAIN_LOSS, from_logits=True)]
+    classes = model.output_shape[-1]
+    loss, plain_loss, metrics = build_loss(config, class_weights), build_loss(config, training=False), build_metrics(
+        config, classes)
+    validate_seams(loss, metrics, classes)
+    # Weights leave out what only fills up a batch of evaluation; training has none. The loss itself has smoothed
+    # targets in validation too, so the plain one is a metric.
+    weighted = [*metrics, keras.metrics.MeanMetricWrapper(plain_loss.call, name=PLAIN_LOSS)]
     optimizer = build_optimizer(config, steps)
+    refuse_lost_settings(config, optimizer)
     if model.dtype_policy.name == "mixed_float16":
         optimizer = LossScale(optimizer, name="loss_scale")
     model.compile(optimizer=optimizer, loss=loss, metrics=[LastLoss(loss)],
@@ -50,5 +106,3 @@ def compile_classifier(config: Config, model: keras.Model, steps: int) -> None:
                   steps_per_execution=config.hardware.steps_per_execution)
     # For all variables, before some of them are frozen, and before a checkpoint fills them.
     model.optimizer.build(model.trainable_variables)
-    if config.train.ema_decay:
-        update_rule(model.optimizer).average(model.variables, 1 - tabulate_average_decays(config, steps))

@@ -32,6 +32,7 @@ def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[st
 
 def evaluate(config: Config, source: str) -> dict[str, Any]:
     """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
+    from keras_project.classifier import score_predictions
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
     from shared.batches.data import load_data
@@ -43,7 +44,9 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     data = load_data(config)
     model = build_model(config, data)
     load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
-    return report_scores("keras", source, *predict(model, config, data, runtime))
+    val, test = predict(model, config, data, runtime)
+    scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
+    return report_scores("keras", source, test, scores)
 
 
 if __name__ == "__main__":

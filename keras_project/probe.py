@@ -7,7 +7,7 @@ from keras.callbacks import Callback
 
 from keras_project.classifier import compile_classifier
 from keras_project.data import eval_dataset, read_dataset, train_dataset
-from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights, to_neutral
+from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
 from keras_project.train import train
@@ -15,6 +15,7 @@ from shared.batches.batches import TrainBatches, count_steps
 from shared.batches.data import load_data
 from shared.config import Config
 from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
 
@@ -58,16 +59,17 @@ def record_forward(config: Config) -> Arrays:
     model = build_model(config, data)
     load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
     images, target = next(iter(train_dataset(config, data, runtime)))
-    compile_classifier(config, model, steps=1)
+    class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
+    compile_classifier(config, model, 1, class_weights)
     evaluation = model(images, training=False)
     with tf.GradientTape() as tape:
         training = model(images, training=True)
         loss = model.compute_loss(images, target, training)
-    names = [name for name, variable in neutral_state(model).items() if variable.trainable]
-    gradients = tape.gradient(loss, [neutral_state(model)[name].value for name in names])
+    state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
+    gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
     return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
-        | {f"gradient {name}": thinned(to_neutral(gradient.numpy()))
-           for name, gradient in zip(names, gradients, strict=True)}
+        | {f"gradient {name}": thinned(tensor.to_neutral(gradient.numpy()))
+           for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
 
 
 def record_rates(config: Config) -> Arrays:

@@ -142,7 +142,7 @@ def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.Clu
             workers = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
         except (ValueError, KeyError, TypeError):
             raise UserError('TF_CONFIG is not {"cluster": {"worker": [...]}, "task": {"type": "worker", "index": 0}}; '
-                            "see configs/launchers/README.md") from None
+                            "see docs/scaling.md") from None
         resolver, number = tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(workers)
     elif "SLURM_PROCID" in os.environ:
         # It sorts host names as text and gives every job port 8888, so slurm_keras.sbatch sets TF_CONFIG instead.
@@ -152,7 +152,7 @@ def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.Clu
         resolver.task_id  # noqa: B018 - known only after the specification was resolved
     else:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that sets TF_CONFIG, or SLURM; see "
-                        "configs/launchers/README.md")
+                        "docs/scaling.md")
     if number != nodes:
         raise UserError(f"the cluster has {number} workers, hardware.num_nodes={nodes}; make them agree")
     return resolver

@@ -20,26 +20,29 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     # Imported here, so that a wrong config is told before TensorFlow loads.
     from keras_project.callbacks import build_callbacks
     from keras_project.checkpoints import fit, resume
-    from keras_project.classifier import compile_classifier
+    from keras_project.classifier import compile_classifier, score_predictions
     from keras_project.data import eval_dataset, train_dataset
     from keras_project.evaluate import predict
-    from keras_project.models import build_model, find_entry, load_weights, neutral_weights, parameter_count
+    from keras_project.models import build_model, find_entry, parameter_count
+    from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, peak_memory_gib
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
     from shared.runs.folder import RunFolder
     from shared.training.describe import describe_run
+    from shared.training.imbalance import weigh_classes
     from shared.training.recorder import Recorder
     from shared.training.schedule import tabulate_rates
     from shared.weights.file import read_weights
     from shared.weights.start import choose_starting_point
 
     runtime = build_runtime(config)
-    data, entry = load_data(config), find_entry(config.model.name)
+    entry = find_entry(config.model.name)
+    data = load_data(config)
     with runtime.strategy.scope():
         model = runtime.prepare(build_model(config, data))
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader)
+                                    runtime.leader, untrained_names(model))
     load_weights(model, weights)
 
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.agree)
@@ -49,7 +52,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     with Recorder(run, steps, tabulate_rates(config, steps), peak_memory_gib, names) as recorder:
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
         with runtime.strategy.scope():
-            compile_classifier(config, model, steps)
+            compile_classifier(config, model, steps, weigh_classes(data.train.labels, data.classes,
+                                                                   config.train.class_weights))
             first_step = resume(run.find_last_checkpoint(), model, callbacks)
         fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config,
             callbacks=callbacks, validation_data=eval_dataset(config, data, data.val, runtime))
@@ -60,7 +64,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
             model = build_model(config, data)
         load_weights(model, read_weights(run.best_weights))
         val, test = predict(model, config, data, runtime)
-        return recorder.finish(facts["parameters"], val, test)
+        scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
+        return recorder.finish(facts["parameters"], test, scores)
 
 
 if __name__ == "__main__":

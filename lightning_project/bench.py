@@ -11,8 +11,8 @@ from shared.config import Config, load_config
 def bare_images_per_second(config: Config, steps: int) -> float:
     """Training steps on one batch in memory, without Lightning, data or callbacks."""
     import torch
-    from torch.nn import functional as F
 
+    from lightning_project.classifier import build_loss
     from lightning_project.data import DataModule
     from lightning_project.models import build_model
     from lightning_project.optim import build_optimizer, find_decayed
@@ -27,11 +27,12 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     images, target = batch["image"].to(device), batch["target"].to(device)
     model = runtime.prepare(build_model(config, data)).to(device)
     optimizer = build_optimizer(config, model, find_decayed(config, model))
+    loss_of = build_loss(config).to(device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
 
     def step() -> None:
         with torch.autocast(device, half, enabled=half is not None):
-            loss = F.cross_entropy(model(images), target)
+            loss = loss_of(model(images), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

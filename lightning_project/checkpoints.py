@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from lightning_project.average import Average
@@ -18,12 +18,12 @@ from shared.training.recorder import Recorder
 from shared.weights.file import save_weights
 
 
-class SaveBest(Callback):
+class SaveBest(Checkpoint):
     """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
 
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config.train.monitor)
+        self.best = Best(config)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.best.update(float(trainer.callback_metrics[self.best.monitor]), trainer.current_epoch + 1):

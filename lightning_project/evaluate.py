@@ -35,7 +35,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
     import lightning as L
 
-    from lightning_project.classifier import Classifier
+    from lightning_project.classifier import Classifier, score_predictions
     from lightning_project.data import DataModule
     from lightning_project.models import build_model, load_weights, neutral_shapes
     from lightning_project.progress import ProgressBars
@@ -50,9 +50,11 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     model = build_model(config, data)
     load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
     callbacks = [ProgressBars()] if sys.stderr.isatty() else []
-    trainer = L.Trainer(callbacks=callbacks, **runtime.trainer, enable_checkpointing=False)
+    trainer = L.Trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **runtime.trainer)
     classifier = Classifier(config, model, len(data.classes), steps=1)
-    return report_scores("lightning", source, *predict(trainer, classifier, DataModule(config, data, runtime)))
+    val, test = predict(trainer, classifier, DataModule(config, data, runtime))
+    scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
+    return report_scores("lightning", source, test, scores)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,48 @@
-"""Optimizer and learning rate. The formulas are PyTorch's own; keras_project follows them."""
+"""Optimizer and learning rate: one table of optimizers, to which any class of PyTorch can be added as it is."""
 
+from typing import Any
+
+import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_project.models import find_entry
+from lightning_project.update_rules import Lion, Muon
 from shared.config import Config
+from shared.errors import UserError
 from shared.training.decay import decays
 from shared.training.schedule import tabulate_rate_factors
+
+
+def adam_arguments(config: Config) -> dict[str, Any]:
+    settings = config.optimizer
+    return {"betas": (settings.beta1, settings.beta2), "eps": settings.eps}
+
+
+def momentum_arguments(config: Config) -> dict[str, Any]:
+    return {"momentum": config.optimizer.momentum, "nesterov": config.optimizer.nesterov}
+
+
+def lion_arguments(config: Config) -> dict[str, Any]:
+    return {"betas": (config.optimizer.beta1, config.optimizer.beta2)}
+
+
+def muon_arguments(config: Config) -> dict[str, Any]:
+    entry = find_entry(config.model.name)
+    return adam_arguments(config) | momentum_arguments(config) | {
+        "exclude_layers": (entry.first_kernel.rpartition(".")[0], entry.head)}
+
+
+# `optimizer.name`: a class, and a function of the config that gives the arguments that are this class's own.
+# A class of PyTorch is added as it is: "rmsprop": (torch.optim.RMSprop, lambda config: {"alpha": 0.99}).
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, momentum_arguments),
+    "adam": (torch.optim.Adam, adam_arguments),
+    "adamw": (torch.optim.AdamW, adam_arguments),
+    "lion": (Lion, lion_arguments),
+    "muon": (Muon, muon_arguments),
+}
 
 
 def find_decayed(config: Config, model: nn.Module) -> set[str]:
@@ -16,21 +51,58 @@ def find_decayed(config: Config, model: nn.Module) -> set[str]:
             if decays(parameter.shape, config.optimizer.decay_norm_and_bias)}
 
 
-def build_optimizer(config: Config, model: nn.Module, decaying: set[str]) -> Optimizer:
+def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Optimizer:
     """The optimizer with groups of parameters: those that decay and those that do not, of the head and of the rest.
 
     What is frozen is in them, and is passed over as long as it has no gradient.
+
+    Raises:
+        UserError: where the class does not take what the config asks for.
     """
     settings, head = config.optimizer, find_entry(config.model.name).head
-    groups = [{"params": [], "lr": settings.lr * factor, "weight_decay": decay}
-              for factor in (1.0, settings.backbone_lr_factor) for decay in (settings.weight_decay, 0.0)]
+    head_decayed, head_plain, backbone_decayed, backbone_plain = {}, {}, {}, {}  # parameters by name
     for name, parameter in model.named_parameters():
-        group = 0 if name in decaying else 1
-        groups[group if name.startswith(f"{head}.") else group + 2]["params"].append(parameter)
-    if settings.name == "sgd":
-        return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov)
-    rule = {"adam": Adam, "adamw": AdamW}[settings.name]
-    return rule(groups, settings.lr, (settings.beta1, settings.beta2), settings.eps)
+        if name.startswith(f"{head}."):
+            (head_decayed if name in decayed else head_plain)[name] = parameter
+        else:
+            (backbone_decayed if name in decayed else backbone_plain)[name] = parameter
+    backbone_lr = settings.lr * settings.backbone_lr_factor
+    groups = [{"params": list(parameters.values()), "names": list(parameters), "lr": rate, "weight_decay": decay}
+              for parameters, rate, decay in ((head_decayed, settings.lr, settings.weight_decay),
+                                              (head_plain, settings.lr, 0.0),
+                                              (backbone_decayed, backbone_lr, settings.weight_decay),
+                                              (backbone_plain, backbone_lr, 0.0))]
+    kind, arguments = OPTIMIZERS[settings.name]
+    try:
+        return kind(groups, lr=settings.lr, **arguments(config))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer.name={settings.name}: torch's {kind.__name__} refuses its arguments ({error}); "
+                        "change the keys of optimizer, or its entry in lightning_project/optim.py") from None
+
+
+def refuse_lost_settings(config: Config, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that would leave out what the config asks for.
+
+    Raises:
+        UserError: naming the key.
+    """
+    settings, train, name = config.optimizer, config.train, type(optimizer).__name__
+    rates = {group["lr"] for group in optimizer.param_groups}
+    is_fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    for is_lost, words in (
+        (train.grad_clip and config.hardware.precision == "fp16" and is_fused,
+         f"train.grad_clip={train.grad_clip:g} is not for a fused {name} under hardware.precision=fp16, which takes "
+         "the scale off the gradient itself; leave fused=True out, or set train.grad_clip=0"),
+        (settings.backbone_lr_factor != 1 and len(rates) == 1,
+         f"optimizer.backbone_lr_factor={settings.backbone_lr_factor:g}, but all parameters of this {name} have one "
+         "learning rate; give it the groups of build_optimizer in lightning_project/optim.py, or set "
+         "optimizer.backbone_lr_factor=1"),
+        (settings.weight_decay and "weight_decay" not in optimizer.defaults,
+         f"optimizer.weight_decay={settings.weight_decay:g} is not for {name}, which has no weight decay; set "
+         "optimizer.weight_decay=0"),
+    ):
+        if is_lost:
+            raise UserError(words)
 
 
 def build_schedule(config: Config, optimizer: Optimizer, steps: int) -> LambdaLR:

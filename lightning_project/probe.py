@@ -16,6 +16,7 @@ from shared.batches.batches import count_steps
 from shared.batches.data import load_data
 from shared.config import Config
 from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
 
@@ -61,8 +62,9 @@ def record_forward(config: Config) -> Arrays:
     load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
     module = DataModule(config, data, runtime)
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
-    classifier = Classifier(config, model, len(data.classes), steps=1)
-    with L.Trainer(**runtime.trainer, enable_checkpointing=False).precision_plugin.forward_context():
+    class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
+    classifier = Classifier(config, model, len(data.classes), 1, class_weights)
+    with L.Trainer(logger=False, enable_checkpointing=False, **runtime.trainer).precision_plugin.forward_context():
         evaluation = classifier.eval()(batch["image"])
         training = classifier.train()(batch["image"])
         loss = classifier.training_step(batch, 0)

@@ -96,12 +96,13 @@ def build_runtime(config: Config) -> Runtime:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Our sampler goes on where the checkpoint is; Lightning would see that in a loader with a state of its own.
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     trainer = {
         "accelerator": accelerator, "devices": devices, "num_nodes": settings.num_nodes, "strategy": strategy,
         "precision": PRECISION[precision],
         "accumulate_grad_batches": config.train.accumulate, "gradient_clip_val": config.train.grad_clip or None,
-        "logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False,
+        "num_sanity_val_steps": 0, "log_every_n_steps": config.tracking.log_every_steps, "enable_model_summary": False,
         "enable_progress_bar": sys.stderr.isatty(),
         "detect_anomaly": debug.detect_anomaly, "deterministic": debug.deterministic,
         # Batches are cut in shared.batches already, in the same place for both siblings.
@@ -143,7 +144,7 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
         started = SLURMEnvironment().world_size()
     elif nodes > 1:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that starts the processes, torchrun or SLURM; "
-                        "see configs/launchers/README.md")
+                        "see docs/scaling.md")
     else:
         return devices
     if started != devices * nodes:

@@ -22,25 +22,29 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
 
     from lightning_project.callbacks import build_callbacks
     from lightning_project.checkpoints import validate_checkpoint
-    from lightning_project.classifier import Classifier
+    from lightning_project.classifier import Classifier, score_predictions
     from lightning_project.data import DataModule
     from lightning_project.evaluate import predict
-    from lightning_project.models import build_model, find_entry, load_weights, neutral_weights, parameter_count
+    from lightning_project.logger import RecorderLogger
+    from lightning_project.models import build_model, find_entry, parameter_count
+    from lightning_project.models.neutral import load_weights, neutral_weights, untrained_names
     from lightning_project.runtime import build_runtime, peak_memory_gib
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
     from shared.runs.folder import RunFolder
     from shared.training.describe import describe_run
+    from shared.training.imbalance import weigh_classes
     from shared.training.recorder import Recorder
     from shared.training.schedule import tabulate_rates
     from shared.weights.file import read_weights
     from shared.weights.start import choose_starting_point
 
     runtime = build_runtime(config)
-    data, entry = load_data(config), find_entry(config.model.name)
+    entry = find_entry(config.model.name)
+    data = load_data(config)
     model = build_model(config, data)
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader)
+                                    runtime.leader, untrained_names(model))
     load_weights(model, weights)
     model = runtime.prepare(model)
 
@@ -49,16 +53,20 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     steps = count_steps(config, len(data.train))
     names = TrainBatches(config, data).names
     with Recorder(run, steps, tabulate_rates(config, steps), peak_memory_gib, names) as recorder:
-        classifier = Classifier(config, model, len(data.classes), steps)
+        weights_of_classes = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
+        classifier = Classifier(config, model, len(data.classes), steps, weights_of_classes)
         loaders = DataModule(config, data, runtime)
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
-        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, **runtime.trainer)
-        trainer.fit(classifier, loaders, ckpt_path=validate_checkpoint(run.find_last_checkpoint(), model), weights_only=True)
+        trainer = L.Trainer(max_epochs=config.train.epochs, callbacks=callbacks, logger=RecorderLogger(recorder),
+                            **runtime.trainer)
+        checkpoint = validate_checkpoint(run.find_last_checkpoint(), model)
+        trainer.fit(classifier, loaders, ckpt_path=checkpoint, weights_only=True)
 
         model = build_model(config, data)  # anew, since a strategy may have taken the trained one apart
         load_weights(model, read_weights(run.best_weights))
         val, test = predict(trainer, Classifier(config, model, len(data.classes), steps), loaders)
-        return recorder.finish(facts["parameters"], val, test)
+        scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
+        return recorder.finish(facts["parameters"], test, scores)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python -m shared.models prints the table.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.errors import UserError
@@ -93,6 +94,22 @@ MODELS = {
     "vit_small": describe_vit("vit_small_patch16_224", AUGREG, 22_050_664, 4.60, 224, 81.38, 224),
     "vit_base": describe_vit("vit_base_patch16_224", "augreg2_in21k_ft_in1k", 86_567_656, 17.56, 224, 85.10, 224),
 }
+
+
+def require_entry_fits(name: str, entry: ModelEntry, shapes: Mapping[str, tuple[int, ...]], classes: int) -> None:
+    """Raise `UserError` where the entry of model `name` names what the built model, of tensors `shapes`, has not."""
+    weight = f"{entry.head}.weight"
+    if weight not in shapes:
+        modules = list(dict.fromkeys(tensor.rpartition(".")[0] for tensor in shapes))
+        raise UserError(f"model.name={name} has no {weight}, which its entry in shared/models.py calls its head; name "
+                        f"the module there that makes the logits, its last ones are {', '.join(modules[-3:])}")
+    if entry.first_kernel not in shapes:
+        raise UserError(f"model.name={name} has no {entry.first_kernel}, which its entry in shared/models.py calls its "
+                        f"first kernel; name the tensor there that sees the images, its first ones are "
+                        f"{', '.join(list(shapes)[:3])}")
+    if shapes[weight][0] != classes:
+        raise UserError(f"{entry.head} of model.name={name} gives {shapes[weight][0]} outputs, expected {classes}, one "
+                        "for each class; build it for the number of `classes` that its function is given")
 
 
 def split_library_name(name: str) -> tuple[str, str] | None:

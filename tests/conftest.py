@@ -27,7 +27,7 @@ needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not 
 DELETED = [f"{name}_project" for name in PACKAGES if name not in list_siblings()]
 needs_both_folders = pytest.mark.skipif(bool(DELETED), reason=f"needs both siblings; not here: {', '.join(DELETED)}")
 
-SMALL = {"resnet18": ((1, 1), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
+SMALL = {"resnet18": ((1, 1, 0, 0), False)}  # a ResNet of 300,000 parameters, in place of `shared.models.RESNETS`
 
 
 def needs(sibling: str) -> pytest.MarkDecorator:

@@ -1,4 +1,4 @@
-"""Layers whose formula in Keras differs from PyTorch's, with PyTorch's formula, and parts that several models have."""
+"""Layers with PyTorch's formula where that of Keras differs, and what several models are built from."""
 
 import keras
 import tensorflow as tf
@@ -9,11 +9,11 @@ from shared.config import ModelConfig
 
 @keras.saving.register_keras_serializable("keras_project")
 class BatchNorm(keras.layers.BatchNormalization):
-    """BatchNormalization whose running variance is unbiased, as in PyTorch; defaults are PyTorch's too.
+    """BatchNormalization whose running variance is unbiased, and whose defaults are PyTorch's.
 
-    running = 0.9 running + 0.1 batch, where batch is the variance divided by n - 1, while the batch itself is
-    normalised with the variance divided by n (https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html).
-    Keras stores the latter. Keras' own layer is also slower, since it never takes TensorFlow's fused kernel.
+    PyTorch normalises a batch of n values with the variance that is divided by n, but keeps the one divided by n - 1:
+    running = 0.9 running + 0.1 batch (https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html). Keras
+    keeps the former. Keras' own layer is also slower, since it never uses TensorFlow's fused kernel.
     """
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs):
@@ -23,7 +23,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         replicas = tf.distribute.get_replica_context()
         if training and self.trainable and self.synchronized and replicas and replicas.num_replicas_in_sync > 1:
             return self.normalise_together(inputs, replicas)
-        if inputs.dtype == tf.float64:  # for which TensorFlow has no fused kernel
+        if inputs.dtype == tf.float64:  # TensorFlow has no fused kernel for it
             return self.normalise(inputs, training)
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         if not (training and self.trainable):
@@ -36,7 +36,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         return outputs
 
     def normalise(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
-        """The same formula, written out."""
+        """The formula of `call` written out, for float64."""
         if training and self.trainable:
             mean, variance = tf.nn.moments(inputs, axes=self._reduction_axes)
             count = tf.cast(tf.size(inputs) // inputs.shape[-1], inputs.dtype)
@@ -47,7 +47,7 @@ class BatchNorm(keras.layers.BatchNormalization):
                                          tf.convert_to_tensor(self.gamma), self.epsilon)
 
     def normalise_together(self, inputs: tf.Tensor, replicas: tf.distribute.ReplicaContext) -> tf.Tensor:
-        """The same with the statistics of the global batch, of which each replica has an equal share."""
+        """The formula of `call` with the statistics of the global batch, of which each replica has an equal share."""
         x = inputs if inputs.dtype == tf.float64 else tf.cast(inputs, tf.float32)
         count = tf.cast(tf.size(x) // x.shape[-1] * replicas.num_replicas_in_sync, x.dtype)
 
@@ -66,46 +66,14 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 @keras.saving.register_keras_serializable("keras_project")
-class DepthwiseConv(layers.Layer):
-    """A convolution of each channel by itself, of odd size, without bias, padded alike on all sides:
-    (n, H, W, C) to (n, h, w, C).
-
-    Keras' own keeps its kernel as (size, size, C, 1); this one as (size, size, 1, C), in which, as in PyTorch, it is a
-    convolution of as many groups as channels.
-    """
-
-    def __init__(self, size: int, stride: int, **kwargs):
-        super().__init__(**kwargs)
-        self.size, self.stride = size, stride
-
-    def build(self, input_shape: tuple[int, ...]) -> None:
-        self.kernel = self.add_weight((self.size, self.size, 1, input_shape[-1]), name="kernel")
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        kernel = tf.reshape(tf.convert_to_tensor(self.kernel), (self.size, self.size, -1, 1))
-        if self.stride == 1:
-            return tf.nn.depthwise_conv2d(inputs, kernel, (1, 1, 1, 1), "SAME")
-        side = [self.size // 2] * 2
-        inputs = tf.pad(inputs, [[0, 0], side, side, [0, 0]])
-        return tf.nn.depthwise_conv2d(inputs, kernel, (1, self.stride, self.stride, 1), "VALID")
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        n, height, width, channels = input_shape
-        return n, (height - 1) // self.stride + 1, (width - 1) // self.stride + 1, channels
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "size": self.size, "stride": self.stride}
-
-
-@keras.saving.register_keras_serializable("keras_project")
 class StochasticDepth(layers.Layer):
-    """Drops the branch of each image with probability `rate` in training, and scales what is left, so that its mean
-    stays (arXiv:1603.09382). The draws are Keras' own: not those of the other sibling."""
+    """In training, sets the branch of each image to zero with probability `rate`, and divides the others by 1 - `rate`
+    so that the mean stays the same (arXiv:1603.09382). The draws are not those of the Lightning sibling."""
 
     def __init__(self, rate: float, **kwargs):
         super().__init__(**kwargs)
         self.rate = rate
-        # Only where it draws, so that other models have no state to keep.
+        # At a rate of 0 nothing is drawn, so that a checkpoint needs no generator's state.
         self.generator = keras.random.SeedGenerator() if rate else None
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -121,7 +89,7 @@ class StochasticDepth(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_project")
 class Dropout(layers.Dropout):
-    """Keras' own, but each device draws for itself."""
+    """Keras' own Dropout, but with other draws on each device."""
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not (training and self.rate):
@@ -130,7 +98,7 @@ class Dropout(layers.Dropout):
 
 
 def next_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
-    """The generator's next seed, (2,) int32, another on each device: its state is the same on all of them."""
+    """The generator's next seed, (2,) int32. It differs between devices, although the generator's state does not."""
     replicas = tf.distribute.get_replica_context()
     device = replicas.replica_id_in_sync_group if replicas else 0
     return tf.cast(generator.next(), tf.int32) + tf.stack([device, 0])
@@ -138,20 +106,20 @@ def next_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("keras_project")
 def gelu(x: tf.Tensor) -> tf.Tensor:
-    """x times the normal distribution's integral up to x, not its tanh approximation.
+    """x times the integral of the normal distribution up to x, not the approximation by tanh.
 
-    By erf, as PyTorch does; Keras' own takes erfc, which converters to ONNX do not know.
+    It is computed from erf, as in PyTorch. Keras' own uses erfc, which converters to ONNX do not know.
     """
     return 0.5 * x * (1 + tf.math.erf(x / tf.sqrt(tf.constant(2, x.dtype))))
 
 
 def convolution(x: keras.KerasTensor, channels_out: int, size: int, stride: int, name: str) -> keras.KerasTensor:
-    """A convolution of odd size without bias that pads alike on all sides.
+    """A convolution of odd size without bias that pads alike on all sides: (n, H, W, in) to (n, h, w, out).
 
-    At stride 1 "same" does so, and TensorFlow skips its zeros: that saves a quarter to five sixths of the time on
-    images of two pixels or one, a tenth on larger ones. At stride 2 it pads one side more. Above 3x3, in bfloat16 on a
-    CPU, TensorFlow 2.21.0 gives the part of a kernel that meets nothing but such padding uninitialised memory for a
-    gradient.
+    At stride 1 padding="same" does so too, and TensorFlow then skips the zeros, which saves a quarter to five sixths of
+    the time on images of one or two pixels and a tenth on larger ones. But at stride 2 "same" pads one side more than
+    the other. And above 3x3, in bfloat16 on a CPU, TensorFlow 2.21.0 returns uninitialised memory as the gradient of
+    the part of a kernel that meets nothing but padding.
     """
     same = size == 1 or (size <= 3 and stride == 1)
     if not same:
@@ -160,12 +128,21 @@ def convolution(x: keras.KerasTensor, channels_out: int, size: int, stride: int,
     return layers.Conv2D(channels_out, size, stride, padding=padding, use_bias=False, name=name)(x)
 
 
+def depthwise_convolution(x: keras.KerasTensor, size: int, stride: int, name: str) -> keras.KerasTensor:
+    """A convolution of each channel by itself, of odd size, without bias, that pads alike on all sides:
+    (n, H, W, C) to (n, h, w, C)."""
+    if stride > 1:
+        x = layers.ZeroPadding2D(size // 2, name=f"{name}.padding")(x)
+    padding = "same" if stride == 1 else "valid"
+    return layers.DepthwiseConv2D(size, stride, padding=padding, use_bias=False, name=name)(x)
+
+
 def with_head(inputs: keras.KerasTensor, x: keras.KerasTensor, settings: ModelConfig, classes: int,
               name: str) -> keras.Model:
-    """The model from `inputs` to the logits (n, K) of features `x` (n, w)."""
+    """The model from `inputs` to the logits (n, K) of the features `x` (n, w)."""
     if settings.dropout:
         x = Dropout(settings.dropout, name="dropout")(x)
     x = layers.Dense(classes, name=name)(x)
-    # The loss is computed in fp32 under mixed precision, as PyTorch's autocast does.
+    # Under mixed precision the loss is computed in fp32, as PyTorch's autocast does.
     logits = layers.Activation("linear", name="logits", dtype="float64" if x.dtype == "float64" else "float32")(x)
     return keras.Model(inputs, logits)

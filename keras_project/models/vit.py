@@ -1,7 +1,7 @@
-"""Vision Transformer, after Dosovitskiy et al. (arXiv:2010.11929), with timm's names.
+"""Vision Transformer, after Dosovitskiy et al. (arXiv:2010.11929), with the names of timm's tensors.
 
-Written out, because it is short, and Keras has none. As in timm, normalisation comes before each branch, its eps is
-1e-6, and the class token alone is classified.
+It is written out because it is short, and because Keras has none. As in timm, LayerNorm comes before each branch, its
+eps is 1e-6, and only the class token is classified.
 """
 
 import keras
@@ -17,7 +17,7 @@ EPS = 1e-6
 
 @keras.saving.register_keras_serializable("keras_project")
 class Tokens(layers.Layer):
-    """Puts the class token first and adds each token's place: (n, T, D) to (n, 1 + T, D)."""
+    """Puts the class token first and adds the position embedding: (n, T, D) to (n, 1 + T, D)."""
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         _, tokens, width = input_shape
@@ -30,8 +30,8 @@ class Tokens(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("keras_project")
-class AttendedValues(layers.Layer):
-    """Every token takes from all tokens: queries, keys and values (n, T, 3 D) to (n, T, D)."""
+class SelfAttention(layers.Layer):
+    """Multi-head self-attention, section 3.1 of the paper: queries, keys and values (n, T, 3 D) to (n, T, D)."""
 
     def __init__(self, heads: int, **kwargs):
         super().__init__(**kwargs)
@@ -40,10 +40,10 @@ class AttendedValues(layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         tokens, width = inputs.shape[1], inputs.shape[2] // 3
         qkv = ops.reshape(inputs, (-1, tokens, 3, self.heads, width // self.heads))
-        queries, keys, values = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)  # (n, heads, T, D / heads) each
-        scale = (width // self.heads) ** -0.5
-        share = ops.softmax(ops.matmul(queries * scale, ops.transpose(keys, (0, 1, 3, 2))))  # (n, heads, T, T)
-        return ops.reshape(ops.transpose(ops.matmul(share, values), (0, 2, 1, 3)), (-1, tokens, width))
+        queries, keys, values = ops.unstack(qkv, 3, axis=2)  # (n, T, heads, D / heads) each
+        # The function's own scale would be rounded to float32.
+        x = ops.dot_product_attention(queries * (width // self.heads) ** -0.5, keys, values, scale=1.0)
+        return ops.reshape(x, (-1, tokens, width))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "heads": self.heads}
@@ -51,10 +51,11 @@ class AttendedValues(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_project")
 class Recomputed(layers.Layer):
-    """Layers one after the other, of which training keeps no activations but computes them again in the backward pass.
+    """Layers one after the other, whose activations training does not keep but computes again in the backward pass.
 
-    None of them may draw, since the second call would draw anew. Keras' own RematScope keeps what lies between layers,
-    cannot call one with `training` in a graph, and does not cast weights again under mixed precision.
+    No layer in it may draw random numbers, since the second computation would draw others. Keras' own RematScope is no
+    substitute: it keeps the tensors between layers, it cannot call a layer with `training` in a graph, and under mixed
+    precision it does not cast the weights again.
     """
 
     def __init__(self, parts: list[layers.Layer], **kwargs):
@@ -74,15 +75,15 @@ def branch(x: keras.KerasTensor, parts: list[layers.Layer], recompute: bool, nam
     """`parts` one after the other: (n, T, D) to (n, T, D)."""
     y = x
     for part in parts:
-        y = part(y)  # outside of a Recomputed too, so that paths of variables do not tell whether there is one
+        y = part(y)  # Called here even if recomputed, so that the variables have the same paths in both cases.
     return Recomputed(parts, name=name)(x) if recompute else y
 
 
 def block(x: keras.KerasTensor, heads: int, drop: float, recompute: bool, name: str) -> keras.KerasTensor:
-    """Attention among the tokens, then two dense layers on each of them: (n, T, D) to (n, T, D)."""
+    """Attention among the tokens, then the MLP on each of them: (n, T, D) to (n, T, D)."""
     width = x.shape[-1]
     y = branch(x, [layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm1"),
-                   layers.Dense(3 * width, name=f"{name}.attn.qkv"), AttendedValues(heads, name=f"{name}.attn"),
+                   layers.Dense(3 * width, name=f"{name}.attn.qkv"), SelfAttention(heads, name=f"{name}.attn"),
                    layers.Dense(width, name=f"{name}.attn.proj")], recompute, f"{name}.branch1")
     x = layers.Add(name=f"{name}.add1")([x, StochasticDepth(drop, name=f"{name}.drop1")(y)])
     y = branch(x, [layers.LayerNormalization(epsilon=EPS, name=f"{name}.norm2"),

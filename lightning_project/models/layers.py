@@ -1,4 +1,4 @@
-"""Layers that PyTorch lacks: stochastic depth, BatchNorm over the batches of all processes, safe convolutions."""
+"""What PyTorch lacks: a convolution that is right in bfloat16 on a CPU, and BatchNorm over several CPU processes."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 
 class Conv2d(nn.Conv2d):
-    """nn.Conv2d, padded by half of its size, with a gradient that is right for images of a single pixel too.
+    """nn.Conv2d, padded by half of its size, whose gradient is right for images of a single pixel too.
 
-    In bfloat16 on a CPU, torch 2.15.0 gives the part of a kernel that meets nothing but padding uninitialised memory
-    for a gradient, where the stride is 2 or the kernel larger than 3x3. There the kernel's centre is taken alone.
+    On a single pixel, all of the kernel but its centre meets nothing but padding. In bfloat16 on a CPU, torch 2.15.0
+    returns uninitialised memory as the gradient of that part if the stride is 2 or the kernel is larger than 3x3. In
+    this case only the kernel's centre is used, so that the gradient of the rest is zero.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -21,23 +22,12 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(x, self.weight[:, :, row:row + 1, column:column + 1], self.bias, groups=self.groups)
 
 
-class StochasticDepth(nn.Module):
-    """Drops the branch of each image with probability `rate` in training, and scales what is left, so that its mean
-    stays (arXiv:1603.09382). The draws are PyTorch's own: not those of the other sibling."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not (self.training and self.rate):
-            return x
-        kept = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.rate
-        return x * (kept.to(x.dtype) / (1 - self.rate))
-
-
 class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes, whose gradient is summed alike."""
+    """The sum of a tensor over all processes, whose gradient is summed over them too.
+
+    `torch.distributed.nn.functional.all_reduce` computes the same, but torch 2.15 calls it deprecated at each use, and
+    what it recommends instead is private.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -51,9 +41,10 @@ class SumOverProcesses(torch.autograd.Function):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d whose statistics in training are those of the global batch, (n, C, H, W), shared out equally.
+    """nn.BatchNorm2d that normalises with the statistics of the global batch: (n, C, H, W) to the same.
 
-    nn.SyncBatchNorm computes the same on GPUs and refuses CPUs. Half precision is computed in fp32, as there.
+    Each process has an equal share of that batch. nn.SyncBatchNorm computes the same on GPUs but refuses CPUs. Like
+    nn.SyncBatchNorm, this layer computes half precision in fp32.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,10 +64,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise(model: nn.Module, on_gpu: bool) -> nn.Module:
-    """`model` with BatchNorm synchronised over processes; names and values of its tensors stay."""
+    """Make BatchNorm use the statistics of all processes; the names and values of the model's tensors stay."""
     if on_gpu:
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # nothing but the formula differs
+            module.__class__ = SyncBatchNorm2d  # only `forward` differs
     return model

@@ -1,23 +1,23 @@
-"""Vision Transformer, after Dosovitskiy et al. (arXiv:2010.11929), with timm's names.
+"""Vision Transformer, after Dosovitskiy et al. (arXiv:2010.11929), with the names of timm's tensors.
 
-Written out, because it is short. As in timm, normalisation comes before each branch, its eps is 1e-6, and the class
-token alone is classified.
+It is written out because it is short. As in timm, LayerNorm comes before each branch, its eps is 1e-6, and only the
+class token is classified.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
 
-from lightning_project.models.layers import StochasticDepth
 from shared.config import ModelConfig
 from shared.models import VITS, choose_patch, spread_depth_rates
 
 EPS = 1e-6
 
 
-class Attention(nn.Module):
-    """Every token takes from all tokens: (n, T, D) to (n, T, D)."""
+class SelfAttention(nn.Module):
+    """Multi-head self-attention, section 3.1 of the paper: (n, T, D) to (n, T, D)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -33,8 +33,8 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(n, tokens, width))
 
 
-class Perceptron(nn.Module):
-    """Each token by itself: (n, T, D) to (n, T, 4 D) to (n, T, D)."""
+class MLP(nn.Module):
+    """Two dense layers for each token: (n, T, D) to (n, T, 4 D) to (n, T, D)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -46,13 +46,15 @@ class Perceptron(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention among the tokens, then the MLP on each of them: (n, T, D) to (n, T, D)."""
+
     def __init__(self, width: int, heads: int, drop: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, EPS)
-        self.attn = Attention(width, heads)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, EPS)
-        self.mlp = Perceptron(width)
-        self.drop = StochasticDepth(drop)
+        self.mlp = MLP(width)
+        self.drop = StochasticDepth(drop, "row")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.drop(self.attn(self.norm1(x)))
@@ -89,11 +91,14 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch_embed(x)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # (n, 1 + T, D)
+        cls_token = self.cls_token.expand(x.shape[0], -1, -1)  # len(x) would be a constant in an exported model
+        x = torch.cat([cls_token, x], dim=1) + self.pos_embed  # (n, 1 + T, D)
         for block in self.blocks:
-            # The generators' states are kept and set back, so that stochastic depth drops the same branches again.
+            # `checkpoint` restores the random state, so that stochastic depth drops the same branches when the block is
+            # computed again.
             x = checkpoint(block, x, use_reentrant=False) if self.recompute and self.training else block(x)
-        return self.head(self.dropout(self.norm(x)[:, 0]))
+        x = self.norm(x)[:, 0]  # the class token, (n, D)
+        return self.head(self.dropout(x))
 
 
 def build_vit(settings: ModelConfig, channels: int, classes: int, image_size: int) -> VisionTransformer:

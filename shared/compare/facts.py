@@ -31,6 +31,19 @@ FACTS = (
 )
 
 
+OFFERED = (Fact("test top-5 accuracy", "test top5", "test/top5", format_percent, share=True),
+           Fact("test macro F1", "test F1", "test/macro_f1", format_percent, share=True))
+
+
+def list_facts(runs: list[SavedRun]) -> list[Fact]:
+    """FACTS, and after the loss every further test metric that one of the runs has."""
+    known = {fact.name: fact for fact in (*FACTS, *OFFERED)}
+    names = dict.fromkeys(name for run in runs for name in run.result or {} if name.startswith("test/"))
+    further = [known.get(name) or Fact(name.replace("/", " "), name.replace("/", " "), name, "{:.4f}".format)
+               for name in names if name not in {fact.name for fact in FACTS}]
+    return [*FACTS[:2], *further, *FACTS[2:]]
+
+
 def parameters(run: SavedRun) -> str:
     count = run.record.get("parameters")
     return f"{count:,}" if is_number(count) else "-"
@@ -47,18 +60,18 @@ def device(run: SavedRun) -> str:
 
 def tabulate_facts(runs: list[SavedRun]) -> list[Table | str]:
     """Up to three runs as columns, with a column that compares two; more as rows."""
-    names = label_runs(runs)
+    names, facts = label_runs(runs), list_facts(runs)
     if len(runs) > 3:
-        rows = [[name, *("-" if (value := run.score(fact.name)) is None else fact.show(value) for fact in FACTS)]
+        rows = [[name, *("-" if (value := run.score(fact.name)) is None else fact.show(value) for fact in facts)]
                 for name, run in zip(names, runs, strict=True)]
-        blocks: list[Table | str] = [Table(["run", *(fact.short for fact in FACTS)], rows)]
+        blocks: list[Table | str] = [Table(["run", *(fact.short for fact in facts)], rows)]
         for title, of in (("Parameters", parameters), ("Device", device), ("Precision", precision)):
             told = describe_difference(title, runs, names, [of(run) for run in runs])
             blocks.append(told or f"{title}: {of(runs[0])}")
         return blocks
     pair = len(runs) == 2
     rows = []
-    for fact in FACTS:
+    for fact in facts:
         values = [run.score(fact.name) for run in runs]
         row = [fact.title, *("-" if value is None else fact.show(value) for value in values)]
         rows.append([*row, compared(fact, *values)] if pair else row)

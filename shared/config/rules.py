@@ -30,8 +30,8 @@ def validate_values(config: Config) -> None:
     for dotted, item in list_keys().items():
         value, facts = get_value(config, dotted), item.metadata
         for word in value if isinstance(value, list) else [value]:
-            known = word in facts["choices"] or str(word).startswith(facts["prefixes"]) and word not in facts["prefixes"]
-            if facts["choices"] and not known:
+            names_more = str(word).startswith(facts["prefixes"]) and word not in facts["prefixes"]
+            if facts["choices"] and word not in facts["choices"] and not names_more:
                 choices = (*facts["choices"], *(f"{prefix}NAME" for prefix in facts["prefixes"]))
                 raise UserError(f"{dotted}='{word}' is not one of {', '.join(filter(None, choices))}; "
                                 f"{suggest(str(word), facts['choices'])}")
@@ -103,6 +103,9 @@ def validate_training(config: Config) -> None:
             "lower it")
     require(not (optimizer.name == "sgd" and optimizer.nesterov and optimizer.momentum == 0),
             "optimizer.nesterov=true needs optimizer.momentum above 0; set optimizer.nesterov=false")
+    require(optimizer.name != "lion" or optimizer.beta1,
+            "optimizer.beta1=0 is not for optimizer.name=lion, whose steps would be signs of single gradients; use a "
+            "value such as 0.9")
     require(not train.unfreeze_epoch or config.model.freeze == "backbone",
             f"train.unfreeze_epoch={train.unfreeze_epoch} has nothing to unfreeze; set model.freeze=backbone "
             "or leave it out")
@@ -111,8 +114,8 @@ def validate_training(config: Config) -> None:
             "single image; raise train.batch_size or lower train.accumulate")
     gamma = get_value(Config(), "train.focal_gamma")
     require(train.loss == "focal" or train.focal_gamma == gamma,
-            f"train.focal_gamma={train.focal_gamma:g} is not for train.loss={train.loss}; set train.loss=focal or leave "
-            "it out")
+            f"train.focal_gamma={train.focal_gamma:g} is not for train.loss={train.loss}; set train.loss=focal or "
+            "leave it out")
     repeated = [name for name in train.metrics if train.metrics.count(name) > 1]
     require(not repeated, f"train.metrics names {', '.join(dict.fromkeys(repeated))} twice; name each metric once")
 
@@ -136,9 +139,10 @@ def validate_monitor(config: Config) -> None:
                 f"train.monitor_mode={train.monitor_mode} contradicts train.monitor={train.monitor}, of which "
                 f"{DIRECTIONS[metric]} is better; leave train.monitor_mode out")
     if not train.monitor_mode:
-        require(is_offered, f"train.monitor={train.monitor} is none of {', '.join(offered)}; "
-                f"{suggest(train.monitor, offered)} For a metric of your own say train.monitor_mode=max or min".replace(
-                    "see --help ", ""))
+        hint = suggest(train.monitor, offered)
+        hint = f"{hint} For" if hint.startswith("did") else "for"
+        require(is_offered, f"train.monitor={train.monitor} is none of {', '.join(offered)}; {hint} a metric of your "
+                            "own say train.monitor_mode=max or min")
         require(metric in ("accuracy", "loss") or metric in train.metrics,
                 f"train.monitor={train.monitor} is not computed; add train.metrics=[{metric}]")
 
@@ -169,6 +173,12 @@ def validate_hardware(config: Config) -> None:
     require(hardware.steps_per_execution == 1 or hardware.num_nodes * train.accumulate == 1,
             f"hardware.steps_per_execution={hardware.steps_per_execution} is for one machine and "
             "train.accumulate=1; set it to 1")
+    require(hardware.steps_per_execution == 1 or not train.ema_decay,
+            f"train.ema_decay={train.ema_decay:g} follows each step, and hardware.steps_per_execution="
+            f"{hardware.steps_per_execution} shows only one in so many; set hardware.steps_per_execution=1")
+    require(not (is_fsdp and config.optimizer.name == "muon"),
+            "optimizer.name=muon needs whole matrices, of which hardware.strategy=fsdp leaves a part on each device; "
+            "use data_parallel, or another optimizer")
     require(not (hardware.precision == "fp16" and hardware.accelerator == "cpu"),
             "hardware.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
     require(not (hardware.precision == "fp64" and config.augment.policy != "none"),

@@ -3,9 +3,13 @@
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
+from shared.config.tables import find_single_owners, read_table
 from shared.datasets.definition import INTERPOLATIONS
 from shared.datasets.definitions import list_datasets
 from shared.models import LIBRARIES, MODELS
+
+
+OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
 
 
 def key(default: Any, meaning: str, *, unit: str = "", choices: tuple = (), low: float | None = None,
@@ -44,9 +48,9 @@ class DatasetConfig:
     limit_train: int = key(0, "use only so many training images, stratified, before validation is split off; 0: all",
                            unit="images", low=0)
     limit_test: int = key(0, "use only so many test images, stratified; 0: all", unit="images", low=0)
-    balance: str = key("none", "oversample: each epoch shows every class equally often, in as many images as without it: "
-                       "of large classes another random part each time, those of small ones repeatedly, each time with "
-                       "another augmentation", choices=("none", "oversample"))
+    balance: str = key("none", "oversample: each epoch shows every class equally often, in as many images as without "
+                       "it: another random part of a large class each time, and the images of a small one repeatedly, "
+                       "each time augmented anew", choices=("none", "oversample"))
     on_bad_image: str = key("stop", "an unreadable image file stops the run, or is skipped and counted",
                             choices=("stop", "skip"))
 
@@ -75,8 +79,8 @@ class AugmentConfig:
 
 @dataclass
 class ModelConfig:
-    name: str = key("resnet18", "architecture; python -m shared.models tells about each. timm:NAME is any model of timm, "
-                    "keras:NAME any of keras.applications", choices=tuple(MODELS),
+    name: str = key("resnet18", "architecture; python -m shared.models tells about each. timm:NAME is any model of "
+                    "timm, keras:NAME any of keras.applications", choices=tuple(MODELS),
                     prefixes=tuple(f"{library}:" for library in LIBRARIES),
                     only_choices={f"{library}:": sibling for library, sibling in LIBRARIES.items()})
     pretrained: str = key("false", "false: initial weights; true: the published checkpoint, by way of the Hugging Face "
@@ -98,18 +102,24 @@ class ModelConfig:
 
 @dataclass
 class OptimizerConfig:
-    name: str = key("sgd", "update rule, PyTorch's formula in both siblings",
-                    choices=("sgd", "adam", "adamw", "lion", "muon"))
+    name: str = key("sgd", "update rule, one formula in both siblings. sgd, adam, adamw: PyTorch's. lion: "
+                    "arXiv:2302.06675, which takes 3 to 10 times less learning rate than adamw and as much more decay. "
+                    "muon: kellerjordan.github.io/posts/muon for matrices and convolution kernels between the first "
+                    "layer and the head, its steps scaled to the size of adamw's (arXiv:2502.16982), and adamw for all "
+                    "else, at the same learning rate and decay",
+                    choices=tuple(OPTIMIZERS), only_choices=find_single_owners(OPTIMIZERS))
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
     backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
                                     high=100.0)
-    momentum: float = key(0.9, "momentum of sgd", low=0.0, high=0.9999)
-    nesterov: bool = key(True, "Nesterov's momentum in sgd")
-    weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw: w -= lr * decay * w",
-                              low=0.0, high=10.0)
+    momentum: float = key(0.9, "momentum of sgd, and of muon, whose author takes 0.95", low=0.0, high=0.9999)
+    nesterov: bool = key(True, "Nesterov's momentum in sgd and muon")
+    weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw, lion and muon: w -= lr * "
+                              "decay * w", low=0.0, high=10.0)
     decay_norm_and_bias: bool = key(False, "decay normalisation parameters and biases too")
-    beta1: float = key(0.9, "decay of the mean of gradients in adam and adamw", low=0.0, high=0.9999)
-    beta2: float = key(0.999, "decay of the mean of squared gradients in adam and adamw", low=0.0, high=0.999999)
+    beta1: float = key(0.9, "decay of the mean of gradients in adam and adamw; in lion the share that the mean has in "
+                       "the direction of a step", low=0.0, high=0.9999)
+    beta2: float = key(0.999, "decay of the mean of squared gradients in adam and adamw; in lion that of the mean of "
+                       "gradients, for which its authors take 0.99", low=0.0, high=0.999999)
     eps: float = key(1e-8, "added to the root of the second moment, after bias correction, in adam and adamw",
                      above=0.0, high=1.0)
 
@@ -132,14 +142,14 @@ class TrainConfig:
     accumulate: int = key(1, "split each batch into so many parts, one after the other, to fit into memory; gradients "
                           "are averaged, so that only BatchNorm notices, which sees a part at a time", low=1, high=4096)
     eval_batch_size: int = key(256, "batch of validation and test; the last partial batch counts", unit="images", low=1)
-    loss: str = key("cross_entropy", "what is minimised. binary_cross_entropy: each class is a yes-or-no question of its "
-                    "own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: cross-entropy "
+    loss: str = key("cross_entropy", "what is minimised. binary_cross_entropy: each class is a yes-or-no question of "
+                    "its own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: cross-entropy "
                     "times (1 - p)^gamma, so that easy images count less (arXiv:1708.02002)",
                     choices=("cross_entropy", "binary_cross_entropy", "focal"))
     focal_gamma: float = key(2.0, "gamma of the focal loss", low=0.0, high=100.0)
     class_weights: str = key("none", "multiply the part of the loss that a class has. balanced: by images / (classes x "
-                             "images of the class); sqrt: by the root of that, scaled so that training images weigh 1 on "
-                             "average", choices=("none", "balanced", "sqrt"))
+                             "images of the class); sqrt: by the root of that, scaled so that training images weigh 1 "
+                             "on average", choices=("none", "balanced", "sqrt"))
     metrics: list[str] = key([], "further metrics beside loss and accuracy: top5, the share of images whose class is "
                              "among the five largest logits; macro_f1, the mean of the classes' F1 scores",
                              choices=("top5", "macro_f1"))

@@ -22,7 +22,8 @@ from shared.machine.interpreters import (
     require_interpreter,
 )
 from shared.machine.versions import read_git_state
-from shared.parity.ladder import Answer, Finding, against_itself, compare_answers
+from shared.parity.findings import Answer, Finding
+from shared.parity.ladder import against_itself, compare_answers
 from shared.parity.plan import RUNGS, base_of, changed, plan, precision_of
 from shared.parity.request import PLUGIN, Task, write_request
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.batches.data import Data
-from shared.config import Config, DatasetConfig, DebugConfig, list_keys, validate_config
+from shared.config import Config, DatasetConfig, DebugConfig, list_keys, require_support, validate_config
 from shared.errors import UserError
-from shared.models import choose_stem
+from shared.models import MODELS, choose_stem
 from shared.parity.pictures import write_pictures
 from shared.parity.request import MARKS, Task
 from shared.weights.pretrained import apply_checkpoint_preprocessing
@@ -16,7 +16,14 @@ from shared.weights.pretrained import apply_checkpoint_preprocessing
 RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients", 6: "learning rate", 7: "steps",
          8: "epoch metrics", 9: "scores"}
 STEMS_APART = ("resnet18",)  # the other ResNets have the same stems
-OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05)}  # learning rate, weight decay
+OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05), "lion": (1e-4, 0.5),
+              "muon": (1e-3, 0.05)}  # learning rate, weight decay
+
+# Losses, class weights and class balance beside plain cross-entropy, each on rungs 5 and 7 to 9.
+LOSSES = {"weighted": {"train__class_weights": "balanced"},
+          "binary": {"train__loss": "binary_cross_entropy", "train__class_weights": "sqrt"},
+          "focal": {"train__loss": "focal", "train__class_weights": "balanced", "dataset__balance": "oversample",
+                    "train__metrics": ["top5", "macro_f1"]}}
 
 # Float64 convolutions take TensorFlow about 40 ms a training image of 8x8 pixels on two cores, 16 times that at 32x32.
 FIT_SIZE, FORWARD_SIZE = 16, 32  # pixels; larger images are scaled down to this on rungs 4 to 9
@@ -47,6 +54,8 @@ def base_of(config: Config) -> Config:
     """
     if config.hardware.accelerator == "gpu":
         raise UserError("parity compares on the CPU, where float64 is at hand; leave hardware.accelerator out")
+    for sibling in ("lightning", "keras"):
+        require_support(config, sibling)
     base = changed(apply_checkpoint_preprocessing(config), resume="none", debug=DebugConfig(), augment__policy="none",
                    model__pretrained="false", model__dropout=0.0, model__stochastic_depth=0.0,
                    hardware__accelerator="cpu", hardware__precision=precision_of(config),
@@ -57,26 +66,28 @@ def base_of(config: Config) -> Config:
 
 
 def plan(config: Config, data: Data, folder: Path, rungs: set[int], optimizers: tuple[str, ...] = tuple(OPTIMIZERS),
-         steps: int = MARKS[-1], models: tuple[str, ...] = ()) -> list[Task]:
+         steps: int = MARKS[-1], models: tuple[str, ...] = (), losses: tuple[str, ...] = tuple(LOSSES)) -> list[Task]:
     """The tasks of `rungs`, from 1 to 9, for `config` as `base_of` returns it and its data.
 
     `folder` takes the image files of rung 2. Fits run for `steps` steps, or a few more to end with an epoch. `models`
-    are those of rungs 4 and 5, all unless named.
+    are those of rungs 4 and 5, all unless named; `losses` are those beside the config's own.
     """
     tasks = []
     if 1 in rungs:
-        tasks.append(Task("raw", "raw", one_epoch(config)))
+        tasks += [Task("raw", "raw", one_epoch(config)),
+                  Task("raw-balanced", "raw", changed(one_epoch(config), dataset__balance="oversample"))]
     if 2 in rungs:
         tasks += pixel_tasks(config, data, folder)
     if 3 in rungs:
         tasks.append(Task("start", "start", config))
     if rungs & {4, 5}:
-        tasks += forward_tasks(config, data, models or list_keys()["model.name"].metadata["choices"])
+        tasks += forward_tasks(config, data, models or list_keys()["model.name"].metadata["choices"], losses)
     if 6 in rungs:
         for name in list_keys()["schedule.name"].metadata["choices"]:
             tasks.append(Task(f"rates-{name}", "rates", changed(config, schedule__name=name)))
     if rungs & {7, 8, 9}:
         tasks += [fit_task(config, data, name, steps) for name in optimizers]
+        tasks += [changed_loss(fit_task(config, data, "sgd", steps), "fit", name) for name in losses]
     return tasks
 
 
@@ -106,18 +117,32 @@ def pixel_tasks(config: Config, data: Data, folder: Path) -> list[Task]:
 def small(config: Config, data: Data, size: int, patch: int) -> Config:
     """`config` with images of at most `size` pixels, and a stem and patches that fit."""
     size = min(data.image_size, size)
-    return changed(config, dataset__image_size=size, model__stem=choose_stem(config.model.stem, data.image_size),
-                   model__patch_size=math.gcd(size, patch), train__batch_size=min(BATCH, len(data.train)),
-                   train__label_smoothing=0.1)
+    return fit_to_model(changed(config, dataset__image_size=size, train__label_smoothing=0.1,
+                                train__batch_size=min(BATCH, len(data.train))), data, patch)
 
 
-def forward_tasks(config: Config, data: Data, models: tuple[str, ...]) -> list[Task]:
-    tasks = []
+def fit_to_model(config: Config, data: Data, patch: int) -> Config:
+    """A stem and patches for images of the config's size, where the model has such."""
+    settings = MODELS[config.model.name].settings
+    stem = choose_stem(config.model.stem, data.image_size) if "stem" in settings else "auto"
+    patch_size = math.gcd(config.dataset.image_size, patch) if "patch_size" in settings else 0
+    return changed(config, model__stem=stem, model__patch_size=patch_size)
+
+
+def changed_loss(task: Task, kind: str, loss: str) -> Task:
+    """`task` with one of LOSSES."""
+    return Task(f"{kind}-{loss}", kind, changed(task.config, **LOSSES[loss]))
+
+
+def forward_tasks(config: Config, data: Data, models: tuple[str, ...], losses: tuple[str, ...]) -> list[Task]:
+    own = Task("", "forward", changed(small(one_epoch(config), data, FORWARD_SIZE, FORWARD_PATCH), init_from=""))
+    tasks = [changed_loss(own, "forward", name) for name in losses]
     for name in models:
         for stem in ("small", "large") if name in STEMS_APART else ("auto",):
-            variant = changed(small(one_epoch(config), data, FORWARD_SIZE, FORWARD_PATCH), model__name=name,
-                              model__stem=stem, init_from="", model__gradient_checkpointing=(
-                                  config.model.gradient_checkpointing and name.startswith("vit_")))
+            keeps = config.model.gradient_checkpointing and "gradient_checkpointing" in MODELS[name].settings
+            named = changed(one_epoch(config), model__name=name, model__stem=stem, model__patch_size=0, init_from="",
+                            model__gradient_checkpointing=keeps)
+            variant = small(named, data, FORWARD_SIZE, FORWARD_PATCH)
             tasks.append(Task(f"forward-{name}{'' if stem == 'auto' else f'-{stem}'}", "forward", variant))
     return tasks
 

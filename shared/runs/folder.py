@@ -64,7 +64,7 @@ class RunFolder:
         self.metrics_file = folder / "metrics.jsonl"
 
     @classmethod
-    def start_together(cls, config: Config, framework: str, leader: bool, agree: Callable[[str], str]) -> "Run":
+    def start_together(cls, config: Config, framework: str, leader: bool, agree: Callable[[str], str]) -> "RunFolder":
         """`start` in the leading process; the others, told by `agree`, join its folder.
 
         `agree` returns the leader's text in every process, whatever text the others call it with.
@@ -84,7 +84,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def start(cls, config: Config, framework: str) -> "Run":
+    def start(cls, config: Config, framework: str) -> "RunFolder":
         """Make a new run folder, or find the one that `config.resume` asks for.
 
         Raises:

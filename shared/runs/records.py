@@ -14,9 +14,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from shared.config import flatten, read_yaml, suggest
-from shared.errors import UserError
+from shared.config import Config, flatten, read_yaml, suggest, to_dict
 from shared.datasets.sampling import fingerprint
+from shared.errors import UserError
 
 FRAMEWORKS = ("lightning", "keras")
 
@@ -94,7 +94,8 @@ def read_run(folder: Path) -> SavedRun:
 
     record = read_record(folder)
     # Only merged over the schema would a config be checked, and a data set's folder of another machine refused.
-    config = flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml")))
+    # A key that is younger than the run had no other value than its default.
+    config = flatten(to_dict(Config())) | flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml")))
     result = read_json(folder / "result.json") if (folder / "result.json").exists() else None
     for name, value in (result or {}).items():
         if "/" in name and value is not None and not is_number(value):

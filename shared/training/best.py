@@ -3,15 +3,15 @@
 import math
 from typing import Any
 
-DIRECTIONS = {"val/accuracy": "max", "val/loss": "min"}
+from shared.config import Config, find_direction
 
 
 class Best:
-    """Keeps the best value of a metric and its epoch, counted from 1. The earlier epoch wins a tie, and NaN loses to
+    """Keeps the best value of `train.monitor` and its epoch, counted from 1. The earlier epoch wins a tie, and NaN loses to
     any number."""
 
-    def __init__(self, monitor: str):
-        self.monitor = monitor
+    def __init__(self, config: Config):
+        self.monitor, self.direction = config.train.monitor, find_direction(config)
         self.value: float | None = None
         self.epoch = 0
 
@@ -20,7 +20,7 @@ class Best:
         if self.value is None or math.isnan(self.value):
             better = self.value is None or not math.isnan(value)
         else:
-            better = value > self.value if DIRECTIONS[self.monitor] == "max" else value < self.value
+            better = value > self.value if self.direction == "max" else value < self.value
         if better:
             self.value, self.epoch = value, epoch
         return better

@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.errors import UserError
 from shared.machine.files import find_weight_file, write_arrays
-from shared.scores import score_splits
+from shared.scores import name_by_split
 from shared.weights.file import Shapes, Weights, read_classes, read_weights, require_fit
 
 
@@ -22,12 +22,16 @@ def read_weights_to_evaluate(source: str, shapes: Shapes, classes: tuple[str, ..
     return weights
 
 
-def report_scores(framework: str, source: str, val: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Print and return the scores; write the test predictions beside the weights they came from."""
+def report_scores(framework: str, source: str, test: dict[str, np.ndarray],
+                  scores: list[dict[str, float]]) -> dict[str, Any]:
+    """Print and return the scores; write the test predictions beside the weights they came from.
+
+    `test` holds logits (n, K), index and label (n,); `scores` are those of the validation and of the test images.
+    """
     path = find_weight_file(source)
     file = path.parent / f"predictions_{framework}.npz"
     write_arrays(file, **test)
-    result = score_splits(val, test)
+    result = name_by_split(*scores)
     print("  ".join(f"{name} {value:.4f}" for name, value in result.items())
           + f"  ({len(test['label']):,} test images, by {framework})\npredictions: {file}")
     return {"framework": framework, "predictions": str(file), **result}

@@ -15,8 +15,9 @@ from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_
 from shared.machine import hardware
 from shared.machine.files import append_line, to_json, write_json, write_whole
 from shared.runs.folder import RunFolder
-from shared.scores import score_splits
+from shared.scores import name_by_split
 from shared.training.best import Best
+from shared.training.seams import explain_missing_monitor
 from shared.training.stopping import StopRequest
 from shared.training.trackers import Trackers
 
@@ -59,9 +60,9 @@ class Recorder:
             write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
                 to_json(row) + "\n" for row in self.rows)))
         self.train_seconds = max((row["time/train_s"] for row in self.rows), default=0.0)
-        best = Best(self.config.train.monitor)
+        best = Best(self.config)
         for row in self.epochs():
-            value = row[best.monitor]
+            value = row.get(best.monitor)
             best.update(math.nan if value is None else value, round(row["epoch"]))
         self.best_epoch = best.epoch
         self.step = 0 if math.isinf(step) else int(step)
@@ -123,7 +124,14 @@ class Recorder:
                        f"resume={self.run.folder}", number)
 
     def epoch_ends(self, step: int, metrics: dict[str, float]) -> None:
-        """After validation. `metrics` has train/loss, train/accuracy, val/loss and val/accuracy."""
+        """After validation. `metrics` are all that the epoch has, by their names in the dashboard.
+
+        Raises:
+            UserError: where the monitored metric is not among them.
+        """
+        if self.config.train.monitor not in metrics:
+            raise explain_missing_monitor(self.config, metrics)
+        metrics = dict(sorted(metrics.items(), key=lambda item: rank_metric(item[0])))
         images = self.steps * self.config.train.batch_size
         self.write(step, {**{name: float(value) for name, value in metrics.items()}, "lr": self.rates[step - 1],
                           "perf/images_per_second": images / self.epoch_seconds,
@@ -135,6 +143,10 @@ class Recorder:
         if self.run.leader:
             with tqdm.external_write_mode():  # a bar that is still there is wiped out first, and drawn again after
                 print("  ".join(words), flush=True)
+
+    def log_more(self, metrics: dict[str, float]) -> None:
+        """Numbers that something else than the training itself has logged, such as a framework's own callback."""
+        self.write(self.step, metrics)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Add a row to metrics.jsonl and the trackers."""
@@ -152,17 +164,18 @@ class Recorder:
         """The rows of whole epochs."""
         return [row for row in self.rows if "perf/epoch_seconds" in row]
 
-    def finish(self, parameters: int, val: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> dict[str, Any]:
+    def finish(self, parameters: int, test: dict[str, np.ndarray], scores: list[dict[str, float]]) -> dict[str, Any]:
         """Write predictions and result.json, close the trackers, and return the result.
 
-        `val` and `test` hold the best weights' logits (n, K), index and label (n,) of all images of the split.
+        `test` holds the best weights' logits (n, K), index and label (n,) of all test images; `scores` are those of the
+        validation and of the test images.
         """
         epochs = self.epochs()
         # The first epoch holds compilation and warm-up; where there is no other, it has to do.
         steady = epochs[1:] or epochs
         result = {
             "framework": self.run.framework, "group": self.config.group, "seed": self.config.seed,
-            **score_splits(val, test),
+            **name_by_split(*scores),
             "best_epoch": self.best_epoch, "epochs": len(epochs), "parameters": parameters,
             "perf/images_per_second": float(np.median([row["perf/images_per_second"] for row in steady])),
             "perf/epoch_seconds": float(np.median([row["perf/epoch_seconds"] for row in steady])),
@@ -203,3 +216,10 @@ class Recorder:
                 raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None
             raise UserError("another process of this run ended, see its message; go on from the last checkpoint with "
                             f"resume={self.run.folder}") from None
+
+
+def rank_metric(name: str) -> tuple[int, int, str]:
+    """Where a metric stands in a row: training before validation before the rest, loss and accuracy before others."""
+    split, _, metric = name.partition("/")
+    first = {"loss": 0, "accuracy": 1}
+    return {"train": 0, "val": 1}.get(split, 2), first.get(metric, 2), name

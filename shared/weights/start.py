@@ -1,5 +1,6 @@
 """Which weights a training starts from."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from shared.config import Config
@@ -8,12 +9,13 @@ from shared.machine.console import say
 from shared.machine.files import find_last_checkpoint, find_weight_file
 from shared.models import ModelEntry
 from shared.weights.file import Weights, read_classes, read_weights, require_fit
-from shared.weights.initial import draw_initial_weights, find_constants
+from shared.weights.initial import draw_initial_weights, find_kept, has_one_value
 from shared.weights.pretrained import adapt_checkpoint, find_checkpoint
 
 
 def choose_starting_point(config: Config, entry: ModelEntry, built: Weights, folders: tuple[str, ...] = (),
-                          classes: tuple[str, ...] = (), leader: bool = True) -> Weights:
+                          classes: tuple[str, ...] = (), leader: bool = True,
+                          untrained: Collection[str] = ()) -> Weights:
     """Where training starts from, in this order:
 
     1. the run that `resume` names, whose checkpoint later overwrites what is returned here;
@@ -21,35 +23,46 @@ def choose_starting_point(config: Config, entry: ModelEntry, built: Weights, fol
     3. a published checkpoint, `model.pretrained`;
     4. weights drawn from the seed.
 
-    `built` are the weights of the freshly built model; see `choose_starting_weights` for the rest.
+    `built` are the weights of the freshly built model, `untrained` the names of those that it does not train; see
+    `choose_starting_weights` for the rest.
     """
     if config.resume not in ("none", "auto") and find_last_checkpoint(Path(config.resume).expanduser()):
-        return draw_weights(config, entry, built)  # what the run began with may be gone
-    weights, source = choose_starting_weights(config, entry, built, folders, classes)
+        return draw_weights(config, entry, built, untrained)[0]  # what the run began with may be gone
+    weights, source = choose_starting_weights(config, entry, built, folders, classes, untrained)
     say(f"starting from {source}{', unless a run is resumed' if config.resume == 'auto' else ''}", leader=leader)
     return weights
 
 
-def draw_weights(config: Config, entry: ModelEntry, built: Weights) -> Weights:
-    """Weights drawn from the seed: by the framework itself for a model of its library, else by `shared`."""
+def draw_weights(config: Config, entry: ModelEntry, built: Weights,
+                 untrained: Collection[str] = ()) -> tuple[Weights, str]:
+    """Weights drawn from the seed, and a line that says so.
+
+    A model of a framework's library keeps the weights that the framework drew.
+    """
+    line = f"initial weights drawn with seed {config.seed}"
     if entry.framework:
-        return built
-    shapes = {name: tensor.shape for name, tensor in built.items()}
-    return draw_initial_weights(shapes, config.seed, find_constants(built))
+        return built, line
+    kept = find_kept(built, untrained)
+    if own := [name for name in kept if name not in untrained and not has_one_value(kept[name])]:
+        line += (f"; the framework's own values for {', '.join(own[:3])}{' ...' if own[3:] else ''}, for which "
+                 "shared/weights/initial.py has no rule; the other sibling may start from others")
+    return draw_initial_weights({name: tensor.shape for name, tensor in built.items()}, config.seed, kept), line
 
 
 def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, folders: tuple[str, ...] = (),
-                            classes: tuple[str, ...] = ()) -> tuple[Weights, str]:
+                            classes: tuple[str, ...] = (),
+                            untrained: Collection[str] = ()) -> tuple[Weights, str]:
     """The weights that a new run starts from, and a line that says which they are.
 
-    `built` are the weights of the freshly built model, `folders` the names of the class folders. A head for other
-    classes than `classes` is drawn anew, also where they are as many; without `classes` it is kept.
+    `built` are the weights of the freshly built model, `untrained` the names of those that it does not train, `folders`
+    the names of the class folders. A head for other classes than `classes` is drawn anew, also where they are as many;
+    without `classes` it is kept.
 
     Raises:
         UserError: where `init_from` or the checkpoint does not fit the model.
     """
     shapes = {name: tensor.shape for name, tensor in built.items()}
-    head, words = entry.head_tensors, []
+    head, words = [name for name in entry.head_tensors if name in shapes], []  # a head may lack a bias
     if config.init_from:
         source = path = find_weight_file(config.init_from)
         same = not classes or read_classes(path) in ((), classes)
@@ -63,9 +76,9 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
             raise UserError(f"{path} does not fit model.name={config.model.name} ({type(error).__name__}: {error}); "
                             "use the checkpoint of that model") from None
     else:
-        return draw_weights(config, entry, built), f"initial weights drawn with seed {config.seed}"
+        return draw_weights(config, entry, built, untrained)
     if anew := [name for name in head if name not in given]:
-        drawn = draw_weights(config, entry, built)
+        drawn, _ = draw_weights(config, entry, built, untrained)
         given |= {name: drawn[name] for name in anew}
         words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
     require_fit(given, shapes, path)

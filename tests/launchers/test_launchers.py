@@ -104,8 +104,8 @@ def test_shellcheck_finds_nothing(name):
 
 
 def test_the_page_has_every_launcher():
-    page = (FOLDER / "README.md").read_text()
-    assert {path.name for path in FOLDER.iterdir()} == {*SCRIPTS, "README.md", "kubernetes.yaml"}
+    page = (REPOSITORY / "docs" / "scaling.md").read_text()
+    assert {path.name for path in FOLDER.iterdir()} == {*SCRIPTS, "kubernetes.yaml"}
     for name in (*SCRIPTS, "kubernetes.yaml"):
         assert f"`{name}`" in page
 

@@ -15,9 +15,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_project import optim
+from keras_project import update_rules
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.models.layers import BatchNorm, convolution
+from keras_project.optim import TableSchedule
+from keras_project.training_rules import with_training_rules
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.set_visible_devices([], "GPU")
@@ -92,11 +94,12 @@ def optimize(rule: str, options: dict[str, Any], weights: np.ndarray, gradients:
              rates: np.ndarray | None = None) -> np.ndarray:
     """The weights after a step for each of `gradients`; without `rates` at the rule's own learning rate.
 
-    `rule` is Keras' class, or ours where it starts with "our ".
+    `rule` is Keras' class, or ours where it starts with "our ", which has the training rules too.
     """
     weight = keras.Variable(weights, dtype=weights.dtype.name)
-    kind = getattr(optim, rule[4:]) if rule.startswith("our ") else getattr(keras.optimizers, rule)
-    optimizer = kind(**options) if rates is None else kind(optim.TableSchedule(rates), **options)
+    kind = with_training_rules(getattr(update_rules, rule[4:])) if rule.startswith("our ") \
+        else getattr(keras.optimizers, rule)
+    optimizer = kind(**options) if rates is None else kind(TableSchedule(rates), **options)
     for gradient in gradients:
         optimizer.apply([tf.constant(gradient)], [weight])
     return weight.numpy()

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as transforms
 
+from lightning_project import update_rules
+
 torch.set_num_threads(1)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="lightning")
@@ -72,9 +74,13 @@ def initial_deviations() -> dict[str, float]:
 
 def optimize(rule: str, options: dict[str, Any], weights: np.ndarray, gradients: np.ndarray,
              rates: np.ndarray | None = None, max_norm: float = 0.0) -> np.ndarray:
-    """The weights after a step for each of `gradients`; without `rates` at the rule's own learning rate."""
+    """The weights after a step for each of `gradients`; without `rates` at the rule's own learning rate.
+
+    `rule` is PyTorch's class, or ours where it starts with "our ".
+    """
     weight = nn.Parameter(torch.tensor(weights))
-    optimizer = getattr(torch.optim, rule)([weight], **options)
+    kind = getattr(update_rules, rule[4:]) if rule.startswith("our ") else getattr(torch.optim, rule)
+    optimizer = kind([{"params": [weight], "names": ["weight"]}], **options)
     for step, gradient in enumerate(gradients):
         if rates is not None:
             optimizer.param_groups[0]["lr"] = float(rates[step])

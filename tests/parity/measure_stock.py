@@ -1,6 +1,6 @@
 """What this repository's optimizers and BatchNorm cost beside Keras' own: python -m tests.parity.measure_stock
 
-Run by hand, not by pytest; its Markdown table is the one in shared/parity/DIFFERENCES.md. Whole training steps of
+Run by hand, not by pytest; its Markdown table is the one in docs/differences.md. Whole training steps of
 ResNet-18 on one batch in memory. The variants take turns step by step, in another order each round, so that whatever
 else the machine does meets all of them alike. TensorFlow gets one thread and processor time is counted beside the wall
 clock, since a busy neighbour lengthens the second far more than the first.
@@ -22,16 +22,18 @@ import tensorflow as tf
 
 from keras_project.models import resnet
 from keras_project.models.layers import BatchNorm
-from keras_project.optim import SGD, Adam, TableSchedule
+from keras_project.optim import TableSchedule
 from keras_project.runtime import POLICY
+from keras_project.training_rules import with_training_rules
+from keras_project.update_rules import SGD, AdamW
 from shared.config import ModelConfig
 
 BATCH = 64
 RATES = TableSchedule(np.linspace(0.01, 0.001, 1000))
 
-OURS_SGD = partial(SGD, RATES, momentum=0.9, nesterov=True, decay=5e-4)
+OURS_SGD = partial(with_training_rules(SGD), RATES, momentum=0.9, nesterov=True, weight_decay=5e-4)
 STOCK_SGD = partial(keras.optimizers.SGD, RATES, momentum=0.9, nesterov=True, weight_decay=5e-4)
-OURS_ADAMW = partial(Adam, RATES, decoupled=True, decay=0.01)
+OURS_ADAMW = partial(with_training_rules(AdamW), RATES, weight_decay=0.01)
 STOCK_ADAMW = partial(keras.optimizers.AdamW, RATES, weight_decay=0.01, epsilon=1e-8)
 STOCK_NORM = partial(keras.layers.BatchNormalization, momentum=0.9, epsilon=1e-5)
 
@@ -45,7 +47,7 @@ PAIRS = {"SGD": ("ours", "stock SGD"), "AdamW": ("our AdamW", "stock AdamW"),
 def training_step(size: int, optimizer: keras.optimizers.Optimizer, norm: Callable) -> Callable[[], tf.Tensor]:
     """A compiled training step on one batch, compiled and run once already."""
     resnet.BatchNorm = norm
-    model = resnet.resnet(ModelConfig(), channels=3, classes=10, image_size=size)
+    model = resnet.build_resnet(ModelConfig(), channels=3, classes=10, image_size=size)
     optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     images = tf.constant(rng.standard_normal((BATCH, size, size, 3)), tf.float32)
@@ -86,7 +88,7 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.set_visible_devices([], "GPU")
 
-    print("| images, precision | ours and Keras' | processor time, ours / Keras' | wall clock, ours / Keras' |")
+    print("| images, precision | class | processor time, ratio | wall clock, ratio |")
     print("| --- | --- | ---: | ---: |")
     for size, precision in product(arguments.sizes, arguments.precisions):
         keras.backend.clear_session()

@@ -1,4 +1,4 @@
-"""Where the frameworks' defaults differ, measured: shared/parity/DIFFERENCES.md holds the figures, one test a row.
+"""Where the frameworks' defaults differ, measured: docs/differences.md holds the figures, one test a row.
 
 A test fails when a release changes a default either way, and where what this repository uses instead no longer agrees.
 Each framework computes in its own process, from the same arrays; what they compute is in defaults_*.py.
@@ -22,7 +22,7 @@ from shared.machine.hardware import choose_precision
 from shared.machine.interpreters import list_siblings
 from tests.conftest import Sibling, needs_both
 
-PAGE = REPOSITORY / "shared" / "parity" / "DIFFERENCES.md"
+PAGE = REPOSITORY / "docs" / "differences.md"
 TOLERANCE = 1e-2  # relative; a figure stands on the page with three digits
 NUMBER = re.compile(r"\*\*([\d.e-]+)\*\*")
 
@@ -281,7 +281,7 @@ def test_sgd_weight_decay(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "SGD", CONSTANT, momentum=0.9, weight_decay=0.1)
     recorded(descent.apart(reference, descent.run(keras, "SGD", CONSTANT, momentum=0.9, weight_decay=0.1)),
-             descent.apart(reference, descent.run(keras, "our SGD", CONSTANT, momentum=0.9, decay=0.1)))
+             descent.apart(reference, descent.run(keras, "our SGD", CONSTANT, momentum=0.9, weight_decay=0.1)))
 
 
 @needs_both
@@ -289,7 +289,7 @@ def test_adam_weight_decay(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "Adam", CONSTANT, weight_decay=0.1)
     recorded(descent.apart(reference, descent.run(keras, "Adam", CONSTANT, weight_decay=0.1)),
-             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, decay=0.1)))
+             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, weight_decay=0.1)))
 
 
 @needs_both
@@ -298,7 +298,7 @@ def test_adamw_default_decay(torch, keras, rng, recorded):
     descent = Descent(rng, scale=0.0)
     reference = descent.run(torch, "AdamW", None)
     recorded(descent.apart(reference, descent.run(keras, "AdamW", None)),
-             descent.apart(reference, descent.run(keras, "our Adam", np.full(STEPS, 1e-3), decoupled=True, decay=0.01)))
+             descent.apart(reference, descent.run(keras, "our AdamW", np.full(STEPS, 1e-3), weight_decay=0.01)))
 
 
 @needs_both
@@ -314,7 +314,7 @@ def test_adam_eps_placement(torch, keras, rng, recorded):
     descent = Descent(rng, scale=1e-5)
     reference = descent.run(torch, "Adam", CONSTANT, eps=1e-8)
     recorded(descent.apart(reference, descent.run(keras, "Adam", CONSTANT, epsilon=1e-8)),
-             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, eps=1e-8)))
+             descent.apart(reference, descent.run(keras, "our Adam", CONSTANT, epsilon=1e-8)))
 
 
 @needs_both
@@ -322,7 +322,7 @@ def test_adamw(torch, keras, rng, recorded):
     descent = Descent(rng)
     reference = descent.run(torch, "AdamW", WARM_UP_AND_DROP, weight_decay=0.1)
     stock = descent.run(keras, "AdamW", WARM_UP_AND_DROP, weight_decay=0.1, epsilon=1e-8)
-    ours = descent.run(keras, "our Adam", WARM_UP_AND_DROP, decoupled=True, decay=0.1)
+    ours = descent.run(keras, "our AdamW", WARM_UP_AND_DROP, weight_decay=0.1)
     recorded(descent.apart(reference, stock), descent.apart(reference, ours))
 
 

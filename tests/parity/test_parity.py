@@ -17,9 +17,10 @@ import pytest
 from shared.batches.data import load_data
 from shared.machine.files import REPOSITORY
 from shared.parity import __main__ as command
-from shared.parity.ladder import Finding, against_itself, difference, whole
+from shared.parity.findings import Finding, difference
+from shared.parity.ladder import against_itself, whole
 from shared.parity.pictures import write_pictures
-from shared.parity.plan import RUNGS, base_of, plan
+from shared.parity.plan import LOSSES, RUNGS, base_of, plan
 from tests.conftest import needs_both, needs_both_folders
 
 # A sabotaged sibling, the first rung that must fail, and words of its report.
@@ -29,16 +30,18 @@ SABOTAGE = {
     "padding": ("Keras", 4, "evaluation logits"),
     "shifted_schedule": ("Keras", 6, "step 1"),
     "batch_norm_momentum": ("Keras", 7, "running_"),
+    "unweighted_classes": ("Keras", 5, "loss, focal"),
     "decoupled_decay": ("Keras", 7, "weight"),
     "macro_accuracy": ("Lightning", 8, "accuracy"),
 }
 STEPS = 10
 
 
-def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",)):
+def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",), losses=()):
     base = base_of(command.configured(words))
     base.hardware.threads = 1
-    return plan(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models)
+    return plan(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models,
+                losses=losses)
 
 
 def write_cifar(root):
@@ -59,7 +62,8 @@ def recorded(tmp_path_factory):
     everything = set(RUNGS)
     tasks = {
         "digits": tasks_of([], place / "digits", everything,
-                           models=("resnet18", "resnet50", "efficientnet_b0", "vit_tiny")),  # a family each
+                           models=("resnet18", "resnet50", "efficientnet_b0", "vit_tiny"),  # a family each
+                           losses=tuple(LOSSES)),
         "cifar": tasks_of(["dataset.name=cifar10", f"dataset.root={write_cifar(place / 'binary')}", "augment.flip=true",
                            "train.batch_size=16", "dataset.limit_train=400", "dataset.limit_test=80"],
                           place / "cifar", everything, steps=4),
@@ -71,7 +75,8 @@ def recorded(tmp_path_factory):
 
     def sabotage(name):
         label, rung, _ = SABOTAGE[name]
-        broken = tasks_of([], place / f"broken-{name}", {asked for asked in (1, 3, 4, 6, 7) if asked <= rung})
+        broken = tasks_of([], place / f"broken-{name}", {asked for asked in (1, 3, 4, 6, 7) if asked <= rung},
+                          losses=("focal",) if rung == 5 else ())
         broken = [replace(task, name=f"{task.name}-digits") for task in broken if "large" not in task.name]
         folder = place / name
         command.start(label, broken, folder, Path(__file__).parent / "sabotage" / f"{name}.py").wait()

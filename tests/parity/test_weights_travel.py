@@ -159,3 +159,74 @@ def test_file_that_does_not_fit_is_refused_by_name(siblings, runs, tmp_path, sib
         assert says in last
         assert "spoilt.safetensors" in last
     assert list(Path(tmp_path).iterdir()) == [file]
+
+
+# Stock layers of Keras and their twins of PyTorch, both called "layer", and an input without its batch, channels last.
+TWINS = [
+    ("Dense(3)", "Linear(4, 3)", (4,)), ("Embedding(7, 3)", "Embedding(7, 3)", (5,)),
+    ("Conv1D(3, 2)", "Conv1d(4, 3, 2)", (5, 4)),
+    ("Conv2D(6, (3, 2), 2, groups=2)", "Conv2d(4, 6, (3, 2), 2, groups=2)", (7, 6, 4)),
+    ("Conv3D(3, 2)", "Conv3d(2, 3, 2)", (4, 4, 4, 2)),
+    ("Conv1DTranspose(3, 3, 2)", "ConvTranspose1d(4, 3, 3, 2)", (5, 4)),
+    ("Conv2DTranspose(3, (3, 2), 2)", "ConvTranspose2d(4, 3, (3, 2), 2)", (5, 4, 4)),
+    ("Conv3DTranspose(3, 2)", "ConvTranspose3d(2, 3, 2)", (3, 4, 5, 2)),
+    ("DepthwiseConv1D(2, depth_multiplier=2)", "Conv1d(4, 8, 2, groups=4)", (5, 4)),
+    ("DepthwiseConv2D((3, 2), depth_multiplier=2)", "Conv2d(4, 8, (3, 2), groups=4)", (5, 5, 4)),
+    ("SeparableConv1D(3, 2, depth_multiplier=2)",
+     "Sequential(OrderedDict(depthwise=nn.Conv1d(4, 8, 2, groups=4, bias=False), pointwise=nn.Conv1d(8, 3, 1)))",
+     (5, 4)),
+    ("SeparableConv2D(3, (3, 2), depth_multiplier=2)",
+     "Sequential(OrderedDict(depthwise=nn.Conv2d(4, 8, (3, 2), groups=4, bias=False), pointwise=nn.Conv2d(8, 3, 1)))",
+     (5, 5, 4)),
+    ("BatchNormalization(epsilon=1e-5)", "BatchNorm1d(4)", (4,)),
+    ("BatchNormalization(epsilon=1e-5)", "BatchNorm2d(4)", (5, 5, 4)),
+    ("LayerNormalization(epsilon=1e-5)", "LayerNorm(4)", (4,)),
+    ("RMSNormalization(epsilon=1e-6)", "RMSNorm(4, 1e-6)", (4,)),
+    ("GroupNormalization(2, epsilon=1e-5)", "GroupNorm(2, 4)", (5, 5, 4)), ("PReLU()", "PReLU(4)", (4,)),
+    ("PReLU(shared_axes=[1, 2])", "PReLU(4)", (5, 5, 4)), ("PReLU(shared_axes=[1, 2, 3])", "PReLU()", (5, 5, 4)),
+]
+
+
+def twin(sibling, expression, shape, path):
+    """Outputs of the sibling's layer with the weights in `path`, which it draws and writes where there is no file."""
+    from collections import OrderedDict
+    from importlib import import_module
+
+    from shared.config import Config
+    from shared.weights.file import read_weights, save_weights
+
+    neutral, draws = import_module(f"{sibling}_project.models.neutral"), np.random.default_rng(0)
+    inputs = draws.integers(0, 7, (3, *shape)).astype(np.int32) if "Embedding" in expression \
+        else draws.normal(size=(3, *shape)).astype(np.float32)
+    if sibling == "keras":
+        import keras
+        from keras import layers
+
+        layer = eval(f"layers.{expression}", {"layers": layers})
+        layer = type(layer).from_config(layer.get_config() | {"name": "layer"})
+        model = keras.Sequential([keras.Input(shape, dtype=inputs.dtype.name), layer])
+    else:
+        import torch
+        from torch import nn
+
+        layer = eval(f"nn.{expression}", {"nn": nn, "OrderedDict": OrderedDict})
+        model = nn.Sequential(OrderedDict(layer=layer)).eval()
+    if not path.exists():
+        save_weights(path, {name: draws.uniform(0.5, 1.5, shape).astype(np.float32)
+                            for name, shape in neutral.neutral_shapes(model).items()}, Config(), ())
+    neutral.load_weights(model, read_weights(path))
+    if sibling == "keras":
+        return np.asarray(model(inputs, training=False))
+    with torch.no_grad():
+        if "Embedding" in expression:
+            return model(torch.from_numpy(inputs)).numpy()
+        return np.moveaxis(model(torch.from_numpy(np.moveaxis(inputs, -1, 1).copy())).numpy(), 1, -1)
+
+
+@pytest.mark.parametrize("source", OTHER)
+@pytest.mark.parametrize(("in_keras", "in_pytorch", "shape"), TWINS)
+def test_a_stock_layer_has_the_weights_of_its_twin(siblings, tmp_path, source, in_keras, in_pytorch, shape):
+    path, expressions = tmp_path / "weights.safetensors", {"keras": in_keras, "lightning": in_pytorch}
+    written, read = (siblings[name].call(twin, expressions[name], shape, path) for name in (source, OTHER[source]))
+    assert np.abs(written).max() > 0.1
+    np.testing.assert_allclose(read, written, rtol=0, atol=1e-5)

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from shared.compare import __main__ as command
 from shared.compare import facts, noise
 from shared.compare.__main__ import main
+from shared.compare.facts import tabulate_facts
 from shared.compare.page import format_text
 from shared.compare.report import compare_runs
 from shared.compare.verdict import find_differences
@@ -418,6 +419,25 @@ def test_damaged_run_nobody_named_is_passed_over(pair, tmp_path, capsys):
     (broken / "run.json").write_text("{")
     assert main(["--output-dir", str(tmp_path)]) == 0
     assert f"passed over: {broken / 'run.json'}" in capsys.readouterr().err
+
+
+def test_further_test_metrics_have_rows_of_their_own(pair):
+    for folder, value in zip(pair, (0.75, 0.5), strict=True):
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"test/macro_f1": value, "test/margin": value}))
+    (table, *_) = tabulate_facts([read_run(folder) for folder in pair])
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["test macro F1"] == ["75.00 %", "50.00 %", "−25.00 points"]
+    assert rows["test margin"] == ["0.7500", "0.5000", "0.667"]
+
+
+def test_a_run_from_before_a_key_was_there_had_its_default(pair):
+    lines = (pair[0] / "config.yaml").read_text().splitlines()
+    kept = [line for line in lines if line.strip().partition(":")[0] not in ("balance", "loss", "class_weights",
+                                                                            "focal_gamma", "monitor_mode")]
+    assert len(kept) == len(lines) - 5
+    (pair[0] / "config.yaml").write_text("\n".join(kept))
+    assert differences(pair) == []
 
 
 def test_predictions_that_do_not_belong_together(pair):

@@ -2,6 +2,8 @@
 
 import ast
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -12,10 +14,12 @@ from shared.config import (
     list_keys,
     load_config,
     parse_config,
+    require_support,
     to_dict,
     to_yaml,
     validate_config,
 )
+from shared.config.help import format_help
 from shared.errors import UserError, user_message
 from shared.machine.files import REPOSITORY
 
@@ -289,10 +293,25 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["hardware.steps_per_execution=2", "train.accumulate=2"], "is for one machine and train.accumulate=1"),
     (["train.batch_size=8", "train.accumulate=8"], "leaves BatchNorm a single image; raise train.batch_size"),
     (["hardware.strategy=fsdp", "train.ema_decay=0.9"], "train.ema_decay=0.9 needs the whole model on each device"),
+    (["hardware.strategy=fsdp", "optimizer.name=muon"], "optimizer.name=muon needs whole matrices"),
+    (["hardware.steps_per_execution=2", "train.ema_decay=0.9"], "train.ema_decay=0.9 follows each step"),
+    (["optimizer.name=lion", "optimizer.beta1=0"], "optimizer.beta1=0 is not for optimizer.name=lion"),
     (["hardware.strategy=fsdp", "model.freeze=backbone"], "hardware.strategy=fsdp shares out parameters"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
     (["model.gradient_checkpointing=true"], "model.gradient_checkpointing=true is not for model.name=resnet18: its BatchNorm"),
     (["model.name=efficientnet_b0", "model.gradient_checkpointing=true"], "model.name=efficientnet_b0: its BatchNorm"),
+    (["dataset.variant=full"], "dataset.variant=full is not for dataset.name=digits but for imagenette"),
+    (["dataset.name=imagenette", "dataset.variant=64"], "dataset.variant='64' is not one of 160, 320, full"),
+    (["model.stem=small", "model.name=vit_tiny"], "model.stem=small is not for model.name=vit_tiny; leave it out"),
+    (["model.patch_size=8"], "model.patch_size=8 is not for model.name=resnet18; leave it out, or take one of vit_tiny"),
+    (["train.focal_gamma=1"], "train.focal_gamma=1 is not for train.loss=cross_entropy; set train.loss=focal"),
+    (["train.metrics=[top5,top5]"], "train.metrics names top5 twice"),
+    (["train.monitor=val/acuracy"], "did you mean 'val/accuracy'? For a metric of your own say train.monitor_mode="),
+    (["train.monitor=val/top3"], "train.monitor=val/top3 is none of val/accuracy"),
+    (["train.monitor=val/top5"], "train.monitor=val/top5 is not computed; add train.metrics=[top5]"),
+    (["train.monitor=val/loss", "train.monitor_mode=max"], "contradicts train.monitor=val/loss, of which min is better"),
+    (["train.monitor=test/accuracy"], "test images must not choose the best epoch"),
+    (["train.monitor=''"], "train.monitor is empty"), (["model.name='timm:'"], "model.name='timm:' is not one of"),
     (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),
 ])
 def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):
@@ -307,6 +326,8 @@ def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):
     ["hardware.precision=fp16"], ["hardware.precision=fp64"], ["model.freeze=backbone", "train.unfreeze_epoch=9"],
     ["dataset.val_fraction=0.9"], ["resume=auto"], ["init_from=x.safetensors"], ["resume=."], ["output_dir=new/one"],
     ["model.name=vit_tiny", "model.gradient_checkpointing=true"],
+    ["train.monitor=val/top3", "train.monitor_mode=min"], ["train.monitor=train/loss"], ["model.name=timm:any"],
+    ["train.monitor=val/top5", "train.metrics=[top5]"], ["model.stem=large", "model.name=vit_tiny", "model.pretrained=x"],
     ["dataset.mean=[0.5]", "dataset.std=[0.5]"], ["dataset.name=cifar10", "dataset.root=."],
     ["dataset.name=image_folder", "dataset.root=.", "dataset.test_fraction=0.5", "dataset.val_fraction=0.5"],
 ])
@@ -340,3 +361,44 @@ def test_every_key_is_read_somewhere():
 def test_sections_are_dataclasses_with_defaults():
     assert all(item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
                for item in list_keys().values())
+
+
+# Which sibling honours what
+
+@pytest.mark.parametrize(("words", "sibling", "hint"), [
+    (["model.name=timm:resnet18"], "keras", "model.name=timm:resnet18 is for PyTorch Lightning alone; leave it out, or "
+                                            "train with lightning_project"),
+    (["model.name=keras:ResNet50"], "lightning", "model.name=keras:ResNet50 is for Keras alone"),
+    (["hardware.strategy=fsdp"], "keras", "hardware.strategy=fsdp is for PyTorch Lightning alone"),
+    (["hardware.accelerator=tpu"], "lightning", "hardware.accelerator=tpu is for Keras alone"),
+])
+def test_a_key_that_the_other_sibling_alone_honours_is_an_error(words, sibling, hint):
+    config = parsed(*words)
+    with pytest.raises(UserError) as refusal:
+        require_support(config, sibling)
+    assert str(refusal.value).startswith(hint)
+    other = {"lightning": "keras", "keras": "lightning"}[sibling]
+    assert require_support(config, other) == []
+
+
+def test_a_key_that_changes_only_speed_is_a_remark():
+    config = parsed("hardware.steps_per_execution=5")
+    assert require_support(config, "lightning") == [
+        "hardware.steps_per_execution=5 is for Keras alone and is left out here; it would change nothing but speed"]
+    assert require_support(config, "keras") == []
+    assert require_support(Config(), "lightning") == require_support(Config(), "keras") == []
+
+
+def test_help_and_the_table_of_keys_say_who_honours_what():
+    lines = format_help("train.py", "Train.").splitlines()
+    for key, words in (("hardware.steps_per_execution=1", "[Keras alone; changes nothing but speed]"),
+                       ("model.name=resnet18", "[timm:NAME: PyTorch Lightning alone; keras:NAME: Keras alone]")):
+        place = next(number for number, line in enumerate(lines) if line.strip().startswith(key))
+        assert words in lines[place + 2]
+    done = subprocess.run([sys.executable, "-m", "shared.config"], cwd=REPOSITORY, capture_output=True, text=True,
+                          check=True)
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in done.stdout.splitlines()[2:]}
+    assert rows.keys() == list_keys().keys()
+    assert rows["hardware.steps_per_execution"].endswith("| ignored, speed only | yes |")
+    assert rows["seed"].endswith("| yes | yes |")
+    assert rows["hardware.strategy"].endswith("| yes | yes, but for fsdp |")

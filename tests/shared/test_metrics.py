@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from shared.scores import score, score_splits
+from shared.config import Config
+from shared.scores import keep_exact_scores, name_by_split, score
 from shared.training.best import Best
 
 
@@ -40,12 +41,23 @@ def test_half_precision_is_summed_in_double(predictions):
     assert score(logits, np.zeros(100_000, np.int64))["loss"] == pytest.approx(math.log(2), rel=1e-12)
 
 
-def test_both_splits_by_their_names(predictions):
-    wrong = {**predictions, "label": (predictions["logits"].argmax(1) + 1) % 7}
-    found = score_splits(wrong, predictions)
-    assert list(found) == ["val/accuracy", "val/loss", "test/accuracy", "test/loss"]
-    assert found["val/accuracy"] == 0
-    assert found["test/accuracy"] == score(predictions["logits"], predictions["label"])["accuracy"]
+def test_both_splits_by_their_names():
+    found = name_by_split({"loss": 1.0, "top5": 0.5}, {"loss": 2.0})
+    assert found == {"val/loss": 1.0, "val/top5": 0.5, "test/loss": 2.0}
+
+
+def test_top_1_accuracy_and_cross_entropy_are_kept_as_computed_here(predictions):
+    exact = score(predictions["logits"], predictions["label"])
+    near = {"accuracy": float(np.float32(exact["accuracy"])), "loss": exact["loss"] * (1 + 1e-12), "top5": 0.1}
+    assert keep_exact_scores(near, predictions) == {**exact, "top5": 0.1}
+    other = {"accuracy": exact["accuracy"] + 0.01, "loss": 0.5 * exact["loss"]}  # a metric and a loss of one's own
+    assert keep_exact_scores(dict(other), predictions) == other
+
+
+def judge_of(monitor, mode=""):
+    config = Config()
+    config.train.monitor, config.train.monitor_mode = monitor, mode
+    return Best(config)
 
 
 @pytest.mark.parametrize(("monitor", "values", "better", "best"), [
@@ -57,16 +69,21 @@ def test_both_splits_by_their_names(predictions):
     ("val/loss", [math.inf, 5.0], [True, True], 2),
 ])
 def test_the_best_epoch(monitor, values, better, best):
-    judge = Best(monitor)
+    judge = judge_of(monitor)
     assert [judge.update(value, epoch) for epoch, value in enumerate(values, 1)] == better
     assert judge.epoch == best
 
 
 def test_the_best_goes_on_from_its_state():
-    judge = Best("val/loss")
+    judge = judge_of("val/loss")
     judge.update(2.0, 3)
-    other = Best("val/loss")
+    other = judge_of("val/loss")
     other.restore(judge.state())
     assert (other.value, other.epoch) == (2.0, 3)
     assert not other.update(2.5, 4)
     assert other.update(1.5, 5)
+
+
+def test_the_direction_of_a_metric_of_ones_own_is_told():
+    judge = judge_of("val/margin", "min")
+    assert [judge.update(value, epoch) for epoch, value in enumerate((3.0, 4.0, 2.0), 1)] == [True, False, True]

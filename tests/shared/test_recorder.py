@@ -57,6 +57,9 @@ def rows_of(recorder):
     return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
 
 
+SCORES = [{"accuracy": 1.0, "loss": 0.1}, {"accuracy": 0.75, "loss": 0.2, "top5": 0.9}]  # validation, test
+
+
 def predictions(n=4):
     return {"logits": np.eye(n, dtype=np.float32), "index": np.arange(n), "label": np.array([0, 1, 2, 0])}
 
@@ -220,7 +223,7 @@ def test_only_the_leader_writes_and_speaks(config, clock, capsys):
     follower = start(config, RunFolder(run.folder, config, "keras", resumed=False, leader=False))
     go(follower, clock, 0)
     follower.best_epoch = 1
-    assert follower.finish(7, predictions(), predictions())["parameters"] == 7
+    assert follower.finish(7, predictions(), SCORES)["parameters"] == 7
     assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoints", "config.yaml"]
     assert capsys.readouterr().out == ""
 
@@ -276,7 +279,7 @@ def test_a_run_with_nothing_left_to_train_can_finish(config, clock, monitor, val
     for epoch, value in enumerate(values):
         go(first, clock, epoch, **{monitor: value})
     again = resumed(first)
-    result = again.finish(7, predictions(), predictions())
+    result = again.finish(7, predictions(), SCORES)
     assert (result["best_epoch"], result["epochs"], result["time/train_s"]) == (best, 3, 6.0)
 
 
@@ -287,10 +290,10 @@ def test_the_result_has_exactly_these_keys(config, clock):
     for epoch, seconds in enumerate((8.0, 1.0, 2.0)):
         go(recorder, clock, epoch, seconds)
     recorder.best_epoch = 2
-    result = recorder.finish(123, {**predictions(), "label": np.arange(4)}, predictions())
+    result = recorder.finish(123, predictions(), SCORES)
     relied_on = {"framework", "test/accuracy", "test/loss", "val/accuracy", "parameters", "perf/images_per_second",
                  "perf/epoch_seconds", "perf/peak_memory_gib"}
-    ours = {"group", "seed", "val/loss", "best_epoch", "epochs", "perf/first_epoch_seconds", "time/train_s"}
+    ours = {"group", "seed", "val/loss", "test/top5", "best_epoch", "epochs", "perf/first_epoch_seconds", "time/train_s"}
     assert set(result) == relied_on | ours
     assert json.loads((recorder.run.folder / "result.json").read_text()) == result
     assert (result["framework"], result["parameters"], result["best_epoch"], result["epochs"]) == ("keras", 123, 2, 3)
@@ -303,13 +306,13 @@ def test_the_result_has_exactly_these_keys(config, clock):
 def test_of_one_epoch_the_first_has_to_do(config, clock):
     recorder = start(config)
     go(recorder, clock, 0)
-    assert recorder.finish(1, predictions(), predictions())["perf/epoch_seconds"] == 2.0
+    assert recorder.finish(1, predictions(), SCORES)["perf/epoch_seconds"] == 2.0
 
 
 def test_predictions_are_kept(config, clock):
     recorder = start(config)
     go(recorder, clock, 0)
-    recorder.finish(1, predictions(), predictions())
+    recorder.finish(1, predictions(), SCORES)
     with np.load(recorder.run.folder / "predictions.npz") as kept:
         assert all(np.array_equal(kept[name], array) for name, array in predictions().items())
 

@@ -13,7 +13,7 @@ from shared.machine.files import find_weight_file
 from shared.models import MODELS
 from shared.weights import initial
 from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_fit, save_weights
-from shared.weights.initial import draw_initial_weights, find_constants
+from shared.weights.initial import draw_initial_weights, find_kept
 from shared.weights.start import choose_starting_weights
 
 # The kinds of tensors that a ResNet-18 has.
@@ -75,9 +75,9 @@ def test_the_smallest_draw_gives_a_finite_weight(monkeypatch):
     assert np.isfinite(draw_initial_weights({"conv1.weight": (2, 1, 1, 1)}, 0)["conv1.weight"]).all()
 
 
-def test_a_shape_without_a_rule_is_a_mistake_of_ours():
-    with pytest.raises(UserError, match="x.weight has shape .* no rule of how to start"):
-        draw_initial_weights({"x.weight": (2, 2, 2)}, 0)
+def test_a_tensor_without_a_rule_and_without_a_value_is_told():
+    with pytest.raises(UserError, match=r"scale has shape .* no rule of how to start"):
+        draw_initial_weights({"scale": ()}, 0)
 
 
 def test_a_fingerprint_sees_names_and_values():
@@ -155,14 +155,37 @@ def test_a_weight_file_is_named_by_itself_or_by_its_run(tmp_path, model):
         find_weight_file(str(tmp_path / "other"))
 
 
-def test_a_vector_starts_from_what_its_layer_starts_it_from():
-    shapes = {"act.weight": (3,), "bn1.weight": (3,), "fc.bias": (3,)}
-    fresh = {"act.weight": np.full(3, 0.25), "bn1.weight": np.ones(3), "fc.bias": np.array([0.1, -0.2, 0.3])}
-    constants = find_constants(fresh)
-    assert constants == {"act.weight": 0.25, "bn1.weight": 1.0}
-    drawn = draw_initial_weights(shapes, 0, constants)
-    assert {name: tensor.tolist() for name, tensor in drawn.items()} == {
-        "act.weight": [0.25] * 3, "bn1.weight": [1.0] * 3, "fc.bias": [0.0] * 3}
+NAN = float("nan")
+FRESH = {  # tensors of a freshly built model, and what they start from; NAN: from what is drawn
+    "act.weight": (np.full(3, 0.25), [0.25] * 3), "act1.weight": (np.array([0.25]), [0.25]),
+    "bn1.weight": (np.ones(3), [1] * 3), "bn1.running_var": (np.ones(3), [1] * 3), "scale": (np.array(2.65), 2.65),
+    "blocks.0.gamma": (np.full(3, 1e-6), [np.float32(1e-6)] * 3), "rnn.weight_ih_l0": (np.eye(2), [[1, 0], [0, 1]]),
+    "steps": (np.array([3, 4]), [3, 4]), "edges.weight": (np.eye(2) - 1, [[0, -1], [-1, 0]]),
+    "last.weight": (np.zeros((2, 2)), [[0, 0], [0, 0]]), "last.bias": (np.array([0.3, -0.1]), [0, 0]),
+    "prior.bias": (np.full(2, -4.5), [-4.5] * 2), "one.bias": (np.array([0.3]), [0]),
+    "one.weight": (np.array([[0.3]]), [[NAN]]), "fc.weight": (np.eye(2), [[NAN] * 2] * 2),
+    "cls_token": (np.zeros((1, 1, 2)), [[[NAN] * 2]]), "pos_embed": (np.zeros((1, 1, 2)), [[[NAN] * 2]]),
+    "conv.weight": (np.arange(4.0).reshape(2, 2, 1), [[[NAN]] * 2] * 2)}
+UNTRAINED = ("bn1.running_var", "steps", "edges.weight")
+
+
+def test_what_a_layer_sets_on_purpose_is_kept_and_what_it_draws_is_drawn_anew():
+    built = {name: tensor for name, (tensor, _) in FRESH.items()}
+    started = draw_initial_weights({name: tensor.shape for name, tensor in built.items()}, 0,
+                                   find_kept(built, UNTRAINED))
+    by_name = draw_initial_weights({name: built[name].shape for name, (_, value) in FRESH.items()
+                                    if np.isnan(value).any()}, 0)
+    for name, (_, value) in FRESH.items():
+        assert started[name].dtype == (np.int64 if name == "steps" else np.float32), name
+        expected = by_name[name] if np.isnan(value).any() else np.asarray(value, np.float32)
+        assert np.array_equal(started[name], expected), name
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 5), (16, 8, 3, 3, 3)])
+def test_convolutions_of_one_and_three_dimensions_start_as_those_of_two(shape):
+    drawn = draw_initial_weights({"conv.weight": shape}, 0)["conv.weight"].astype(np.float64)
+    deviation = (2 / (shape[0] * np.prod(shape[2:]))) ** 0.5
+    assert drawn.std() == pytest.approx(deviation, rel=4 / (2 * drawn.size) ** 0.5)
 
 
 # Starting points
@@ -221,3 +244,12 @@ def test_weights_of_another_model_are_refused(model, change, hint):
             given[name] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=f"^the file does not fit this model: {hint}"):
         require_fit(given, shapes, "the file")
+
+
+def test_what_the_framework_drew_is_told():
+    fresh = {"conv1.weight": np.ones((2, 1, 3, 3)), "rnn.weight_ih_l0": np.eye(2), "index": np.arange(3),
+             "fc.weight": np.eye(3), "fc.bias": np.zeros(3)}
+    weights, line = choose_starting_weights(Config(seed=5), RESNET, fresh, untrained=("index",))
+    assert line.startswith("initial weights drawn with seed 5; the framework's own values for rnn.weight_ih_l0, for")
+    assert np.array_equal(weights["rnn.weight_ih_l0"], np.eye(2))
+    assert weights["index"].tolist() == [0, 1, 2]

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from shared.batches.data import load_data
 from shared.config import Config
 from shared.parity import __main__ as command
-from shared.parity.ladder import Answer
+from shared.parity.findings import Answer
 from shared.parity.plan import base_of, changed, fit_task
 from shared.training.schedule import is_frozen
 from shared.weights.initial import draw_initial_weights

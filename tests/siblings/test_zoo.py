@@ -1,14 +1,11 @@
 """Every model in both siblings: built, counted, trained for a step, and the same as timm's of that name."""
 
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from shared.models import MODELS, VITS
-from tests.conftest import train
+from shared.models import MODELS
 
 SIZE, CHANNELS, CLASSES = 32, 3, 5
 
@@ -19,8 +16,9 @@ def start(sibling, name, *words, size=SIZE, classes=CLASSES, channels=CHANNELS):
 
     from shared.config import parse_config
 
-    config = parse_config([f"model.name={name}", "model.patch_size=16", "model.stem=large", "hardware.threads=1",
-                    "hardware.precision=fp32", *words], "test", "")
+    usual = {"patch_size": "model.patch_size=16", "stem": "model.stem=large"}
+    config = parse_config([f"model.name={name}", "hardware.threads=1", "hardware.precision=fp32",
+                           *(usual[key] for key in MODELS[name].settings if key in usual), *words], "test", "")
     importlib.import_module(f"{sibling}_project.runtime").build_runtime(config)
     models = importlib.import_module(f"{sibling}_project.models")
     data = SimpleNamespace(channels=channels, classes=tuple(map(str, range(classes))), image_size=size)
@@ -63,18 +61,18 @@ def loss_and_gradients(sibling, model, images, labels, frozen=None, optimizer=No
                              for name, parameter in model.named_parameters()}
     import tensorflow as tf
 
-    from keras_project.models import neutral_state, to_neutral
+    from keras_project.models.neutral import neutral_state
     if frozen:
         freeze(sibling, frozen, model)
     with tf.GradientTape() as tape:
         logits = model(images.transpose(0, 2, 3, 1), training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-    state = {name: variable for name, variable in neutral_state(model).items() if variable.trainable}
-    gradients = tape.gradient(loss, [variable.value for variable in state.values()])
+    state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
+    gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
     if optimizer:
-        optimizer.apply(gradients, list(state.values()))
-    return float(loss), {name: None if gradient is None else to_neutral(gradient.numpy())
-                         for name, gradient in zip(state, gradients, strict=True)}
+        optimizer.apply(gradients, [tensor.variable for tensor in state.values()])
+    return float(loss), {name: None if gradient is None else tensor.to_neutral(gradient.numpy())
+                         for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
 
 
 def one_step(sibling, name):
@@ -112,7 +110,7 @@ def optimizer_of(sibling, config, model):
 
     optim = importlib.import_module(f"{sibling}_project.optim")
     if sibling == "lightning":
-        return optim.build_optimizer(config, model, optim.decayed(config, model))
+        return optim.build_optimizer(config, model, optim.find_decayed(config, model))
     optimizer = optim.build_optimizer(config, 10)
     optimizer.build(model.trainable_variables)
     return optimizer
@@ -154,18 +152,20 @@ def single_pixel(sibling, size, stride, depthwise):
     import keras
     import tensorflow as tf
 
-    from keras_project.models import from_neutral, to_neutral
-    from keras_project.models.layers import DepthwiseConv, convolution
+    from keras_project.models.layers import convolution, depthwise_convolution
+    from keras_project.models.neutral import neutral_state
 
     def gradient(policy):
         keras.config.set_dtype_policy(policy)
         inputs = keras.Input((1, 1, 256))
-        outputs = DepthwiseConv(size, stride)(inputs) if depthwise else convolution(inputs, 32, size, stride, "conv")
+        outputs = depthwise_convolution(inputs, size, stride, "conv") if depthwise \
+            else convolution(inputs, 32, size, stride, "conv")
         model = keras.Model(inputs, outputs)
-        model.layers[-1].kernel.assign(from_neutral(kernel))
+        weight = neutral_state(model)["conv.weight"]
+        weight.assign(kernel)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(tf.square(tf.cast(model(images.transpose(0, 2, 3, 1)), tf.float32)))
-        return to_neutral(tape.gradient(loss, model.layers[-1].kernel.value).numpy())
+        return weight.to_neutral(tape.gradient(loss, weight.variable.value).numpy())
     return [gradient(policy) for policy in ("mixed_bfloat16", "float32")]
 
 
@@ -181,8 +181,8 @@ def drops(sibling, rate):
     if sibling == "lightning":
         import torch
 
-        from lightning_project.models.layers import StochasticDepth
-        layer, ones = StochasticDepth(rate), torch.ones(1000, 2, 2)
+        from lightning_project.models.resnet import StochasticDepth
+        layer, ones = StochasticDepth(rate, "row"), torch.ones(1000, 2, 2)
         return layer.train()(ones).numpy(), layer.eval()(ones).numpy()
     from keras_project.models.layers import StochasticDepth
     layer, ones = StochasticDepth(rate), np.ones((1000, 2, 2), np.float32)
@@ -224,103 +224,20 @@ def test_dropout_and_stochastic_depth_draw_in_training_alone(sibling, name):
     assert not np.allclose(training[0], training[1])
 
 
-CHECKPOINTING = ("model.gradient_checkpointing=false", "model.gradient_checkpointing=true")
+def exported(sibling, name):
+    """Logits of seven images by the model, and by its export, which was made with two."""
+    import torch
+
+    _, _, model = start(sibling, name)
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(7, CHANNELS, SIZE, SIZE)).astype(np.float32))
+    exported = torch.export.export(model.eval(), (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with torch.no_grad():
+        return model(images).numpy(), exported.module()(images).numpy()
 
 
-def with_and_without(sibling, *words):
-    """Loss and gradients in fp64 without gradient checkpointing and with it."""
-    from shared.weights.initial import draw_initial_weights
-
-    found = []
-    for choice in CHECKPOINTING:
-        _, models, model = start(sibling, "vit_tiny", "hardware.precision=fp64", *words, choice)
-        models.load_weights(model, draw_initial_weights(models.neutral_shapes(model), 0))
-        if sibling == "lightning":
-            import torch
-
-            model.double()
-            torch.manual_seed(0)  # Keras' generators are seeded where its runtime is built
-        images, labels = batch()
-        found.append(loss_and_gradients(sibling, model, images.astype(np.float64), labels))
-    return found
-
-
-@pytest.mark.parametrize("words", [(), ("model.stochastic_depth=0.5", "model.dropout=0.5")])
-def test_gradient_checkpointing_changes_no_gradient(sibling, words):
-    (loss, gradients), (loss_with, gradients_with) = sibling.call(with_and_without, *words)
-    assert loss_with == pytest.approx(loss, abs=1e-12)
-    assert list(gradients_with) == list(gradients)
-    for name, gradient in gradients.items():
-        np.testing.assert_allclose(gradients_with[name], gradient, rtol=0, atol=1e-12, err_msg=name)
-
-
-def trained(sibling, folder, choice):
-    """A training of a ViT of two blocks, of which the second's branches are dropped half of the time."""
-    with mock.patch.dict(VITS, vit_tiny=(192, 2, 3)):
-        return train(sibling, folder, "model.name=vit_tiny", "model.stochastic_depth=0.5", "hardware.precision=fp64",
-                     "dataset.limit_train=110", "train.epochs=1", "schedule.warmup_epochs=0", choice)
-
-
-def test_gradient_checkpointing_changes_no_training(sibling, tmp_path):
-    found = []
-    for choice in CHECKPOINTING:
-        done = sibling.call(trained, str(tmp_path / choice), choice)
-        assert done["error"] is None, done["error"]
-        found.append(load_file(done["run"] / "best.safetensors"))
-    assert found[0].keys() == found[1].keys()
-    for name, tensor in found[0].items():
-        np.testing.assert_allclose(found[1][name], tensor, rtol=0, atol=1e-9, err_msg=name)
-
-
-def kept(sibling, choice):
-    """Activations that wait for the backward pass, in tensors of the size of all tokens (n, T, D)."""
-    _, _, model = start(sibling, "vit_tiny", "model.patch_size=4", choice)
-    images, labels = batch()
-    tokens = len(images) * (1 + (SIZE // 4) ** 2) * VITS["vit_tiny"][0]
-    if sibling == "lightning":
-        import torch
-        from torch.nn import functional as F
-
-        parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-        saved = {}
-
-        def keep(tensor):
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in parameters:
-                saved[storage.data_ptr()] = storage.nbytes() / 4
-            return tensor
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            F.cross_entropy(model.train()(torch.from_numpy(images)), torch.from_numpy(labels))
-        return sum(saved.values()) / tokens
-    import tensorflow as tf
-
-    losses = []
-
-    @tf.function
-    def gradients(images):
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            losses.append(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)))
-        return tape.gradient(losses[-1], [variable.value for variable in model.trainable_variables])
-    graph = gradients.get_concrete_function(tf.constant(images.transpose(0, 2, 3, 1))).graph
-
-    def needed_for(operations):
-        found, open_ends = set(), list(operations)
-        while open_ends:
-            operation = open_ends.pop()
-            if operation not in found:
-                found.add(operation)
-                open_ends += [tensor.op for tensor in operation.inputs]
-        return found
-    # The forward pass is what the loss needs; kept is what the rest of the gradients takes from it, but for weights.
-    forward = needed_for([losses[-1].op])
-    taken = {tensor.ref() for operation in needed_for(tensor.op for tensor in graph.outputs) - forward
-             for tensor in operation.inputs if tensor.op in forward and tensor.op.type != "ReadVariableOp"
-             and tensor.dtype == tf.float32}
-    return sum(tensor.deref().shape.num_elements() for tensor in taken) / tokens
-
-
-def test_gradient_checkpointing_keeps_what_lies_between_blocks_alone(sibling):
-    without, with_it = (sibling.call(kept, choice) / VITS["vit_tiny"][1] for choice in CHECKPOINTING)
-    assert without > 11  # queries, keys and values, 3; the first dense layer and its gelu, 8; and more
-    assert with_it < {"lightning": 1.5, "keras": 2.5}[sibling.name]  # Keras keeps what lies between branches too
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_tiny"])
+def test_the_size_of_a_batch_is_no_constant_of_a_model(sibling, name):
+    if sibling.name != "lightning":
+        pytest.skip("a Keras model has no size of a batch")
+    expected, found = sibling.call(exported, name)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -1,0 +1,193 @@
+"""How the commands of the README and of docs/ are checked, each in a copy of the repository that is like a fresh clone.
+
+Commands that take minutes, or need an account or another machine, are checked in the cheapest way that still fails
+where they are mistyped. `KINDS` lists all kinds of commands with the reason for each that is not run as it is typed.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shared.machine.interpreters import PACKAGES, is_installed
+from tests.documented import REPOSITORY, copy_repository
+from tests.terminal import run_in_terminal
+
+# Who works with one framework may delete the other's folder; the pages still tell of both.
+FOLDERS = {sibling: REPOSITORY / f"{sibling}_project" for sibling in PACKAGES}
+DELETED = [folder for folder in FOLDERS.values() if not folder.is_dir()]
+ABSENT = [sibling for sibling, folder in FOLDERS.items() if folder in DELETED or not is_installed(sibling)]
+# A training of a few seconds, in place of the quick start's half a minute.
+SMALL = ("dataset.limit_train=200 dataset.limit_test=60 train.epochs=1 schedule.warmup_epochs=0 train.batch_size=32 "
+         "hardware.threads=1")
+
+
+class Clone:
+    """A copy of the repository with an environment that has the packages of this one, as `make setup` leaves it."""
+
+    def __init__(self, place: Path):
+        self.folder, self.place = copy_repository(place / "clone"), place
+        environment = self.folder / ".venv"
+        venv.create(environment, with_pip=False)
+        packages = next(environment.glob("lib/python*/site-packages"))
+        beside = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+        (packages / "clone.pth").write_text("\n".join([str(self.folder), *beside]))
+        (environment / "bin" / "wandb").symlink_to(Path(sys.executable).with_name("wandb"))
+        extras = re.search(r"^EXTRAS \?= (\S+)", (self.folder / "Makefile").read_text(), re.MULTILINE)[1]
+        (environment / f".installed-{extras}").touch()
+        self.write_images()
+        self.write_stand_ins()
+        kept = {name: value for name, value in os.environ.items()
+                if name not in ("PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "ARGS") and not name.startswith("WANDB_")}
+        self.environment = kept | {
+            "PATH": os.pathsep.join([str(environment / "bin"), str(place / "bin"), os.environ["PATH"]]),
+            "HOME": str(place), "PYTHON": str(place / "bin" / "training"), "TPU_NAME": "local"}
+
+    def write_images(self) -> None:
+        """FOLDER: two classes of noise, twelve files each."""
+        draws = np.random.default_rng(0)
+        for name in ("daisy", "tulip"):
+            (self.folder / "images" / name).mkdir(parents=True)
+            for number in range(12):
+                pixels = draws.integers(0, 256, (16, 16, 3), np.uint8)
+                Image.fromarray(pixels).save(self.folder / "images" / name / f"{number}.png")
+
+    def write_stand_ins(self) -> None:
+        """SLURM's commands, and an interpreter for launchers that lets train.py check its words and does not train."""
+        (self.place / "bin").mkdir()
+        for name, script in {
+            "training": 'while [ "${1##*/}" != train.py ]; do shift; done; exec .venv/bin/python "$@" --print-config',
+            "sbatch": 'SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=1 SLURM_NNODES=2 SLURM_NTASKS_PER_NODE=4 SLURM_NTASKS=8 '
+                      'SLURM_JOB_NODELIST=host SLURM_PROCID=0 exec bash "$@"',
+            "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
+            "scontrol": 'printf "host-a\\nhost-b\\n"',
+        }.items():
+            (self.place / "bin" / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
+            (self.place / "bin" / name).chmod(0o755)
+
+    @cached_property
+    def runs(self) -> dict[str, Path]:
+        """A run of each sibling, made by `make train`, the README's first command."""
+        done = self.run("make train", ARGS=SMALL)
+        assert DELETED or "same experiment" in done.stdout, done.stdout
+        return {sibling: next(self.folder.glob(f"runs/quickstart/{sibling}_*")) for sibling in PACKAGES
+                if FOLDERS[sibling] not in DELETED}
+
+    def run(self, command: str, status: int = 0, **variables: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(["bash", "-c", command], cwd=self.folder, env=self.environment | variables,
+                              capture_output=True, text=True, timeout=200, check=False)
+        assert done.returncode == status, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def fill(self, command: str) -> str:
+        """`command` with what stands for something of the reader's own filled in."""
+        if re.search(r"\bRUN\b", command):
+            runs = [str(run.relative_to(self.folder)) for run in self.runs.values()]
+            command = re.sub(r"\bRUN\b", lambda found: runs.pop(0), command)  # the first is Lightning's
+        return re.sub(r"\bFOLDER\b", "images", command).replace("CHECKPOINT", "images")
+
+
+def run_as_typed(clone: Clone, command: str) -> str:
+    done = clone.run(clone.fill(command))
+    return done.stdout + done.stderr
+
+
+def run_with_runs(clone: Clone, command: str) -> str:
+    return clone.runs and run_as_typed(clone, command)
+
+
+def train_small(clone: Clone, command: str) -> str:
+    assert clone.runs
+    return "trained"
+
+
+def print_config(clone: Clone, command: str) -> str:
+    """Through make, its ARGS are what the option is added to."""
+    command = clone.fill(command)
+    if command.startswith("make "):
+        assert clone.runs
+        target, _, words = command.removeprefix("make ").partition(" ")
+        given = " ".join(shlex.split(words)).removeprefix("ARGS=")
+        command = f"make {target} ARGS={shlex.quote(given + ' --print-config')}"
+    printed = clone.run(command if command.startswith("make ") else f"{command} --print-config").stdout
+    assert "experiment:" in printed
+    return printed
+
+
+def print_help(clone: Clone, command: str) -> str:
+    return clone.run(f"{command} --help").stdout
+
+
+def make_dry(clone: Clone, command: str) -> str:
+    known = re.findall(r"^(\w+) \?=", (clone.folder / "Makefile").read_text(), re.MULTILINE)
+    given = [word.partition("=")[0] for word in shlex.split(command) if "=" in word]
+    assert set(given) <= set(known), f"{command}: no such variable"
+    return clone.run(f"{command} --dry-run").stdout
+
+
+def check_activation(clone: Clone, command: str) -> str:
+    found = clone.run(f"{command} && command -v python").stdout
+    assert found.strip() == str(clone.folder / ".venv" / "bin" / "python")
+    return found
+
+
+def check_installation(clone: Clone | None, command: str) -> str:
+    extra = re.fullmatch(r"pip install -e '\.\[(\w+)\]' -c constraints\.txt", command)[1]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert extra in project["optional-dependencies"]
+    assert (REPOSITORY / "constraints.txt").is_file()
+    return extra
+
+
+def check_file(clone: Clone, command: str) -> str:
+    assert (clone.folder / shlex.split(command)[-1]).is_file()
+    return "found"
+
+
+def look_at_dashboard(clone: Clone, command: str) -> str:
+    assert clone.runs
+    return run_in_terminal(shlex.split(command), clone.folder, clone.environment, until="_seed0", leave="q")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Commands that are checked alike. `check` runs one and returns what was printed; `reason` says why it is not
+    simply run as it is typed."""
+
+    pattern: str
+    check: Callable[[Clone, str], str]
+    reason: str = ""
+
+
+TRAIN = r"python (lightning|keras)_project/train\.py"
+KINDS = [
+    Kind(r"make train", train_small, "the whole quick start takes a minute: here with few images"),
+    Kind(r"make help", run_as_typed),
+    Kind(r"make (train|parity) ARGS=.+", print_config, "takes minutes: config files and keys are checked"),
+    Kind(r"make (setup|setup-gpu|test|test-faults|parity|bench|bench-models)( \w+=\S+)*", make_dry,
+         "takes minutes or downloads gigabytes: make says what it would run"),
+    Kind(rf"{TRAIN} .*--(help|print-config)", run_as_typed),
+    Kind(rf"{TRAIN}( .*)?", print_config, "trains for minutes: config files and keys are checked"),
+    Kind(r"python (lightning|keras)_project/evaluate\.py RUN", run_as_typed),
+    Kind(r"python -m shared\.(models|config)", run_as_typed),
+    Kind(r"python -m shared\.compare( .*)?", run_with_runs),
+    Kind(r"python -m tests\.parity\.measure_stock", print_help, "takes minutes: it imports what it measures"),
+    Kind(r"\. \.venv/bin/activate", check_activation),
+    Kind(r"wandb leet \./wandb", look_at_dashboard),
+    Kind(r"wandb sync wandb/offline-run-\*", lambda clone, command: run_with_runs(clone, f"{command} --dry-run"),
+         "needs an account: W&B says what it would send"),
+    Kind(r"pip install .*", check_installation, "downloads gigabytes: the extra and the file exist"),
+    Kind(r"(\w+=\S+ )*(sbatch )?configs/launchers/\w+\.(sh|sbatch)( .*)?", run_as_typed,
+         "several machines, SLURM, a TPU: stand-ins for them, and train.py checks the words it is given"),
+    Kind(r"kubectl apply -f \S+", check_file, "needs a cluster: tests/launchers reads the file"),
+]
