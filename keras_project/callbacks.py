@@ -2,9 +2,9 @@
 
 import sys
 
+import keras
 import numpy as np
 import tensorflow as tf
-from keras.callbacks import Callback
 
 from keras_project.average import Average
 from keras_project.checkpoints import SaveBest, SaveLast, to_numpy
@@ -18,12 +18,12 @@ from shared.training.recorder import Recorder
 from shared.training.schedule import is_frozen
 
 
-def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[Callback]:
+def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]) -> list[keras.callbacks.Callback]:
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
     average = Average(config, recorder.steps) if train.ema_decay else None
     best = SaveBest(config, recorder, classes, average)
-    callbacks: list[Callback] = [
+    callbacks: list[keras.callbacks.Callback] = [
         # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
     ]
     callbacks += [*([average] if average else []), Record(recorder), best]
@@ -44,7 +44,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     return callbacks
 
 
-class Record(Callback):
+class Record(keras.callbacks.Callback):
     """Hands every step's loss and every epoch's metrics to the recorder."""
 
     def __init__(self, recorder: Recorder):
@@ -74,7 +74,7 @@ class Record(Callback):
                                             if (ours := to_dashboard_name(name))})
 
 
-class Freeze(Callback):
+class Freeze(keras.callbacks.Callback):
     """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
 
     def __init__(self, config: Config):
@@ -90,7 +90,7 @@ class Freeze(Callback):
             self.model.make_train_function(force=True)  # traced before, with other trainable variables
 
 
-class Profile(Callback):
+class Profile(keras.callbacks.Callback):
     """Profiles the second epoch, or the first where there is only one, into a trace for TensorBoard."""
 
     def __init__(self, recorder: Recorder):

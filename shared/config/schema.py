@@ -8,7 +8,6 @@ from shared.datasets.definition import INTERPOLATIONS
 from shared.datasets.definitions import list_datasets
 from shared.models import LIBRARIES, MODELS
 
-
 OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
 
 
