@@ -14,9 +14,8 @@ import pytest
 
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
+from tests.documented import copy_repository
 
-PARTS = ("configs", "docs", "shared", "tests", "lightning_project", "keras_project", ".ci", ".github", "Makefile",
-         "README.md", "constraints.txt", "pyproject.toml", ".gitignore")
 TINY = ("dataset.limit_train=100", "dataset.limit_test=40", "train.epochs=1", "train.batch_size=32",
         "schedule.warmup_epochs=0", "tracking.mode=disabled", "hardware.threads=1", "hardware.accelerator=cpu")
 INSTALLED = [name for name in list_siblings() if is_installed(name)]
@@ -42,16 +41,6 @@ for finder in sys.meta_path:
 """
 
 
-def copy_repository(folder: Path, lost: str = "") -> Path:
-    for name in PARTS:
-        source = REPOSITORY / name
-        if source.is_dir() and name != f"{lost}_project":
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif source.is_file():
-            shutil.copy2(source, folder / name)
-    return folder
-
-
 def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
     """Run a command in `folder`, without what `make test` may have put into the environment."""
     own = ("ARGS", "EXTRAS", "VENV", "PYTHON", "CONSTRAINTS", "AT_ONCE", "MAKEFLAGS", "MAKELEVEL", "PYTHONPATH")
@@ -65,7 +54,8 @@ class Copy:
 
     def __init__(self, folder: Path, sibling: str):
         self.sibling, self.lost = sibling, OTHER[sibling]
-        self.folder = copy_repository(folder / "copy", self.lost)
+        self.folder = copy_repository(folder / "copy")
+        shutil.rmtree(self.folder / f"{self.lost}_project")
         gone = (*PACKAGES[self.lost], *(("timm",) if self.lost == "lightning" else ()), f"{self.lost}_project")
         self.hook = folder / "hook"
         self.hook.mkdir()

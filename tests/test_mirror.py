@@ -27,7 +27,8 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 CORE = {
     "train.py": ["train"],
     "evaluate.py": ["predict", "evaluate"],
-    "classifier.py": [],
+    "classifier.py": ["build_loss", "build_metrics"],
+    "losses.py": ["BinaryCrossEntropy", "FocalLoss"],
     "data.py": [],
     "augment.py": ["Augment.__init__", "Augment.__call__", "resize", "mix", "build_policy"],
     "optim.py": ["build_optimizer"],
@@ -36,8 +37,8 @@ CORE = {
     "callbacks.py": ["build_callbacks"],
     "checkpoints.py": ["SaveBest.__init__", "SaveLast.__init__"],
     "progress.py": ["ProgressBars"],
-    "models/__init__.py": ["find_entry", "build_model", "neutral_state", "neutral_shapes", "neutral_weights",
-                           "load_weights", "parameter_count"],
+    "models/__init__.py": ["find_entry", "build_model", "parameter_count"],
+    "models/neutral.py": ["neutral_state", "neutral_shapes", "neutral_weights", "load_weights"],
     "models/layers.py": [],
     **{f"models/{entry.builder}.py": [f"build_{entry.builder}"] for entry in MODELS.values() if not entry.framework},
     # What shared.parity and shared.bench start in each sibling.
