@@ -27,7 +27,7 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 CORE = {
     "train.py": ["train"],
     "evaluate.py": ["predict", "evaluate"],
-    "classifier.py": ["build_loss", "build_metrics"],
+    "classifier.py": ["build_loss", "build_metrics", "validate_seams", "score_predictions"],
     "losses.py": ["BinaryCrossEntropy", "FocalLoss"],
     "data.py": [],
     "augment.py": ["Augment.__init__", "Augment.__call__", "resize", "mix", "build_policy"],
