@@ -5,7 +5,3 @@ import os
 # Both are read when TensorFlow and Keras are first imported, which only modules of this package do.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import os
-with open(os.environ["MARKS"], "a") as file:
-    file.write(f"{__name__} {os.getpid()}\n")
