@@ -42,10 +42,10 @@ for finder in sys.meta_path:
 
 
 def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run a command in `folder`, without what `make test` may have put into the environment."""
+    """Run a command in `folder`, without what `make test` or a hook of git may have put into the environment."""
     own = ("ARGS", "EXTRAS", "VENV", "PYTHON", "CONSTRAINTS", "AT_ONCE", "MAKEFLAGS", "MAKELEVEL", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items()
-            if name not in own and not name.startswith(("PYTEST_", "TEMPLATE_"))}
+            if name not in own and not name.startswith(("GIT_", "PYTEST_", "TEMPLATE_"))}
     return subprocess.run(command, cwd=folder, env=kept | variables, capture_output=True, text=True, timeout=280)
 
 
@@ -153,6 +153,16 @@ class Clone:
         for package in ("shared", *(f"{name}_project" for name in list_siblings())):
             with (self.folder / package / "__init__.py").open("a") as file:
                 file.write(MARK)
+        self.revision = self.commit() if shutil.which("git") else None
+
+    def commit(self) -> str:
+        """Make the copy a repository of its own, and return its revision."""
+        assert not (self.folder / ".git").exists()  # else git would work on the one that was copied
+        person = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        for words in (("init", "--quiet"), ("add", "--all"), (*person, "commit", "--quiet", "--message=second")):
+            done = run(self.folder, "git", *words)
+            assert done.returncode == 0, done.stderr
+        return run(self.folder, "git", "rev-parse", "HEAD").stdout.strip()
 
     def run(self, folder: Path, *command: str) -> dict[str, set[str]]:
         """The processes that imported each package of this clone while the command ran."""
@@ -173,14 +183,6 @@ def clone(tmp_path_factory):
 
 @pytest.mark.parametrize("sibling", INSTALLED, ids=lambda sibling: f"clone_of_{sibling}")
 def test_a_second_clone_trains_with_its_own_code(clone, sibling):
-    revision = None
-    if shutil.which("git"):
-        person = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
-        for words in (("init", "--quiet"), ("add", "--all"),
-                      (*person, "commit", "--quiet", "--allow-empty", "--message=second")):
-            subprocess.run(["git", *words], cwd=clone.folder, check=True)
-        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone.folder, capture_output=True, text=True,
-                                  check=True).stdout.strip()
     # Two devices, for which Lightning starts the entry point a second time.
     processes = clone.run(clone.elsewhere, sys.executable, str(clone.folder / f"{sibling}_project" / "train.py"), *TINY,
                           "hardware.devices=2", f"output_dir={clone.elsewhere}")
@@ -188,7 +190,7 @@ def test_a_second_clone_trains_with_its_own_code(clone, sibling):
     assert processes.keys() == {"shared", f"{sibling}_project"}
     assert {package: len(found) for package, found in processes.items()} == dict.fromkeys(processes, expected)
     record = json.loads(next(clone.elsewhere.glob(f"*/{sibling}_*/run.json")).read_text())
-    assert record["git"]["revision"] == revision
+    assert record["git"]["revision"] == clone.revision
 
 
 @pytest.mark.parametrize("sibling", list_siblings(), ids=lambda sibling: f"clone_of_{sibling}")
