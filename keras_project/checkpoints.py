@@ -17,6 +17,7 @@ from keras_project.average import Average
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import to_log_name
 from keras_project.models import neutral_weights
+from keras_project.models.neutral import finalize_layers
 from keras_project.multi_worker import in_any_worker
 from keras_project.training_rules import unwrap_loss_scale
 from shared.config import Config
@@ -151,6 +152,7 @@ def resume(checkpoint: Path | None, model: keras.Model, callbacks: list[Callback
         raise explain_bad_checkpoint(checkpoint, str(error)) from None
     for name, variable in variables.items():
         variable.assign(tensors[name])
+    finalize_layers(model)
     optimizer = unwrap_loss_scale(model.optimizer)
     # Keras counts the parts of batches here, and the resumed run may split a batch into another number of them.
     optimizer._iterations.assign(step * (optimizer.gradient_accumulation_steps or 1))

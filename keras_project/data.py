@@ -45,7 +45,7 @@ def build_dataset(config: Config, data: Data, batches: Batches, runtime: Runtime
 
 def read_dataset(batches: Batches, runtime: Runtime, first: int = 0) -> tf.data.Dataset:
     """`batches` from number `first` on as dictionaries of tensors, before augmentation."""
-    spec = batches.spec()
+    spec = batches.describe_arrays()
 
     def read(step: tf.Tensor) -> dict[str, tf.Tensor]:
         def batch_of(number: int) -> list:

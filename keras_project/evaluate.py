@@ -23,7 +23,8 @@ def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[st
         callbacks = [ProgressBars(steps=0)] if sys.stderr.isatty() else []
         batches = eval_batches(config, data, split, runtime)
         logits = model.predict(build_dataset(config, data, batches, runtime), callbacks=callbacks, verbose=0)
-        rows, weight = (np.concatenate(of_batches) for of_batches in zip(*map(batches.rows, range(len(batches))), strict=True))
+        padded = [batches.list_rows(step) for step in range(len(batches))]
+        rows, weight = (np.concatenate(part) for part in zip(*padded, strict=True))
         index = rows[weight > 0]  # without what fills up each batch
         predictions.append({"logits": logits[weight > 0].astype(np.float32), "index": index,
                             "label": split.labels[index]})

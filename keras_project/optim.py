@@ -45,7 +45,7 @@ def lion_arguments(config: Config) -> dict[str, Any]:
 def muon_arguments(config: Config) -> dict[str, Any]:
     entry = find_entry(config.model.name)
     return adam_arguments(config) | momentum_arguments(config) | {
-        "exclude_layers": (entry.first_kernel.rpartition(".")[0], entry.head)}
+        "exclude_layers": (entry.first_kernel.rpartition(".")[0], *entry.heads)}
 
 
 # `optimizer.name`: a class, and a function of the config that gives the arguments that are this class's own.

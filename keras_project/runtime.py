@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_project.models.layers import BatchNorm
 from keras_project.multi_worker import agree_on, mend_fit
 from shared.config import Config, HardwareConfig
 from shared.config.rules import require_equal_shares
@@ -38,8 +37,8 @@ class Runtime:
 
     def prepare(self, model: keras.Model) -> keras.Model:
         """`model` ready to train on these devices."""
-        for layer in model.layers:
-            if isinstance(layer, BatchNorm):
+        for layer in model._flatten_layers():  # Keras has no public way to layers within layers
+            if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = self.config.hardware.sync_batchnorm
         return model
 

@@ -7,7 +7,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_project.average import Average, move_averages
 from lightning_project.checkpoints import SaveBest, SaveLast
@@ -131,11 +130,11 @@ class Freeze(Callback):
     # At each batch, because a run resumed within an epoch begins none, and validation puts modules back into training.
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any,
                              batch_idx: int) -> None:
-        frozen, head = is_frozen(self.config, trainer.current_epoch), find_entry(self.config.model.name).head
+        frozen, entry = is_frozen(self.config, trainer.current_epoch), find_entry(self.config.model.name)
         for name, parameter in pl_module.model.named_parameters():
-            parameter.requires_grad_(not frozen or name.startswith(f"{head}."))
+            parameter.requires_grad_(not frozen or entry.is_of_head(name))
         for module in pl_module.model.modules():
-            if isinstance(module, _BatchNorm):
+            if hasattr(module, "running_var"):  # BatchNorm, and what else keeps statistics of batches
                 module.train(not frozen)
 
 

@@ -51,7 +51,6 @@ class DataModule(L.LightningDataModule):
     def __init__(self, config: Config, data: Data, runtime: Runtime):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
-        self.share = (runtime.rank, runtime.processes)
         self.augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
 
     def loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
@@ -60,12 +59,13 @@ class DataModule(L.LightningDataModule):
                           pin_memory=self.runtime.accelerator == "gpu", persistent_workers=workers > 0)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainBatches(self.config, self.data, self.share)
+        batches = TrainBatches(self.config, self.data, self.runtime.rank, self.runtime.processes)
         return self.loader(batches, StepSampler(batches.steps, batches.parts,
                                                 lambda: self.trainer.global_step if self.trainer else 0))
 
     def eval_dataloader(self, split: Images) -> DataLoader:
-        return self.loader(EvalBatches(self.config, self.data, split, self.share, multiple_of=self.runtime.processes))
+        rank, processes = self.runtime.rank, self.runtime.processes
+        return self.loader(EvalBatches(self.config, self.data, split, rank, processes, multiple_of=processes))
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader(self.data.val)

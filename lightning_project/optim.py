@@ -31,7 +31,7 @@ def lion_arguments(config: Config) -> dict[str, Any]:
 def muon_arguments(config: Config) -> dict[str, Any]:
     entry = find_entry(config.model.name)
     return adam_arguments(config) | momentum_arguments(config) | {
-        "exclude_layers": (entry.first_kernel.rpartition(".")[0], entry.head)}
+        "exclude_layers": (entry.first_kernel.rpartition(".")[0], *entry.heads)}
 
 
 # `optimizer.name`: a class, and a function of the config that gives the arguments that are this class's own.
@@ -59,10 +59,10 @@ def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Opti
     Raises:
         UserError: where the class does not take what the config asks for.
     """
-    settings, head = config.optimizer, find_entry(config.model.name).head
+    settings, entry = config.optimizer, find_entry(config.model.name)
     head_decayed, head_plain, backbone_decayed, backbone_plain = {}, {}, {}, {}  # parameters by name
     for name, parameter in model.named_parameters():
-        if name.startswith(f"{head}."):
+        if entry.is_of_head(name):
             (head_decayed if name in decayed else head_plain)[name] = parameter
         else:
             (backbone_decayed if name in decayed else backbone_plain)[name] = parameter

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasti
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from torch import distributed, nn
 
-from lightning_project.models.layers import synchronise
 from lightning_project.models.vit import Block
 from shared.config import Config, HardwareConfig
 from shared.config.rules import require_equal_shares
 from shared.errors import UserError
 from shared.machine import hardware
 from shared.machine.console import say
+from shared.models import split_library_name
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}
 # How the process that `train.py` is run in tells the run folder to those that Lightning starts from it.
@@ -48,7 +49,8 @@ class Runtime:
     def prepare(self, model: nn.Module) -> nn.Module:
         """`model` ready to train on these devices."""
         if self.processes > 1 and self.config.hardware.sync_batchnorm:
-            model = synchronise(model, self.accelerator == "gpu")
+            module = "library" if split_library_name(self.config.model.name) else "layers"
+            model = import_module(f"lightning_project.models.{module}").synchronise(model, self.accelerator == "gpu")
         if self.config.hardware.compile:
             model.compile()
         return model

@@ -14,7 +14,7 @@ from shared.config.command import run_command
 
 def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test the best epoch's weights and return what result.json holds."""
-    from shared.weights.pretrained import apply_checkpoint_preprocessing
+    from shared.weights.pretrained import apply_checkpoint_preprocessing, apply_library_preprocessing
 
     config = apply_checkpoint_preprocessing(config)
     # Imported here, so that a wrong config is told before PyTorch loads.
@@ -39,8 +39,9 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from shared.weights.file import read_weights
     from shared.weights.start import choose_starting_point
 
-    runtime = build_runtime(config)
     entry = find_entry(config.model.name)
+    config = apply_library_preprocessing(config, entry)
+    runtime = build_runtime(config)
     data = load_data(config)
     model = build_model(config, data)
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
@@ -51,7 +52,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     run = RunFolder.start_together(config, "lightning", runtime.leader, runtime.agree)
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
-    names = TrainBatches(config, data).names
+    names = TrainBatches(config, data).name_images
     with Recorder(run, steps, tabulate_rates(config, steps), peak_memory_gib, names) as recorder:
         weights_of_classes = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
         classifier = Classifier(config, model, len(data.classes), steps, weights_of_classes)

@@ -15,6 +15,11 @@ class StoppedError(Exception):
         self.signal = signal
 
 
+def summarize_error(error: BaseException) -> str:
+    """The kind of a library's error and the first line of what it says, to stand within a line of ours."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is PyTorch's, TensorFlow's or Python's way to say that memory has run out.
 

@@ -6,8 +6,9 @@ python -m shared.models prints the table.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shared.errors import UserError
 from shared.machine.console import Table
@@ -21,7 +22,7 @@ OPTIONAL_SETTINGS = ("stem", "patch_size", "dropout", "stochastic_depth", "gradi
 
 # `model.name=timm:resnet18` and `model.name=keras:ResNet50` name a model of one framework's library.
 LIBRARIES = {"timm": "lightning", "keras": "keras"}
-LIBRARY_SETTINGS = {"timm": ("dropout", "stochastic_depth"), "keras": ("dropout",)}
+LIBRARY_SETTINGS = {"timm": ("dropout", "stochastic_depth"), "keras": ("dropout", "stochastic_depth")}
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,28 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Library:
+    """What only the library itself knows about one of its models; each is a function of the Config.
+
+    `find_preprocessing` returns the preprocessing that the model expects, see `shared.weights.pretrained`, or None
+    where it expects none. `read_checkpoint` returns where the weights that `model.pretrained` names come from, and
+    these weights, which fit the model but for its head.
+    """
+
+    find_preprocessing: Callable[[Any], dict[str, Any] | None]
+    read_checkpoint: Callable[[Any], tuple[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """What has to be known about a model without building it.
 
     `builder` names the file and the function in each sibling: models/<builder>.py with build_<builder>(settings,
-    channels, classes, image_size). `head` is the module that makes the logits; all others are the backbone.
-    `first_kernel` is the tensor that sees the images. `settings` are the OPTIONAL_SETTINGS that the model honours; a
-    config that sets another one is refused. `framework` is empty for a model that both siblings have.
+    channels, classes, image_size). `head` is the module that makes the logits; all others are the backbone, except for
+    `more_heads`, which a distilled model has. `first_kernel` is the tensor that sees the images; it is empty where that
+    is not known. `settings` are the OPTIONAL_SETTINGS that the model honours; a config that sets another one is
+    refused. `framework` is empty for a model that both siblings have; another one's initial weights are drawn by its
+    framework. `library` is None for a model of our own.
     """
 
     builder: str
@@ -59,11 +75,21 @@ class ModelEntry:
     batch_norm: bool = True
     framework: str = ""
     published: Published | None = None
+    more_heads: tuple[str, ...] = ()
+    library: Library | None = None
 
     @property
-    def head_tensors(self) -> tuple[str, str]:
-        """The tensors whose shape depends on the number of classes."""
-        return f"{self.head}.weight", f"{self.head}.bias"
+    def heads(self) -> tuple[str, ...]:
+        return self.head, *self.more_heads
+
+    @property
+    def head_tensors(self) -> tuple[str, ...]:
+        """The tensors whose shape depends on the number of classes. Not every head has a bias."""
+        return tuple(f"{head}.{name}" for head in self.heads for name in ("weight", "bias"))
+
+    def is_of_head(self, tensor: str) -> bool:
+        """Whether a tensor of this name belongs to a head, not to the backbone."""
+        return tensor.startswith(tuple(f"{head}." for head in self.heads))
 
 
 def describe_resnet(*published: object) -> ModelEntry:
@@ -98,18 +124,19 @@ MODELS = {
 
 def require_entry_fits(name: str, entry: ModelEntry, shapes: Mapping[str, tuple[int, ...]], classes: int) -> None:
     """Raise `UserError` where the entry of model `name` names what the built model, of tensors `shapes`, has not."""
-    weight = f"{entry.head}.weight"
-    if weight not in shapes:
-        modules = list(dict.fromkeys(tensor.rpartition(".")[0] for tensor in shapes))
-        raise UserError(f"model.name={name} has no {weight}, which its entry in shared/models.py calls its head; name "
-                        f"the module there that makes the logits, its last ones are {', '.join(modules[-3:])}")
-    if entry.first_kernel not in shapes:
+    if entry.first_kernel and entry.first_kernel not in shapes:
         raise UserError(f"model.name={name} has no {entry.first_kernel}, which its entry in shared/models.py calls its "
                         f"first kernel; name the tensor there that sees the images, its first ones are "
                         f"{', '.join(list(shapes)[:3])}")
-    if shapes[weight][0] != classes:
-        raise UserError(f"{entry.head} of model.name={name} gives {shapes[weight][0]} outputs, expected {classes}, one "
-                        "for each class; build it for the number of `classes` that its function is given")
+    for head in entry.heads:
+        weight = f"{head}.weight"
+        if weight not in shapes:
+            modules = list(dict.fromkeys(tensor.rpartition(".")[0] for tensor in shapes))
+            raise UserError(f"model.name={name} has no {weight}, which its entry in shared/models.py calls its head; "
+                            f"name the module there that makes the logits, its last ones are {', '.join(modules[-3:])}")
+        if shapes[weight][0] != classes:
+            raise UserError(f"{head} of model.name={name} gives {shapes[weight][0]} outputs, expected {classes}, one "
+                            "for each class; build it for the number of `classes` that its function is given")
 
 
 def split_library_name(name: str) -> tuple[str, str] | None:

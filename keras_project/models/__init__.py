@@ -11,7 +11,7 @@ from keras_project.models.neutral import load_weights, neutral_shapes, neutral_s
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import MODELS, ModelEntry, require_entry_fits
+from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
            "parameter_count"]
@@ -21,8 +21,12 @@ def find_entry(name: str) -> ModelEntry:
     """What has to be known about the model `model.name`.
 
     Raises:
-        UserError: where this sibling has no function that builds it.
+        UserError: where this sibling has no function that builds it, or its library no such model.
     """
+    if split_library_name(name):
+        from keras_project.models.library import describe_model  # here, since few need it
+
+        return describe_model(name)
     entry = MODELS[name]
     find_builder(name, entry)
     return entry
@@ -54,6 +58,8 @@ def build_model(config: Config, data: Data) -> keras.Model:
     entry = find_entry(name)
     reset_uids()  # so that the names of unnamed layers do not depend on how many models the process has built
     build = find_builder(name, entry)
+    if entry.framework:
+        keras.utils.set_random_seed(config.seed)  # from which the framework draws the initial weights
     model = build(config.model, data.channels, len(data.classes), data.image_size)
     require_entry_fits(name, entry, neutral_shapes(model), len(data.classes))
     if entry.head not in [layer.name for layer in model.layers]:

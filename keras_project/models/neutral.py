@@ -141,6 +141,11 @@ def load_weights(model: keras.Model, weights: Weights) -> None:
     assert state.keys() == weights.keys()
     for name, tensor in state.items():
         tensor.assign(weights[name])
+    finalize_layers(model)
+
+
+def finalize_layers(model: keras.Model) -> None:
+    """Let layers take over their variables' new values."""
     for layer in model._flatten_layers():
         if isinstance(layer, layers.Normalization):
             layer.finalize_state()  # it computes with copies of its variables

@@ -10,7 +10,7 @@ from lightning_project.models.neutral import load_weights, neutral_shapes, neutr
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
-from shared.models import MODELS, ModelEntry, require_entry_fits
+from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
            "parameter_count"]
@@ -20,8 +20,12 @@ def find_entry(name: str) -> ModelEntry:
     """What has to be known about the model `model.name`.
 
     Raises:
-        UserError: where this sibling has no function that builds it.
+        UserError: where this sibling has no function that builds it, or its library no such model.
     """
+    if split_library_name(name):
+        from lightning_project.models.library import describe_model  # here, since timm need not be installed
+
+        return describe_model(name)
     entry = MODELS[name]
     find_builder(name, entry)
     return entry

@@ -18,6 +18,7 @@ RUNGS = {1: "data", 2: "pixels", 3: "start", 4: "logits", 5: "loss and gradients
 STEMS_APART = ("resnet18",)  # the other ResNets have the same stems
 OPTIMIZERS = {"sgd": (0.05, 5e-4), "adam": (1e-3, 5e-4), "adamw": (1e-3, 0.05), "lion": (1e-4, 0.5),
               "muon": (1e-3, 0.05)}  # learning rate, weight decay
+FIT_STEPS = {"muon": MARKS[1]}  # fewer than of the others, since a step of Muon takes seconds on a CPU in float64
 
 # Losses, class weights and class balance beside plain cross-entropy, each on rungs 5 and 7 to 9.
 LOSSES = {"weighted": {"train__class_weights": "balanced"},
@@ -86,7 +87,7 @@ def plan(config: Config, data: Data, folder: Path, rungs: set[int], optimizers: 
         for name in list_keys()["schedule.name"].metadata["choices"]:
             tasks.append(Task(f"rates-{name}", "rates", changed(config, schedule__name=name)))
     if rungs & {7, 8, 9}:
-        tasks += [fit_task(config, data, name, steps) for name in optimizers]
+        tasks += [fit_task(config, data, name, min(steps, FIT_STEPS.get(name, steps))) for name in optimizers]
         tasks += [changed_loss(fit_task(config, data, "sgd", steps), "fit", name) for name in losses]
     return tasks
 

@@ -34,6 +34,6 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
     if config.model.freeze == "backbone":
         until = f"in the first {config.train.unfreeze_epoch} of {config.train.epochs} epochs" \
             if 0 < config.train.unfreeze_epoch < config.train.epochs else "in every epoch"
-        say(f"nothing but {entry.head} trains {until}", leader=run.leader)
+        say(f"nothing but {', '.join(entry.heads)} trains {until}", leader=run.leader)
     say(f"run folder: {run.folder}{' (resumed)' if run.resumed else ''}", leader=run.leader)
     return content

@@ -10,7 +10,7 @@ from shared.machine.files import find_last_checkpoint, find_weight_file
 from shared.models import ModelEntry
 from shared.weights.file import Weights, read_classes, read_weights, require_fit
 from shared.weights.initial import draw_initial_weights, find_kept, has_one_value
-from shared.weights.pretrained import adapt_checkpoint, find_checkpoint
+from shared.weights.pretrained import adapt_checkpoint, find_checkpoint, is_pretrained
 
 
 def choose_starting_point(config: Config, entry: ModelEntry, built: Weights, folders: tuple[str, ...] = (),
@@ -68,10 +68,10 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
         same = not classes or read_classes(path) in ((), classes)
         given = {name: tensor for name, tensor in read_weights(path).items()
                  if name not in head or (same and tensor.shape == shapes[name])}
-    elif checkpoint := find_checkpoint(config):
-        source, path = checkpoint.source, checkpoint.weights
+    elif is_pretrained(config):
+        source, path, found = read_pretrained(config, entry)
         try:
-            given, words = adapt_checkpoint(read_weights(path), shapes, entry, folders)
+            given, words = adapt_checkpoint(found, shapes, entry, folders)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not fit model.name={config.model.name} ({type(error).__name__}: {error}); "
                             "use the checkpoint of that model") from None
@@ -83,3 +83,12 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
         words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
     require_fit(given, shapes, path)
     return given, "; ".join([f"weights from {source}", *words])
+
+
+def read_pretrained(config: Config, entry: ModelEntry) -> tuple[str, object, Weights]:
+    """The source, as a reader is told, the file and the weights of the checkpoint that `model.pretrained` names."""
+    if entry.library:
+        source, weights = entry.library.read_checkpoint(config)
+        return source, source, weights
+    checkpoint = find_checkpoint(config)
+    return checkpoint.source, checkpoint.weights, read_weights(checkpoint.weights)
