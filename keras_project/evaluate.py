@@ -38,11 +38,14 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
         UserError: where there are none, or they belong to another model or to other classes.
     """
     from keras_project.classifier import score_predictions
-    from keras_project.models import build_model, load_weights, neutral_shapes
+    from keras_project.models import build_model, find_entry, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
     from shared.batches.data import load_data
     from shared.training.evaluation import read_weights_to_evaluate, report_scores
+    from shared.weights.pretrained import apply_library_preprocessing
 
+    if not config.dataset.mean:  # the source is a weight file without its run's config
+        config = apply_library_preprocessing(config, find_entry(config.model.name))
     # On one device, however many the run was trained on.
     config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
