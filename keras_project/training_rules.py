@@ -45,8 +45,8 @@ class TrainingRules:
         if self.built:
             return
         self.of_head = belong_to([self.head], variables)
-        self.exclude_from_weight_decay(
-            [variable for variable in variables if not is_decayed(variable.shape, self.decay_norm_and_bias)])
+        self.exclude_from_weight_decay([variable for variable in variables if not is_decayed(
+            variable.name, variable.shape, self.decay_norm_and_bias)])
         super().build(variables)
         # Of the last step, before clipping; not finite where any gradient is not.
         self.gradient_norm = self.add_variable((), name="gradient_norm", aggregation="only_first_replica")

@@ -48,7 +48,7 @@ OPTIMIZERS = {
 def find_decayed(config: Config, model: nn.Module) -> set[str]:
     """Names of the parameters that decay. To be asked before FSDP flattens them."""
     return {name for name, parameter in model.named_parameters()
-            if is_decayed(parameter.shape, config.optimizer.decay_norm_and_bias)}
+            if is_decayed(name, parameter.shape, config.optimizer.decay_norm_and_bias)}
 
 
 def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Optimizer:

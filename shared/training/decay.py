@@ -1,10 +1,15 @@
 """Which parameters weight decay applies to."""
 
+# Parameters of these names have several axes and are no kernels: a ViT's tokens and its position embedding, as in timm,
+# and the slopes of Keras' PReLU, (1, 1, C).
+NO_KERNELS = ("cls_token", "pos_embed", "dist_token", "alpha")
 
-def is_decayed(shape: tuple[int, ...], norm_and_bias: bool) -> bool:
-    """Whether weight decay applies to a parameter of this shape: to kernels and matrices, which have 4 or 2 axes.
+
+def is_decayed(name: str, shape: tuple[int, ...], norm_and_bias: bool) -> bool:
+    """Whether weight decay applies to a parameter: to kernels and matrices, which have two axes or more.
 
     With `norm_and_bias` it applies to all parameters, otherwise not to biases and to the parameters of normalisation,
-    which have one axis. As in timm it does not apply to a ViT's class token and position embedding, which have three.
+    which have one axis. `name` is the parameter's own, or ends with it after a point or a slash.
     """
-    return norm_and_bias or len(shape) in (2, 4)
+    own = name.replace("/", ".").rpartition(".")[2]
+    return norm_and_bias or (len(shape) > 1 and own not in NO_KERNELS)

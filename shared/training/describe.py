@@ -29,7 +29,7 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
         else order_epoch(len(data.train), config.seed, 0)
     decayed = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var"))
-                  and is_decayed(tensor.shape, config.optimizer.decay_norm_and_bias))
+                  and is_decayed(name, tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
                "skipped_images": len(data.skipped),
                "fingerprints": {**data.fingerprints(), "order": fingerprint(order),
