@@ -13,6 +13,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from shared.training.decay import is_decayed
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ_STEPS = 5
 ADAMW_SIZE = 0.2  # root mean square of a usual update of AdamW, arXiv:2502.16982, section 2.2
@@ -137,8 +139,8 @@ class Muon(AdamW):
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
             excluded = belong_to(self.exclude_layers, variables)
-            self.hidden = [len(variable.shape) in (2, 4) and 1 not in variable.shape[-2:] and not is_excluded
-                           for variable, is_excluded in zip(variables, excluded, strict=True)]
+            self.hidden = [is_decayed(variable.path, variable.shape, False) and 1 not in variable.shape[-2:]
+                           and not is_excluded for variable, is_excluded in zip(variables, excluded, strict=True)]
             super().build(variables)
 
     def add_optimizer_variables(self, variables: list[keras.Variable], name: str, *rest: Any) -> list:

@@ -8,6 +8,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from shared.training.decay import is_decayed
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ_STEPS = 5
 ADAMW_SIZE = 0.2  # root mean square of a usual update of AdamW, arXiv:2502.16982, section 2.2
@@ -59,7 +61,8 @@ class Muon(Optimizer):
                                   "weight_decay": weight_decay})
 
     def is_hidden_matrix(self, name: str, parameter: torch.Tensor) -> bool:
-        return parameter.ndim in (2, 4) and 1 not in parameter.shape[:2] and not name.startswith(self.excluded)
+        return is_decayed(name, parameter.shape, False) and 1 not in parameter.shape[:2] \
+            and not name.startswith(self.excluded)
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> Any:

@@ -12,9 +12,10 @@ from shared.training.schedule import tabulate_rates
 EPOCHS, STEPS, PARTS = 2, 5, 2
 # In the neutral layout: a first and a last layer, kernels wide and tall, a depthwise one, and what does not decay.
 SHAPES = {"cls_token": (1, 1, 4), "conv1.weight": (4, 3, 3, 3), "layer1.conv.weight": (6, 4, 3, 3),
-          "layer1.depthwise.weight": (6, 1, 3, 3), "layer1.norm.weight": (6,), "layer1.norm.bias": (6,),
-          "layer2.wide.weight": (5, 6), "layer2.tall.weight": (8, 3), "fc.weight": (3, 5), "fc.bias": (3,)}
-HIDDEN = ("layer1.conv.weight", "layer2.wide.weight", "layer2.tall.weight")  # what Muon takes
+          "layer1.depthwise.weight": (6, 1, 3, 3), "layer1.row.weight": (6, 4, 3), "layer1.norm.weight": (6,),
+          "layer1.norm.bias": (6,), "layer2.wide.weight": (5, 6), "layer2.tall.weight": (8, 3), "fc.weight": (3, 5),
+          "fc.bias": (3,)}
+HIDDEN = ("layer1.conv.weight", "layer1.row.weight", "layer2.wide.weight", "layer2.tall.weight")  # what Muon takes
 ALONE = ("optimizer.weight_decay=0", "schedule.name=constant", "schedule.warmup_epochs=0")
 RULES = ("optimizer.weight_decay=0.1", "optimizer.backbone_lr_factor=0.3", "train.grad_clip=20",
          "train.accumulate=2", "model.freeze=backbone", "train.unfreeze_epoch=1", "schedule.warmup_epochs=0.4")
@@ -78,6 +79,10 @@ def configure(name: str, words: tuple[str, ...]) -> Config:
     return config
 
 
+def is_kernel(name: str) -> bool:
+    return len(SHAPES[name]) > 1 and name != "cls_token"
+
+
 def draw(parts: int) -> tuple[dict, list]:
     """Weights, and gradients by step, part and name; some are longer than 20 altogether, some are not."""
     rng = np.random.default_rng(0)
@@ -100,7 +105,7 @@ def descend(formula, config: Config, weights: dict, gradients: list) -> tuple[di
             is_head = name.startswith("fc.")
             weights[name] = formula(weights[name], factor * gradient, state[name],
                                     rates[step] * (1 if is_head else settings.backbone_lr_factor),
-                                    settings.weight_decay if weights[name].ndim in (2, 4) else 0,
+                                    settings.weight_decay if is_kernel(name) else 0,
                                     step + 1 - (0 if is_head else start), name in HIDDEN)
     return weights, clipped
 
@@ -159,8 +164,8 @@ def update_keras(config: Config, weights: dict, gradients: list) -> dict:
     from keras_project import optim
     from keras_project.runtime import build_runtime
 
-    def to_keras(tensor: np.ndarray) -> np.ndarray:
-        return np.moveaxis(tensor, (0, 1), (-1, -2)) if tensor.ndim in (2, 4) else tensor
+    def to_keras(name: str, tensor: np.ndarray) -> np.ndarray:
+        return np.moveaxis(tensor, (0, 1), (-1, -2)) if is_kernel(name) else tensor
 
     build_runtime(config)
     variables = {}
@@ -168,15 +173,15 @@ def update_keras(config: Config, weights: dict, gradients: list) -> dict:
         layer, _, leaf = name.rpartition(".")
         with keras.name_scope(layer or "tokens"):
             leaf = {"bias": "bias", "cls_token": "cls_token"}.get(leaf, "kernel" if weight.ndim > 1 else "gamma")
-            variables[name] = keras.Variable(to_keras(weight), dtype="float64", name=leaf)
+            variables[name] = keras.Variable(to_keras(name, weight), dtype="float64", name=leaf)
     with mock.patch.dict(optim.OPTIMIZERS, {"rmsprop": (keras.optimizers.RMSprop, lambda config: {})}):
         optimizer = optim.build_optimizer(config, STEPS)
     optimizer.build(list(variables.values()))
     for step, part in product(range(EPOCHS * STEPS), range(config.train.accumulate)):
         learning = [name for name in variables if name.startswith("fc.") or step >= config.train.unfreeze_epoch * STEPS]
-        optimizer.apply([tf.constant(to_keras(gradients[step][part][name])) for name in learning],
+        optimizer.apply([tf.constant(to_keras(name, gradients[step][part][name])) for name in learning],
                         [variables[name] for name in learning])
-    return {name: np.moveaxis(variable.numpy(), (-1, -2), (0, 1)) if variable.ndim in (2, 4) else variable.numpy()
+    return {name: np.moveaxis(variable.numpy(), (-1, -2), (0, 1)) if is_kernel(name) else variable.numpy()
             for name, variable in variables.items()}
 
 
