@@ -122,8 +122,8 @@ def load_splits(source: HubSource) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         if error.name != "datasets":
             raise
-        raise explain_error(source, "the package datasets is not installed; install it with pip install 'datasets>=4' "
-                            "or make setup EXTRAS=all,dev,timm,hf") from None
+        raise explain_error(source, "the package datasets is not installed; pip install 'datasets>=4' installs it, and "
+                            "so does make setup with hf among its EXTRAS") from None
     path = os.path.expanduser(source.path)
     if path.startswith((".", os.sep)) and not os.path.isdir(path):
         raise explain_error(source, f"{path} is not a folder; name one, or a data set of the hub: hf:owner/name")

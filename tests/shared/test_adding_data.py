@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,8 +20,8 @@ from shared.datasets.definition import Definition, Download
 from shared.datasets.definitions import DEFINITIONS
 from shared.datasets.download import locate_files
 from shared.errors import UserError
-from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import PACKAGES, find_interpreter
+from shared.machine.interpreters import is_installed, list_siblings
+from tests.documented import copy_repository
 
 READER = """
 import numpy as np
@@ -47,65 +46,42 @@ def write_squares(file):
     np.savez(file, train=pixels[:100], train_labels=labels[:100], test=pixels[100:], test_labels=labels[100:])
 
 
-def copy_repository(target, more="", reader=READER):
-    """A copy of the repository to which the data set `squares` was added as docs/changing.md says."""
-    for name in ("shared", "lightning_project", "keras_project", "configs"):
-        if (REPOSITORY / name).is_dir():  # one of the siblings may have been deleted
-            shutil.copytree(REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    place = target / "shared" / "datasets"
+def add_squares(tree, more="", reader=READER):
+    """Add the data set `squares` to a copy of the repository, with further facts in its entry."""
+    place = tree / "shared" / "datasets"
     definitions = (place / "definitions.py").read_text()
     head = "DEFINITIONS = {\n"
     assert definitions.count(head) == 1
     (place / "definitions.py").write_text(definitions.replace(head, head + ENTRY.format(more=more).lstrip("\n")))
     (place / "readers" / "squares.py").write_text(reader)
-    return target
 
 
-def run_copy(copy, *words, **environment):
-    return subprocess.run([*map(str, words)], cwd=copy, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": str(copy), **environment})
+def run_copy(copy, *words):
+    return subprocess.run(words, cwd=copy, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(copy)})
 
 
-def train_copy(copy, sibling, *words, **environment):
-    """run.json and result.json of a tiny run, and what was printed."""
-    done = run_copy(copy, find_interpreter(sibling), f"{sibling}_project/train.py", "dataset.name=squares",
-                    "output_dir=runs", "experiment=seam", "tracking.mode=disabled", "hardware.threads=1",
-                    "train.epochs=1", "train.batch_size=16", "schedule.warmup_epochs=0", *words, **environment)
-    assert done.returncode == 0, done.stderr
-    run, = copy.glob("runs/seam/*")
-    return *(json.loads((run / name).read_text()) for name in ("run.json", "result.json")), done.stderr
-
-
-@pytest.fixture
-def siblings():
-    found = [name for name in PACKAGES if find_interpreter(name) and (REPOSITORY / f"{name}_project").is_dir()]
-    if not found:
+def test_adding_a_data_set_with_a_download(tmp_path, server, cache):
+    """Training with one that lies in a folder is the guide's example, see tests/test_changing.py."""
+    sibling = next(filter(is_installed, list_siblings()), None)
+    if sibling is None:
         pytest.skip("no sibling is installed")
-    return found
-
-
-def test_adding_a_data_set_in_arrays(tmp_path, siblings):
-    copy = copy_repository(tmp_path / "copy")
-    write_squares(tmp_path / "squares.npz")
-    run, result, _ = train_copy(copy, siblings[0], f"dataset.root={tmp_path}")
-    assert (run["sizes"], run["classes"]) == ({"train": 90, "val": 10, "test": 20}, ["top", "bottom"])
-    assert 0 <= result["test/accuracy"] <= 1
-    script = "from shared.config.help import format_help; print(format_help('', ''))"
-    assert "dataset.name=digits  (str, squares | digits | " in run_copy(copy, sys.executable, "-c", script).stdout
-
-
-def test_adding_a_data_set_with_a_download(tmp_path, siblings, server, cache):
     write_squares(tmp_path / "squares.npz")
     content = (tmp_path / "squares.npz").read_bytes()
     server.files["squares.npz"] = content
-    more = (f", folders=('squares',), downloads=(Download('{server.address('squares.npz')}', "
-            f"'{hashlib.md5(content).hexdigest()}', 1),)")
-    copy = copy_repository(tmp_path / "copy", more)
-    run, result, said = train_copy(copy, siblings[-1])
-    assert (run["sizes"], run["classes"]) == ({"train": 90, "val": 10, "test": 20}, ["top", "bottom"])
-    assert 0 <= result["test/accuracy"] <= 1
-    assert f"downloading {server.address('squares.npz')} (1 MB) to {cache / 'squares' / 'squares.npz'}" in said
+    copy = copy_repository(tmp_path / "copy")
+    add_squares(copy, f", folders=('squares',), downloads=(Download('{server.address('squares.npz')}', "
+                      f"'{hashlib.md5(content).hexdigest()}', 1),)")
+    done = run_copy(copy, sys.executable, f"{sibling}_project/train.py", "dataset.name=squares", "output_dir=runs",
+                    "experiment=seam", "tracking.mode=disabled", "hardware.threads=1", "train.epochs=1",
+                    "train.batch_size=16", "schedule.warmup_epochs=0")
+    assert done.returncode == 0, done.stderr
+    assert f"downloading {server.address('squares.npz')} (1 MB) to {cache / 'squares' / 'squares.npz'}" in done.stderr
     assert server.requests == ["squares.npz"]
+    run, = copy.glob("runs/seam/*")
+    facts, result = (json.loads((run / name).read_text()) for name in ("run.json", "result.json"))
+    assert (facts["sizes"], facts["classes"]) == ({"train": 90, "val": 10, "test": 20}, ["top", "bottom"])
+    assert 0 <= result["test/accuracy"] <= 1
 
 
 @pytest.mark.parametrize(("more", "reader", "message"), [
@@ -117,7 +93,8 @@ def test_adding_a_data_set_with_a_download(tmp_path, siblings, server, cache):
      "expected a tuple, and one of a single value ends in a comma: ('squares',)"),
 ], ids=["no function", "wrong number", "no tuple"])
 def test_a_mistake_is_one_line_and_status_2(tmp_path, more, reader, message):
-    copy = copy_repository(tmp_path / "copy", more, reader)
+    copy = copy_repository(tmp_path / "copy")
+    add_squares(copy, more, reader)
     write_squares(tmp_path / "squares.npz")
     script = ("from shared.batches.data import load_data; from shared.config.command import run_command; "
               "run_command(load_data, 'lightning', 'train.py', '')")
