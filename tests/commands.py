@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
 from tests.documented import REPOSITORY, copy_repository
 from tests.terminal import run_in_terminal
 
 # Who works with one framework may delete the other's folder; the pages still tell of both.
 FOLDERS = {sibling: REPOSITORY / f"{sibling}_project" for sibling in PACKAGES}
-DELETED = [folder for folder in FOLDERS.values() if not folder.is_dir()]
-ABSENT = [sibling for sibling, folder in FOLDERS.items() if folder in DELETED or not is_installed(sibling)]
+DELETED = [folder for sibling, folder in FOLDERS.items() if sibling not in list_siblings()]
+ABSENT = [sibling for sibling in PACKAGES if not is_installed(sibling)]
 # A training of a few seconds, in place of the quick start's half a minute.
 SMALL = ("dataset.limit_train=200 dataset.limit_test=60 train.epochs=1 schedule.warmup_epochs=0 train.batch_size=32 "
          "hardware.threads=1")

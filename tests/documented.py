@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.machine.interpreters import PACKAGES
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 GUIDE = REPOSITORY / "docs" / "changing.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -85,7 +87,8 @@ def apply_guide(section: str, tree: Path, page: Path = GUIDE) -> dict[str, int]:
 
     A block whose lead names a path in backticks and says "new file" is written to that path; a `diff` block in unified
     format, with paths that begin with a/ and b/, is applied with `git apply`, which finds its place by context and
-    ignores the line numbers. Commands, their output and configs without a path are for the reader and are passed over.
+    ignores the line numbers. Commands, their output and configs without a path are for the reader and are passed over,
+    and so is what belongs to a sibling whose folder is not in `tree`.
 
     Returns:
         For each file, how many lines were touched: those of a new file, those added to or removed from an old one.
@@ -98,13 +101,16 @@ def apply_guide(section: str, tree: Path, page: Path = GUIDE) -> dict[str, int]:
     blocks = [block for block in collect_blocks(page) if section in block.sections[1:]]
     if not blocks and not re.search(rf"^#+ +{re.escape(section)} *$", page.read_text(), re.MULTILINE):
         raise LookupError(f"{page.name} has no section '{section}'")
+    gone = tuple(f"{name}_project/" for name in PACKAGES if not (tree / f"{name}_project").is_dir())
     touched: dict[str, int] = {}
     for block in blocks:
         if block.language == "diff":
-            apply_patch(block, tree)
+            apply_patch(block, tree, gone)
             for patch in re.split(r"^(?=--- )", block.text, flags=re.MULTILINE):
-                for file in PATCHED.findall(patch):
+                for file in (file for file in PATCHED.findall(patch) if not file.startswith(gone)):
                     touched[file] = touched.get(file, 0) + len(CHANGED.findall(patch))
+        elif block.new_file.startswith(gone):
+            continue
         elif block.new_file:
             path = tree / block.new_file
             if path.exists():
@@ -118,14 +124,15 @@ def apply_guide(section: str, tree: Path, page: Path = GUIDE) -> dict[str, int]:
     return touched
 
 
-def apply_patch(block: Block, tree: Path) -> None:
-    """Apply a diff block. Raises `ValueError` where it does not fit."""
+def apply_patch(block: Block, tree: Path, gone: tuple[str, ...]) -> None:
+    """Apply a diff block, but for files in folders that are `gone`. Raises `ValueError` where it does not fit."""
     # Without the ceiling, git takes a repository around `tree` for the one that is meant and applies nothing at all.
     environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.resolve().parent)}
     # The page shows no line numbers. Not 1, which to git means that the hunk must stand at the beginning of the file.
     text = re.sub(r"^@@$", "@@ -2 +2 @@", block.text, flags=re.MULTILINE)
     # git wants context on both sides, unless it is told that there may be none.
-    done = subprocess.run(["git", "apply", "--recount", "--unidiff-zero", "--whitespace=nowarn", "-"], cwd=tree,
-                          env=environment, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "apply", "--recount", "--unidiff-zero", "--whitespace=nowarn",
+                           *(f"--exclude={folder}*" for folder in gone), "-"], cwd=tree, env=environment,
+                          input=text, capture_output=True, text=True, check=False)
     if done.returncode or not PATCHED.search(block.text):
         raise ValueError(f"{block}: the patch does not apply: {done.stderr.strip() or 'it names no file'}")

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.machine.interpreters import PACKAGES, is_installed
+from shared.machine.interpreters import is_installed, list_siblings
 from tests.documented import apply_guide, copy_repository
 
-SIBLINGS = [sibling for sibling in PACKAGES if is_installed(sibling) and
-            (Path(__file__).parents[1] / f"{sibling}_project").is_dir()]
+SIBLINGS = [sibling for sibling in list_siblings() if is_installed(sibling)]
 # Named so that conftest.py does not hand them to a process for each sibling: they share one copy of the repository.
 both = pytest.mark.parametrize("sibling", SIBLINGS, ids=lambda sibling: f"{sibling}_project")
 

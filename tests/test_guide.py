@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import DELETED
 from tests.documented import GUIDE, REPOSITORY, apply_guide, collect_blocks, copy_repository
 
 
@@ -17,7 +16,6 @@ def guide_sections() -> list[str]:
 
 
 @pytest.mark.parametrize("section", guide_sections())
-@pytest.mark.skipif(bool(DELETED), reason="the guide changes both siblings, and one was deleted")
 def test_a_section_of_the_guide_applies_and_a_test_trains_with_it(section, tmp_path):
     touched = apply_guide(section, copy_repository(tmp_path / "copy"))
     assert touched

@@ -115,6 +115,7 @@ def finding(rung, figure, tolerance=1e-9, where=""):
     return Finding(rung, "something", figure, tolerance, where)
 
 
+@needs_both_folders
 @pytest.mark.parametrize(("figure", "status"), [(1e-10, 0), (1e-8, 1), (float("nan"), 1), (float("inf"), 1)])
 def test_command_reports_and_exits(monkeypatch, tmp_path, capsys, figure, status):
     findings = [finding(1, 0.0, 0.0), finding(7, figure, where="step 3 conv1.weight[0, 0]: 1 here, 2 there")]
