@@ -1,4 +1,4 @@
-"""Pixels: what `shared.augment` drew, applied to a batch with TensorFlow, inside `tf.data`."""
+"""Augmentation in TensorFlow, as `shared.batches.augment` has drawn it, inside a `tf.data` pipeline."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from shared.config import AugmentConfig
 Batch = dict[str, tf.Tensor]
 
 
-class Augment:
-    """A batch of `shared.batches.Batches` as tensors to normalised images, (n, S, S, C) of `dtype`."""
+class Augmentation:
+    """Turns a batch of `shared.batches.batches.Batches`, as tensors, into normalised images (n, S, S, C) of `dtype`."""
 
     def __init__(self, settings: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], dtype: tf.DType):
         self.dtype = dtype
@@ -23,7 +23,7 @@ class Augment:
             images = resize(images, tf.cast(batch["rows"], self.dtype), tf.cast(batch["columns"], self.dtype))
         if "flip" in batch:
             images = tf.where(batch["flip"][:, None, None, None], tf.reverse(images, axis=[2]), images)
-            if self.policy:  # only augmented batches have flips
+            if self.policy:  # here, because a batch that is to be augmented always has "flip"
                 images = self.policy(images, batch["target"])
         images = (images / 255 - tf.constant(self.mean, self.dtype)) / tf.constant(self.std, self.dtype)
         if "partner" in batch:
@@ -32,7 +32,7 @@ class Augment:
 
 
 def resize(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Multiply images (n, H, W, C) with rows (n or 1, S, H) and columns (n or 1, S, W) to (n, S, S, C)."""
+    """Resample images (n, H, W, C) to (n, S, S, C), by matrices rows (n or 1, S, H) and columns (n or 1, S, W)."""
     n = tf.shape(images)[0]
     rows = tf.broadcast_to(rows, [n, *rows.shape[1:]])
     columns = tf.broadcast_to(columns, [n, *columns.shape[1:]])
@@ -41,7 +41,11 @@ def resize(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
 
 
 def mix(images: tf.Tensor, partner: tf.Tensor, box: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
-    """Blend images (n, S, S, C) with their partners: not at all inside `box`, with `opacity` (n,) outside it."""
+    """Mix each of images (n, S, S, C) with the one at its `partner`, (n,).
+
+    Inside `box`, (n, 4), in pixels, the partner alone is seen. Outside it the image has weight `opacity`, (n,), and the
+    partner the rest.
+    """
     place = tf.range(images.shape[1])
     top, left, bottom, right = tf.unstack(box[:, :, None], axis=1)  # (n, 1) each
     inside = ((place >= top) & (place < bottom))[:, :, None] & ((place >= left) & (place < right))[:, None, :]
@@ -50,32 +54,31 @@ def mix(images: tf.Tensor, partner: tf.Tensor, box: tf.Tensor, opacity: tf.Tenso
 
 
 def build_policy(settings: AugmentConfig) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None:
-    """keras-cv's policy that the config names, for images (n, S, S, C), 0 to 255.
+    """keras-cv's policy that the config names, for images (n, S, S, C), 0 to 255; None where it names none.
 
-    keras-cv 0.9.0 is its last release; KerasHub succeeds it. It is used nowhere but here.
+    Nothing else here uses keras-cv, whose last release is 0.9.0; KerasHub succeeds it.
     """
     if settings.policy == "none":
         return None
     import keras
     from keras_cv import layers
 
-    trained_in = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")  # pixels are not a matter of mixed precision
+    policy_of_training = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # no mixed precision for pixels
     if settings.policy == "randaugment":
         layer = layers.RandAugment((0, 255), augmentations_per_image=2, magnitude=settings.policy_magnitude)
     elif settings.policy == "augmix":
         layer = layers.AugMix((0, 255), severity=settings.policy_magnitude)
-    else:  # at even odds a rectangle whose sides are up to the root of the largest area
+    else:  # in every second image, a rectangle whose sides are up to the root of the largest area
         side = max(0.02, settings.policy_magnitude) ** 0.5
         layer = layers.RandomApply(layers.RandomCutout((0.1, side), (0.1, side)), rate=0.5)
-    keras.config.set_dtype_policy(trained_in)
+    keras.config.set_dtype_policy(policy_of_training)
 
-    def apply(images: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-        # The layers take float32 images and float labels, in a dictionary, a batch at a time.
+    def apply_policy(images: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+        # The layers take batches as dictionaries, with float32 images in colour and float labels.
         images = tf.clip_by_value(tf.round(tf.cast(images, tf.float32)), 0, 255)
         colour = tf.image.grayscale_to_rgb(images) if images.shape[-1] == 1 else images
-        done = tf.cast(layer({"images": colour, "labels": target}, training=True)["images"], images.dtype)
-        done = tf.ensure_shape(done[..., :images.shape[-1]], images.shape)
-        return done
+        augmented = tf.cast(layer({"images": colour, "labels": target}, training=True)["images"], images.dtype)
+        return tf.ensure_shape(augmented[..., :images.shape[-1]], images.shape)
 
-    return apply
+    return apply_policy

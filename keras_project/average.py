@@ -25,7 +25,7 @@ class Average(Callback):
         self.averaged: list[keras.Variable] = []
 
     def set_model(self, model: keras.Model) -> None:
-        """Start the averages at the model's weights. `fit` calls this, and `resume` before it loads a checkpoint."""
+        """Start the averages at the model's weights. `fit` calls this, and so does `load_checkpoint`, first."""
         super().set_model(model)
         if self.averaged:
             return
@@ -55,7 +55,8 @@ class Average(Callback):
             variable.assign(convert_to_numpy(average))
             average.assign(value)
 
-    def weights(self) -> Weights:
+    def get_weights(self) -> Weights:
+        """The averages, under the weights' neutral names."""
         self.swap()
         weights = neutral_weights(self.model)
         self.swap()

@@ -1,4 +1,4 @@
-"""What is added to a training: one list, in the order in which it runs."""
+"""The callbacks of a training: `build_callbacks` lists them in the order in which they run."""
 
 import sys
 
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_project.average import Average
-from keras_project.checkpoints import SaveBest, SaveLast, to_numpy
+from keras_project.checkpoints import BestWeightsWriter, CheckpointWriter, to_numpy
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
 from keras_project.models import find_entry
@@ -22,30 +22,30 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     """All callbacks of a training, in the order in which they run."""
     train, debug = config.train, config.debug
     average = Average(config, recorder.steps) if train.ema_decay else None
-    best = SaveBest(config, recorder, classes, average)
+    best = BestWeightsWriter(config, recorder, classes, average)
     callbacks: list[keras.callbacks.Callback] = [
         # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
     ]
-    callbacks += [*([average] if average else []), Record(recorder), best]
-    keepers = [best]
+    callbacks += [*([average] if average else []), RecorderCallback(recorder), best]
+    stateful = [best]
     if train.early_stopping_patience:
         stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
                                           patience=train.early_stopping_patience)
         callbacks.append(stopping)
-        keepers.append(stopping)
+        stateful.append(stopping)
     if config.model.freeze == "backbone":
-        callbacks.append(Freeze(config))
+        callbacks.append(BackboneFreezer(config))
     if sys.stderr.isatty():
         callbacks.insert(0, ProgressBars(recorder.steps * train.accumulate))
     if debug.profile:
-        callbacks.append(Profile(recorder))
-    # The last one, so that what the others count is in the checkpoint.
-    callbacks.append(SaveLast(recorder, keepers, average))
+        callbacks.append(Profiler(recorder))
+    # CheckpointWriter is the last, so that it saves the others' state.
+    callbacks.append(CheckpointWriter(recorder, stateful, average))
     return callbacks
 
 
-class Record(keras.callbacks.Callback):
-    """Hands every step's loss and every epoch's metrics to the recorder."""
+class RecorderCallback(keras.callbacks.Callback):
+    """Passes the loss of each step and the metrics of each epoch to the recorder."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -56,26 +56,26 @@ class Record(keras.callbacks.Callback):
         self.losses: list[float] = []  # of the parts of the batch in progress
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.recorder.epoch_begins()
+        self.recorder.begin_epoch()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.losses.append(float(logs[LAST_LOSS]))
-        step = int(to_numpy(self.model.optimizer.iterations))  # several steps on, with steps_per_execution
-        if step != self.step:  # that was the batch's last part
+        step = int(to_numpy(self.model.optimizer.iterations))  # with steps_per_execution, several more than before
+        if step != self.step:  # this was the last part of the batch
             norm = getattr(unwrap_loss_scale(self.model.optimizer), "gradient_norm", 0.0)  # an optimizer may have none
-            self.recorder.step_ends(step, float(np.mean(self.losses)), float(to_numpy(norm)))
+            self.recorder.end_step(step, float(np.mean(self.losses)), float(to_numpy(norm)))
             self.step, self.losses = step, []
 
     def on_test_begin(self, logs: dict | None = None) -> None:
-        self.recorder.training_ends()
+        self.recorder.end_training_pass()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.recorder.epoch_ends(self.step, {ours: float(value) for name, value in logs.items()
+        self.recorder.end_epoch(self.step, {ours: float(value) for name, value in logs.items()
                                             if (ours := to_dashboard_name(name))})
 
 
-class Freeze(keras.callbacks.Callback):
-    """Keeps all but the head as it is, BatchNorm's statistics too, in the epochs that the config says."""
+class BackboneFreezer(keras.callbacks.Callback):
+    """Freezes all parameters but those of the head, and BatchNorm's statistics, in the epochs that the config names."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -87,11 +87,11 @@ class Freeze(keras.callbacks.Callback):
             layer.trainable = not frozen or layer.name == head
         if frozen != self.frozen:
             self.frozen = frozen
-            self.model.make_train_function(force=True)  # traced before, with other trainable variables
+            self.model.make_train_function(force=True)  # the old one was traced for other trainable variables
 
 
-class Profile(keras.callbacks.Callback):
-    """Profiles the second epoch, or the first where there is only one, into a trace for TensorBoard."""
+class Profiler(keras.callbacks.Callback):
+    """Profiles the second epoch, or the only one, and writes the folder `profile`, a trace for TensorBoard."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()

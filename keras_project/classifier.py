@@ -11,7 +11,7 @@ from keras_project.optim import build_optimizer, refuse_lost_settings
 from keras_project.training_rules import LossScale
 from shared.config import Config
 from shared.errors import UserError
-from shared.scores import keep_exact_scores
+from shared.scores import make_scores_exact
 from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
 
 FILE = "keras_project/classifier.py"
@@ -76,7 +76,7 @@ def score_predictions(config: Config, classes: int, predictions: dict[str, np.nd
     for metric in build_metrics(config, classes):
         metric.update_state(target, tf.cast(logits, metric.dtype))
         found[metric.name] = float(metric.result())
-    return keep_exact_scores(found, predictions)
+    return make_scores_exact(found, predictions)
 
 
 def compile_classifier(config: Config, model: keras.Model, steps: int,

@@ -1,5 +1,8 @@
-"""Early stopping that a resumed run goes on with. In Lightning a few lines of its callbacks.py do, because Keras' own
-forgets its count in each `fit`."""
+"""Early stopping that goes on counting in a resumed run.
+
+Keras' own begins to count anew in each `fit`. Lightning's does not, so the other sibling has only a few lines for this,
+in callbacks.py.
+"""
 
 import math
 from typing import Any
@@ -8,7 +11,7 @@ from keras.callbacks import EarlyStopping
 
 
 class ResumableEarlyStopping(EarlyStopping):
-    """Early stopping that goes on counting where a resumed run left off."""
+    """Early stopping that goes on counting where a checkpoint or an earlier `fit` left off."""
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         kept = getattr(self, "kept", None)
@@ -18,12 +21,12 @@ class ResumableEarlyStopping(EarlyStopping):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        self.kept = self.state_dict()  # for the second `fit` of a run resumed within an epoch
+        self.kept = self.state_dict()  # a run that is resumed within an epoch calls `fit` twice
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        if self.best is not None and math.isnan(self.best):  # Keras takes whatever comes first for an improvement
-            self.best = None
+        if self.best is not None and math.isnan(self.best):
+            self.best = None  # Keras takes the first value for an improvement even if it is NaN
 
     def state_dict(self) -> dict[str, Any]:
         return {"wait": self.wait, "best": None if self.best is None else float(self.best)}

@@ -14,24 +14,29 @@ from shared.config.command import run_command_on
 
 
 def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[str, np.ndarray]]:
-    """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    from keras_project.data import build_dataset, eval_batches
+    """Logits (n, K) float32, index and label (n,) int64 of all validation images, and of all test images."""
+    from keras_project.data import build_dataset, build_eval_batches
     from keras_project.progress import ProgressBars
 
     predictions = []
     for split in (data.val, data.test):
         callbacks = [ProgressBars(steps=0)] if sys.stderr.isatty() else []
-        batches = eval_batches(config, data, split, runtime)
+        batches = build_eval_batches(config, data, split, runtime)
         logits = model.predict(build_dataset(config, data, batches, runtime), callbacks=callbacks, verbose=0)
-        rows, weight = (np.concatenate(of_batches) for of_batches in zip(*map(batches.rows, range(len(batches))), strict=True))
-        index = rows[weight > 0]  # without what fills up each batch
+        padded = [batches.list_rows(step) for step in range(len(batches))]
+        rows, weight = (np.concatenate(part) for part in zip(*padded, strict=True))
+        index = rows[weight > 0]  # without the images that batches were filled up with
         predictions.append({"logits": logits[weight > 0].astype(np.float32), "index": index,
                             "label": split.labels[index]})
     return predictions
 
 
 def evaluate(config: Config, source: str) -> dict[str, Any]:
-    """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
+    """Evaluate the weights in `source`, a run folder or a neutral weight file, and return their scores.
+
+    Raises:
+        UserError: where there are none, or they belong to another model or to other classes.
+    """
     from keras_project.classifier import score_predictions
     from keras_project.models import build_model, find_entry, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
@@ -41,7 +46,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
 
     if not config.dataset.mean:  # the source is a weight file without its run's config
         config = apply_library_preprocessing(config, find_entry(config.model.name))
-    # Whatever it was trained on.
+    # On one device, however many the run was trained on.
     config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
     data = load_data(config)

@@ -1,4 +1,7 @@
-"""What `python -m shared.parity` compares of this sibling, recorded through its own data, models and `train`."""
+"""This sibling's half of `python -m shared.parity`, which records its data, models, optimizers and `train` at work.
+
+`shared.parity.request.KINDS` says what each function records.
+"""
 
 import keras
 import numpy as np
@@ -6,7 +9,7 @@ import tensorflow as tf
 from keras.callbacks import Callback
 
 from keras_project.classifier import compile_classifier
-from keras_project.data import eval_dataset, read_dataset, train_dataset
+from keras_project.data import build_eval_dataset, build_train_dataset, read_dataset
 from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
@@ -14,24 +17,23 @@ from keras_project.train import train
 from shared.batches.batches import TrainBatches, count_steps
 from shared.batches.data import load_data
 from shared.config import Config
-from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
 
 def record_raw(config: Config) -> Arrays:
-    """See `shared.parity.request.KINDS`, here and below."""
     data = load_data(config)
     dataset = read_dataset(TrainBatches(config, data), build_runtime(config))
-    batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"])}
+    batches = [{"index": batch["index"], "target": batch["target"], "bytes": hash_items(batch["image"])}
                for batch in dataset.as_numpy_iterator()]
-    return splits(data) | {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return record_splits(data) | {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def record_pixels(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     steps = count_steps(config, len(data.train))
-    dataset = train_dataset(config, data, runtime)
+    dataset = build_train_dataset(config, data, runtime)
     found = {}
 
     def keep(name: str, batches: tf.data.Dataset) -> None:
@@ -40,8 +42,8 @@ def record_pixels(config: Config) -> Arrays:
 
     for epoch in range(config.train.epochs):
         keep(f"train epoch {epoch + 1}", dataset.skip(epoch * steps).take(steps))
-    keep("val", eval_dataset(config, data, data.val, runtime))
-    keep("test", eval_dataset(config, data, data.test, runtime))
+    keep("val", build_eval_dataset(config, data, data.val, runtime))
+    keep("test", build_eval_dataset(config, data, data.test, runtime))
     return found
 
 
@@ -57,8 +59,9 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
-    images, target = next(iter(train_dataset(config, data, runtime)))
+    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    load_weights(model, perturb_vectors(weights))
+    images, target = next(iter(build_train_dataset(config, data, runtime)))
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
     compile_classifier(config, model, 1, class_weights)
     evaluation = model(images, training=False)
@@ -68,7 +71,7 @@ def record_forward(config: Config) -> Arrays:
     state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
     gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
     return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
-        | {f"gradient {name}": thinned(tensor.to_neutral(gradient.numpy()))
+        | {f"gradient {name}": thin_out(tensor.to_neutral(gradient.numpy()))
            for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
 
 
@@ -85,7 +88,7 @@ def record_rates(config: Config) -> Arrays:
 
 
 class Snapshots(Callback):
-    """Keeps the weights after the steps in MARKS, and the test logits after the last."""
+    """Keeps the weights after the steps in MARKS, and the test logits at the end."""
 
     def __init__(self, test: tf.data.Dataset):
         super().__init__()
@@ -102,12 +105,12 @@ class Snapshots(Callback):
 
 def record_fit(config: Config) -> Arrays:
     data = load_data(config)
-    snapshots = Snapshots(eval_dataset(config, data, data.test, build_runtime(config)))
+    snapshots = Snapshots(build_eval_dataset(config, data, data.test, build_runtime(config)))
     train(config, [snapshots])
-    keras.backend.clear_session()  # else each fit's graph stays in memory
+    keras.backend.clear_session()  # otherwise the graph of each fit stays in memory
     return snapshots.arrays
 
 
 if __name__ == "__main__":
-    answer({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
-            "rates": record_rates, "fit": record_fit})
+    answer_request({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
+                    "rates": record_rates, "fit": record_fit})

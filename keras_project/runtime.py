@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_project.multi_worker import agree_on, mend_fit
+from keras_project.multi_worker import broadcast_text, patch_fit
 from shared.config import Config, HardwareConfig
 from shared.config.rules import require_equal_shares
 from shared.errors import UserError
@@ -20,8 +20,8 @@ POLICY = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16", 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What was chosen: `accelerator` cpu, gpu or tpu, `dtype` of the images, `rank` of this process among `processes`,
-    the strategy in whose scope models are built, facts for run.json."""
+    """What a run computes on and in: `accelerator` is cpu, gpu or tpu, `dtype` that of the images, `rank` the number of
+    this process among so many `processes`; models are built in the scope of `strategy`; `facts` are for run.json."""
 
     config: Config
     accelerator: str
@@ -35,23 +35,25 @@ class Runtime:
     def leader(self) -> bool:
         return self.rank == 0
 
-    def prepare(self, model: keras.Model) -> keras.Model:
-        """`model` ready to train on these devices."""
+    def prepare_model(self, model: keras.Model) -> keras.Model:
+        """Synchronise the model's BatchNorm layers over devices where the config asks for it, and return the model."""
         for layer in model._flatten_layers():  # Keras has no public way to layers within layers
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = self.config.hardware.sync_batchnorm
         return model
 
-    def agree(self, text: str) -> str:
-        """The leader's `text`, in every process."""
-        return agree_on(self.strategy, text if self.leader else "") if self.processes > 1 else text
+    def broadcast_text(self, text: str) -> str:
+        """The `text` of the leader, in every process. All have to call this."""
+        return broadcast_text(self.strategy, text if self.leader else "") if self.processes > 1 else text
 
-    def workers(self, from_files: bool) -> int:
-        return hardware.reader_count(self.config.hardware.workers, from_files, self.accelerator)
+    def choose_workers(self, from_files: bool) -> int:
+        """How many threads read training batches; 0 means that one is enough."""
+        return hardware.choose_workers(self.config.hardware.workers, from_files, self.accelerator)
 
 
 def build_runtime(config: Config) -> Runtime:
-    """Choose, set what is global in TensorFlow and Keras, and say in one line what was chosen.
+    """Choose accelerator, precision and devices, make the global settings of TensorFlow and Keras, and print the choice
+    in one line.
 
     Raises:
         UserError: where the machine lacks what the config asks for.
@@ -63,19 +65,19 @@ def build_runtime(config: Config) -> Runtime:
     if settings.threads:
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     gpus = tf.config.list_physical_devices("GPU")
-    tpu = hardware.tpu_is_there() and (settings.accelerator == "tpu" or has_tpu_support())
+    tpu = hardware.has_tpu() and (settings.accelerator == "tpu" or has_tpu_support())
     accelerator = hardware.choose_accelerator(settings.accelerator, len(gpus), tpu)
     on_gpu = accelerator == "gpu"
     devices = hardware.choose_devices(settings.devices, accelerator, len(gpus) if on_gpu else settings.devices)
     tf.config.set_visible_devices(gpus[:devices] if on_gpu else [], "GPU")
-    # Before anything else, because the multi-worker strategy wants to be the first to touch TensorFlow.
+    # This comes first, because the multi-worker strategy refuses to start where TensorFlow has already computed.
     rank, processes, strategy = build_strategy(settings, accelerator, devices)
     require_equal_shares(config, strategy.num_replicas_in_sync)
     details = tf.config.experimental.get_device_details(gpus[0]) if on_gpu else {}
-    # Tensor cores take bfloat16 from compute capability 8.0 (Ampere) on.
+    # Tensor cores have bfloat16 since compute capability 8.0 (Ampere).
     precision = hardware.choose_precision(settings.precision, accelerator,
                                           details.get("compute_capability", (0, 0)) >= (8, 0))
-    # The policy is that of layers; floatx that of losses, metrics and optimizers.
+    # The policy sets the dtype of layers, and floatx that of losses, metrics and optimizers.
     keras.config.set_floatx("float64" if precision == "fp64" else "float32")
     keras.config.set_dtype_policy(POLICY[precision])
     keras.utils.set_random_seed(config.seed)
@@ -83,9 +85,9 @@ def build_runtime(config: Config) -> Runtime:
         tf.config.experimental.enable_op_determinism()
     if debug.detect_anomaly:
         tf.debugging.enable_check_numerics()
-    else:  # which an earlier training of this process may have asked for
+    else:  # an earlier training in this process may have enabled it
         tf.debugging.disable_check_numerics()
-    device = details.get("device_name", "GPU") if on_gpu else hardware.cpu_name()
+    device = details.get("device_name", "GPU") if on_gpu else hardware.describe_cpu()
     name = "one device" if strategy is tf.distribute.get_strategy() else \
         f"{type(strategy).__name__.removesuffix('Strategy')} on {strategy.num_replicas_in_sync}"
     say(f"Keras {keras.__version__} and TensorFlow {tf.__version__} on {device} ({accelerator}), {precision}, {name}",
@@ -104,7 +106,7 @@ def has_tpu_support() -> bool:
 
 
 def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> tuple[int, int, tf.distribute.Strategy]:
-    """Rank, number of processes and `hardware.strategy` in TensorFlow's terms.
+    """This process' rank, the number of processes, and TensorFlow's strategy for `hardware.strategy`.
 
     Raises:
         UserError: for FSDP, for several machines without a cluster, for a TPU that cannot be reached.
@@ -117,7 +119,7 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
         if devices > 1 and accelerator == "cpu":
             raise UserError("hardware.devices must be 1 where several machines compute on CPUs")
         resolver = find_cluster(settings.num_nodes, devices)
-        mend_fit()
+        patch_fit()
         return resolver.task_id, settings.num_nodes, tf.distribute.MultiWorkerMirroredStrategy(resolver)
     if devices == 1 and settings.strategy != "data_parallel":
         return 0, 1, tf.distribute.get_strategy()
@@ -126,7 +128,7 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
     try:
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * devices)
-    except RuntimeError:  # TensorFlow is running already, in a notebook or a test
+    except RuntimeError:  # TensorFlow has already computed in this process, such as in a notebook or a test
         if len(tf.config.list_logical_devices("CPU")) < devices:
             raise UserError(f"hardware.devices={devices}, but TensorFlow runs on fewer already; start a new process") \
                 from None
@@ -134,7 +136,10 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
 
 
 def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.ClusterResolver:
-    """The cluster of TF_CONFIG or, failing that, of SLURM. Raises `UserError` where there is none of `nodes` machines.
+    """The cluster that TF_CONFIG or else SLURM describes.
+
+    Raises:
+        UserError: where there is none, or it has another number of machines than `nodes`.
     """
     if "TF_CONFIG" in os.environ:
         try:
@@ -144,11 +149,12 @@ def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.Clu
                             "see docs/scaling.md") from None
         resolver, number = tf.distribute.cluster_resolver.TFConfigClusterResolver(), len(workers)
     elif "SLURM_PROCID" in os.environ:
-        # It sorts host names as text and gives every job port 8888, so slurm_keras.sbatch sets TF_CONFIG instead.
+        # TensorFlow's resolver sorts host names as text and gives each job port 8888. slurm_keras.sbatch avoids both by
+        # setting TF_CONFIG.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=devices * nodes, gpus_per_task=devices, auto_set_gpu=False)  # enough for all on one machine
-        number = resolver.cluster_spec().num_tasks("worker")
-        resolver.task_id  # noqa: B018 - known only after the specification was resolved
+            gpus_per_node=devices * nodes,  # so many, in case all tasks run on one machine
+            gpus_per_task=devices, auto_set_gpu=False)
+        number = resolver.cluster_spec().num_tasks("worker")  # this sets the resolver's task_id too
     else:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that sets TF_CONFIG, or SLURM; see "
                         "docs/scaling.md")
@@ -158,6 +164,11 @@ def find_cluster(nodes: int, devices: int) -> tf.distribute.cluster_resolver.Clu
 
 
 def connect_tpu() -> tf.distribute.Strategy:
+    """The strategy of this machine's TPU, or of the one that TPU_NAME names.
+
+    Raises:
+        UserError: where the TPU cannot be used.
+    """
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
         tf.config.experimental_connect_to_cluster(resolver)
@@ -168,8 +179,8 @@ def connect_tpu() -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def peak_memory_gib() -> float:
-    """Peak memory in GiB: what TensorFlow used on the GPU, else what the process held in RAM."""
+def measure_peak_memory() -> float:
+    """Peak memory in GiB: what TensorFlow used on a GPU, otherwise that of this process in RAM."""
     if tf.config.get_visible_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
-    return hardware.peak_memory_gib()
+    return hardware.measure_peak_memory()

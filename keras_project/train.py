@@ -19,13 +19,13 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     config = apply_checkpoint_preprocessing(config)
     # Imported here, so that a wrong config is told before TensorFlow loads.
     from keras_project.callbacks import build_callbacks
-    from keras_project.checkpoints import fit, resume
+    from keras_project.checkpoints import fit_from_step, load_checkpoint
     from keras_project.classifier import compile_classifier, score_predictions
-    from keras_project.data import eval_dataset, train_dataset
+    from keras_project.data import build_eval_dataset, build_train_dataset
     from keras_project.evaluate import predict
     from keras_project.models import build_model, find_entry, parameter_count
     from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
-    from keras_project.runtime import build_runtime, peak_memory_gib
+    from keras_project.runtime import build_runtime, measure_peak_memory
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
     from shared.runs.folder import RunFolder
@@ -41,23 +41,23 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load_data(config)
     with runtime.strategy.scope():
-        model = runtime.prepare(build_model(config, data))
+        model = runtime.prepare_model(build_model(config, data))
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
                                     runtime.leader, untrained_names(model))
     load_weights(model, weights)
 
-    run = RunFolder.start_together(config, "keras", runtime.leader, runtime.agree)
+    run = RunFolder.start_together(config, "keras", runtime.leader, runtime.broadcast_text)
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
-    names = TrainBatches(config, data).names
-    with Recorder(run, steps, tabulate_rates(config, steps), peak_memory_gib, names) as recorder:
+    name_images = TrainBatches(config, data).name_images
+    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
         with runtime.strategy.scope():
             compile_classifier(config, model, steps, weigh_classes(data.train.labels, data.classes,
                                                                    config.train.class_weights))
-            first_step = resume(run.find_last_checkpoint(), model, callbacks)
-        fit(model, lambda step: train_dataset(config, data, runtime, step), first_step, steps, config,
-            callbacks=callbacks, validation_data=eval_dataset(config, data, data.val, runtime))
+            first_step = load_checkpoint(run.find_last_checkpoint(), model, callbacks)
+        fit_from_step(model, lambda step: build_train_dataset(config, data, runtime, step), first_step, steps, config,
+                      callbacks=callbacks, validation_data=build_eval_dataset(config, data, data.val, runtime))
 
         if not runtime.leader:
             return {}

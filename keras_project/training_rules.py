@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from shared.training.decay import decays
+from keras_project.update_rules import belong_to
+from shared.training.decay import is_decayed
 
 
 class TrainingRules:
@@ -43,9 +44,9 @@ class TrainingRules:
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
-        self.of_head = [variable.path.startswith(f"{self.head}/") for variable in variables]
-        self.exclude_from_weight_decay(
-            [variable for variable in variables if not decays(variable.shape, self.decay_norm_and_bias)])
+        self.of_head = belong_to([self.head], variables)
+        self.exclude_from_weight_decay([variable for variable in variables if not is_decayed(
+            variable.name, variable.shape, self.decay_norm_and_bias)])
         super().build(variables)
         # Of the last step, before clipping; not finite where any gradient is not.
         self.gradient_norm = self.add_variable((), name="gradient_norm", aggregation="only_first_replica")

@@ -136,12 +136,10 @@ class Muon(AdamW):
 
     def build(self, variables: list[keras.Variable]) -> None:
         if not self.built:
-            self.hidden = [self.is_hidden_matrix(variable) for variable in variables]
+            excluded = belong_to(self.exclude_layers, variables)
+            self.hidden = [len(variable.shape) in (2, 4) and 1 not in variable.shape[-2:] and not is_excluded
+                           for variable, is_excluded in zip(variables, excluded, strict=True)]
             super().build(variables)
-
-    def is_hidden_matrix(self, variable: keras.Variable) -> bool:
-        return len(variable.shape) in (2, 4) and 1 not in variable.shape[-2:] and not variable.path.startswith(
-            tuple(f"{layer}/" for layer in self.exclude_layers))
 
     def add_optimizer_variables(self, variables: list[keras.Variable], name: str, *rest: Any) -> list:
         """Optimizer variables as Keras adds them; Muon keeps no squares of a matrix's gradients."""
@@ -167,6 +165,15 @@ class Muon(AdamW):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov,
                 "exclude_layers": self.exclude_layers}
+
+
+def belong_to(layers: Sequence[str], variables: list[keras.Variable]) -> list[bool]:
+    """Whether each of a model's variables is in one of `layers`, "block.norm" for a layer within a layer."""
+    paths = [variable.path for variable in variables]
+    roots = {path.partition("/")[0] for path in paths}
+    if len(roots) == 1 and not roots & set(layers):  # the name of a Sequential or of a subclassed model
+        paths = [path.partition("/")[2] for path in paths]
+    return [path.replace("/", ".").startswith(tuple(f"{layer}." for layer in layers)) for path in paths]
 
 
 def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:

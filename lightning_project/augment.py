@@ -1,4 +1,4 @@
-"""Pixels: what `shared.augment` drew, applied to a batch with PyTorch, on whatever device the batch is."""
+"""Augmentation in PyTorch, as `shared.batches.augment` has drawn it, on whatever device a batch is."""
 
 import torch
 
@@ -7,10 +7,10 @@ from shared.config import AugmentConfig
 Batch = dict[str, torch.Tensor]
 
 
-class Augment:
-    """A batch of `shared.batches.Batches` as tensors to normalised images, (n, C, S, S) of `dtype`.
+class Augmentation:
+    """Turns a batch of `shared.batches.batches.Batches`, as tensors, into normalised images, (n, C, S, S) of `dtype`.
 
-    The result is contiguous as (n, S, S, C), which is what PyTorch calls channels_last.
+    In memory the result is contiguous as (n, S, S, C), which PyTorch calls channels_last.
     """
 
     def __init__(self, settings: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], dtype: torch.dtype):
@@ -25,7 +25,7 @@ class Augment:
             images = resize(images, batch["rows"].to(self.dtype), batch["columns"].to(self.dtype))
         if "flip" in batch:
             images = torch.where(batch["flip"][:, None, None, None], images.flip(2), images)
-            if self.policy:  # only augmented batches have flips
+            if self.policy:  # here, because a batch that is to be augmented always has "flip"
                 images = apply_policy(self.policy, images)
         images = (images / 255 - self.mean.to(images.device)) / self.std.to(images.device)
         if "partner" in batch:
@@ -34,14 +34,18 @@ class Augment:
 
 
 def resize(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Multiply images (n, H, W, C) with rows (n or 1, S, H) and columns (n or 1, S, W) to (n, S, S, C)."""
+    """Resample images (n, H, W, C) to (n, S, S, C), by matrices rows (n or 1, S, H) and columns (n or 1, S, W)."""
     n = len(images)
     images = torch.einsum("nsh,nhwc->nswc", rows.expand(n, -1, -1), images)
     return torch.einsum("ntw,nswc->nstc", columns.expand(n, -1, -1), images)
 
 
 def mix(images: torch.Tensor, partner: torch.Tensor, box: torch.Tensor, opacity: torch.Tensor) -> torch.Tensor:
-    """Blend images (n, S, S, C) with their partners: not at all inside `box`, with `opacity` (n,) outside it."""
+    """Mix each of images (n, S, S, C) with the one at its `partner`, (n,).
+
+    Inside `box`, (n, 4), in pixels, the partner alone is seen. Outside it the image has weight `opacity`, (n,), and the
+    partner the rest.
+    """
     size = images.shape[1]
     place = torch.arange(size, device=images.device)
     top, left, bottom, right = box[:, :, None].unbind(1)  # (n, 1) each
@@ -51,19 +55,19 @@ def mix(images: torch.Tensor, partner: torch.Tensor, box: torch.Tensor, opacity:
 
 
 def build_policy(settings: AugmentConfig) -> torch.nn.Module | None:
-    """The library's policy that the config names, for one image (C, S, S) uint8."""
+    """torchvision's policy that the config names, for an image (C, S, S) uint8; None where it names none."""
     if settings.policy == "none":
         return None
     from torchvision.transforms import v2
 
-    if settings.policy == "randaugment":  # magnitudes are counted in 31 bins
+    if settings.policy == "randaugment":  # torchvision's magnitude goes from 0 to 30
         return v2.RandAugment(num_ops=2, magnitude=round(settings.policy_magnitude * 30))
-    if settings.policy == "augmix":  # severity is counted from 1 to 10
+    if settings.policy == "augmix":  # torchvision's severity goes from 1 to 10
         return v2.AugMix(severity=max(1, round(settings.policy_magnitude * 10)))
     return v2.RandomErasing(p=0.5, scale=(0.02, max(0.02, settings.policy_magnitude)), ratio=(0.3, 3.3))
 
 
 def apply_policy(policy: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Apply `policy` to each of images (n, S, S, C), 0 to 255: torchvision draws once a call, not once an image."""
+    """Apply `policy` to images (n, S, S, C), 0 to 255, one by one, since torchvision draws once for each call."""
     eight_bit = images.round().clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 2)
     return torch.stack([policy(image) for image in eight_bit]).permute(0, 2, 3, 1).to(images.dtype)

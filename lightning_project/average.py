@@ -1,4 +1,4 @@
-"""Averaged weights: `train.ema_decay`."""
+"""The moving average of the weights: `train.ema_decay`."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,19 @@ from shared.weights.file import Weights
 
 
 class Average(WeightAveraging):
-    """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation."""
+    """Keeps a moving average of all weights, and uses it in place of the weights during validation."""
 
-    def weights(self) -> Weights:
+    def get_weights(self) -> Weights:
+        """The average, under the weights' neutral names."""
         return neutral_weights(self._average_model.module.model)
 
 
-def move_averages(config: Config, steps: int) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
-    """What `Average` does at each step: average += (1 - decay) (weight - average)."""
+def build_average_update(
+        config: Config, steps: int) -> Callable[[list[torch.Tensor], list[torch.Tensor], torch.Tensor], None]:
+    """The update of `Average` at each step, average += (1 - decay) (weight - average); `steps` is per epoch."""
     decays = tabulate_average_decays(config, steps)
 
-    def move(averages: list[torch.Tensor], weights: list[torch.Tensor], updates: torch.Tensor) -> None:
-        if averages[0].is_floating_point():  # BatchNorm's count of batches, which nobody uses, is none
+    def update(averages: list[torch.Tensor], weights: list[torch.Tensor], updates: torch.Tensor) -> None:
+        if averages[0].is_floating_point():  # BatchNorm's count of batches is an integer, and nobody uses it
             torch._foreach_lerp_(averages, weights, 1 - decays[int(updates)])
-    return move
+    return update

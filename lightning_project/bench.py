@@ -1,4 +1,4 @@
-"""Measures for `shared.bench`: python -m lightning_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
+"""This sibling's half of `shared.bench`: python -m lightning_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
 
 import json
 import sys
@@ -8,8 +8,8 @@ from pathlib import Path
 from shared.config import Config, load_config
 
 
-def bare_images_per_second(config: Config, steps: int) -> float:
-    """Training steps on one batch in memory, without Lightning, data or callbacks."""
+def measure_bare_speed(config: Config, steps: int) -> float:
+    """Images per second of training `steps` times on one batch in memory, without Lightning, data or callbacks."""
     import torch
 
     from lightning_project.classifier import build_loss
@@ -25,43 +25,45 @@ def bare_images_per_second(config: Config, steps: int) -> float:
     batch = loaders.on_after_batch_transfer(next(iter(loaders.train_dataloader())), 0)
     device = "cuda" if runtime.accelerator == "gpu" else "cpu"
     images, target = batch["image"].to(device), batch["target"].to(device)
-    model = runtime.prepare(build_model(config, data)).to(device)
+    model = runtime.prepare_model(build_model(config, data)).to(device)
     optimizer = build_optimizer(config, model, find_decayed(config, model))
-    loss_of = build_loss(config).to(device)
+    compute_loss = build_loss(config).to(device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
 
-    def step() -> None:
+    def train_step() -> None:
         with torch.autocast(device, half, enabled=half is not None):
-            loss = loss_of(model(images), target)
+            loss = compute_loss(model(images), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()
 
-    step()
+    train_step()  # for warm-up
     started = time.perf_counter()
     for _ in range(steps):
-        step()
+        train_step()
     return steps * len(images) / (time.perf_counter() - started)
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
-    from lightning_project.runtime import peak_memory_gib
+    """Write the speed of bare steps, in images per second, and the peak memory of this process to `out`."""
+    from lightning_project.runtime import measure_peak_memory
 
-    out.write_text(json.dumps({"bare": bare_images_per_second(config, steps), "peak_memory_gib": peak_memory_gib()}))
+    out.write_text(json.dumps({"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}))
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
+    """Write the speed of `train` and of as many bare steps, in images per second, of each round to `out`."""
     from lightning_project.train import train
 
     measured = []
     for _ in range(rounds):
         result = train(config)
         steps = round(result["perf/epoch_seconds"] * result["perf/images_per_second"] / config.train.batch_size)
-        measured.append({"train": result["perf/images_per_second"], "bare": bare_images_per_second(config, steps)})
+        measured.append({"train": result["perf/images_per_second"], "bare": measure_bare_speed(config, steps)})
     out.write_text(json.dumps(measured))
 
 
 if __name__ == "__main__":
-    work = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
-    work(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))
+    measure = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
+    measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

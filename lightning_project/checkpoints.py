@@ -1,4 +1,4 @@
-"""Writing checkpoints, the best weights and the last state, and checking a checkpoint before a run goes on from it."""
+"""Writing the best weights and the last checkpoint, and validating a checkpoint before a run goes on from it."""
 
 import signal
 from pathlib import Path
@@ -13,38 +13,38 @@ from lightning_project.average import Average
 from lightning_project.models import neutral_shapes
 from shared.config import Config
 from shared.runs.folder import explain_bad_checkpoint, write_checkpoint
-from shared.training.best import Best
+from shared.training.best import BestEpoch
 from shared.training.recorder import Recorder
 from shared.weights.file import save_weights
 
 
-class SaveBest(Checkpoint):
-    """Writes best.safetensors, in the neutral format, whenever an epoch is the best so far."""
+class BestWeightsWriter(Checkpoint):
+    """Writes best.safetensors, a neutral weight file, after each epoch that is the best so far."""
 
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
-        self.best = Best(config)
+        self.best = BestEpoch(config)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.best.update(float(trainer.callback_metrics[self.best.monitor]), trainer.current_epoch + 1):
-            state = trainer.strategy.lightning_module_state_dict()  # of all processes, where a model is shared out
+            state = trainer.strategy.lightning_module_state_dict()  # whole, even where processes hold parts of it
             if self.recorder.run.leader:
-                weights = self.average.weights() if self.average else \
+                weights = self.average.get_weights() if self.average else \
                     {name: state[f"model.{name}"].cpu().numpy() for name in neutral_shapes(pl_module.model)}
                 save_weights(self.recorder.run.best_weights, weights, self.config, self.classes)
         self.recorder.best_epoch = self.best.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return self.best.state()
+        return self.best.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best.restore(state_dict)
+        self.best.load_state_dict(state_dict)
 
 
-class SaveLast(Checkpoint):
-    """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps`, and before a stop.
+class CheckpointWriter(Checkpoint):
+    """Writes checkpoints/last.ckpt after each epoch, every `train.checkpoint_every_steps` steps, and before a stop.
 
-    A Checkpoint, because Lightning lets no other callback come after early stopping, whose count belongs into the file.
+    It is a Checkpoint, because Lightning calls no other callback after early stopping, whose count has to be saved too.
     """
 
     def __init__(self, recorder: Recorder):
@@ -57,7 +57,7 @@ class SaveLast(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         agree_to_stop(trainer, self.recorder)
-        if trainer.global_step != self.step and self.recorder.checkpoint_due(trainer.global_step):
+        if trainer.global_step != self.step and self.recorder.is_checkpoint_due(trainer.global_step):
             self.save(trainer)
         self.step = trainer.global_step
 
@@ -66,33 +66,34 @@ class SaveLast(Checkpoint):
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint. Raises `StoppedError` after it where a signal has asked to stop."""
         write_checkpoint(self.file, lambda path: trainer.save_checkpoint(path, weights_only=False),
                          self.recorder.run.leader)
         if self.recorder.stop.signal is not None:
-            raise self.recorder.stopped(trainer.global_step, self.recorder.stop.signal)
+            raise self.recorder.explain_stop(trainer.global_step, self.recorder.stop.signal)
 
 
 def agree_to_stop(trainer: L.Trainer, recorder: Recorder) -> None:
-    """A signal that one process got becomes everybody's, so that all stop at the same step."""
+    """Let all processes stop at the same step where one of them has received a signal. All have to call this."""
     stop = recorder.stop
     if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(stop.signal is not None, all=False):
         stop.signal = stop.signal or signal.SIGTERM
 
 
 def validate_checkpoint(checkpoint: Path | None, model: nn.Module) -> Path | None:
-    """`checkpoint`, if any, once it is known to be whole and of `model`.
+    """Check that a checkpoint, if there is one, is whole and belongs to `model`, and return it.
 
     Raises:
-        UserError: naming the file where it is damaged, holds code or belongs to something else.
+        UserError: where it is damaged, holds code, or belongs to another model.
     """
     if checkpoint is None:
         return None
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         shapes = {name.removeprefix("model."): tuple(tensor.shape) for name, tensor in content["state_dict"].items()}
-        whole = {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= content.keys()
-    except Exception as error:  # torch raises whatever its zip reader, its unpickler or a foreign content lead to
+        is_whole = {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= content.keys()
+    except Exception as error:  # a damaged file can make torch.load raise anything
         raise explain_bad_checkpoint(checkpoint, (str(error).splitlines() or [repr(error)])[0][:80]) from None
-    if not whole or any(shapes.get(name) != shape for name, shape in neutral_shapes(model).items()):
+    if not is_whole or any(shapes.get(name) != shape for name, shape in neutral_shapes(model).items()):
         raise explain_bad_checkpoint(checkpoint, "its tensors are not those of this model")
     return checkpoint

@@ -14,7 +14,7 @@ from lightning_project.losses import BinaryCrossEntropy, FocalLoss
 from lightning_project.metric_state import load_metric_state, save_metric_state
 from lightning_project.optim import build_optimizer, build_schedule, find_decayed, refuse_lost_settings
 from shared.config import Config
-from shared.scores import keep_exact_scores
+from shared.scores import make_scores_exact
 from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
 
 FILE = "lightning_project/classifier.py"
@@ -78,7 +78,7 @@ def score_predictions(config: Config, classes: int, predictions: dict[str, np.nd
     for name, metric in build_metrics(config, classes).items():
         metric.update(logits, labels)
         found[name] = float(metric.compute())
-    return keep_exact_scores(found, predictions)
+    return make_scores_exact(found, predictions)
 
 
 def drop_padding(batch: Batch) -> Batch:

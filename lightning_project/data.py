@@ -1,4 +1,4 @@
-"""Batches of the experiment as PyTorch data loaders."""
+"""The batches of `shared.batches` in PyTorch data loaders."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lightning_project.augment import Augment
+from lightning_project.augment import Augmentation
 from lightning_project.runtime import Runtime
 from shared.batches.batches import Batches, EvalBatches, TrainBatches
 from shared.batches.data import Data, Images
@@ -15,8 +15,7 @@ from shared.datasets.sampling import derive_step_seed
 
 
 class BatchDataset(Dataset):
-    """Whole batches as tensors; item i is batch i, and says so as `number`. A batch is read at once, so the loader has
-    nothing to collate."""
+    """A data set whose item i is batch i, as tensors, with i as `number`. So the data loader has nothing to collate."""
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -29,9 +28,10 @@ class BatchDataset(Dataset):
 
 
 class StepSampler(Sampler[int]):
-    """The numbers of one epoch's batches, `parts` of them a step, from the step on at which training is.
+    """The numbers of an epoch's batches, of which each training step has `parts`.
 
-    Lightning's `set_epoch` is one epoch behind after a resume from a checkpoint of an epoch's end (2.6.6).
+    They begin at the step that `current_step` returns, so that a run can be resumed within an epoch. Lightning's
+    `set_epoch` would not do: after a resume from the end of an epoch it is called with the epoch before (2.6.6).
     """
 
     def __init__(self, steps: int, parts: int, current_step: Callable[[], int]):
@@ -46,26 +46,28 @@ class StepSampler(Sampler[int]):
 
 
 class DataModule(L.LightningDataModule):
-    """Training, validation and test batches. Augmentation runs on the device, after the transfer of 8-bit images."""
+    """Training, validation and test batches. The images are moved to the device as 8-bit integers and augmented there.
+    """
 
     def __init__(self, config: Config, data: Data, runtime: Runtime):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
-        self.share = (runtime.rank, runtime.processes)
-        self.augment = Augment(config.augment, data.mean, data.std, runtime.dtype)
+        self.augment = Augmentation(config.augment, data.mean, data.std, runtime.dtype)
 
-    def loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
-        workers = self.runtime.workers(from_files=self.data.train.files is not None)
+    def build_loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
+        workers = self.runtime.choose_workers(from_files=self.data.train.files is not None)
         return DataLoader(BatchDataset(batches), batch_size=None, sampler=sampler, num_workers=workers,
                           pin_memory=self.runtime.accelerator == "gpu", persistent_workers=workers > 0)
 
     def train_dataloader(self) -> DataLoader:
-        batches = TrainBatches(self.config, self.data, self.share)
-        return self.loader(batches, StepSampler(batches.steps, batches.parts,
-                                                lambda: self.trainer.global_step if self.trainer else 0))
+        batches = TrainBatches(self.config, self.data, self.runtime.rank, self.runtime.processes)
+        sampler = StepSampler(batches.steps, batches.parts, lambda: self.trainer.global_step if self.trainer else 0)
+        return self.build_loader(batches, sampler)
 
     def eval_dataloader(self, split: Images) -> DataLoader:
-        return self.loader(EvalBatches(self.config, self.data, split, self.share, multiple_of=self.runtime.processes))
+        """One pass over a split, the last partial batch included."""
+        rank, processes = self.runtime.rank, self.runtime.processes
+        return self.build_loader(EvalBatches(self.config, self.data, split, rank, processes, multiple_of=processes))
 
     def val_dataloader(self) -> DataLoader:
         return self.eval_dataloader(self.data.val)
@@ -77,8 +79,9 @@ class DataModule(L.LightningDataModule):
         return [self.val_dataloader(), self.test_dataloader()]
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
+        """Images (n, C, S, S) and targets (n, K) for the model, with index (n,) and, in evaluation, weight (n,)."""
         if self.trainer and self.trainer.training:
-            # Whatever PyTorch draws depends on the batch's number alone, so that a resumed run draws the same.
+            # All that PyTorch draws for a batch depends on its number alone, so that a resumed run draws the same.
             torch.manual_seed(derive_step_seed(self.config.seed, int(batch["number"]), self.trainer.global_rank))
         kept = {name: batch[name] for name in ("index", "weight") if name in batch}
         return {"image": self.augment(batch), "target": batch["target"].to(self.runtime.dtype), **kept}

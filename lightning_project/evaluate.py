@@ -14,13 +14,16 @@ from shared.config.command import run_command_on
 
 
 def predict(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
-    """Logits (n, K) float32, index and label (n,) int64 of every validation and every test image."""
-    return [gather_rows({name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]})
-            for batches in trainer.predict(classifier, loaders)]
+    """Logits (n, K) float32, index and label (n,) int64 of all validation images, and of all test images."""
+    predictions = []
+    for batches in trainer.predict(classifier, loaders):
+        arrays = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
+        predictions.append(gather_predictions(arrays))
+    return predictions
 
 
-def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of all processes, in the order of their index."""
+def gather_predictions(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The predictions of all processes together, in the order of their `index`."""
     from torch import distributed
 
     parts = [arrays]
@@ -32,7 +35,11 @@ def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def evaluate(config: Config, source: str) -> dict[str, Any]:
-    """The scores of the weights in `source`, a run folder or neutral weight file of either sibling."""
+    """Evaluate the weights in `source`, a run folder or a neutral weight file, and return their scores.
+
+    Raises:
+        UserError: where there are none, or they belong to another model or to other classes.
+    """
     import lightning as L
 
     from lightning_project.classifier import Classifier, score_predictions
@@ -46,7 +53,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
 
     if not config.dataset.mean:  # the source is a weight file without its run's config
         config = apply_library_preprocessing(config, find_entry(config.model.name))
-    # Whatever it was trained on.
+    # On one device, however many the run was trained on.
     config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
     data = load_data(config)

@@ -13,8 +13,8 @@ from shared.training.recorder import Recorder
 
 class RecorderLogger(Logger):
     """Hands the recorder what is logged for single steps, by `self.log(..., on_step=True)` or by a callback such as
-    LearningRateMonitor. Metrics of whole epochs reach the recorder through the callback `Record`, which tells this one
-    in `within_epoch` whether an epoch's training is going on."""
+    LearningRateMonitor. Metrics of whole epochs reach the recorder through the callback `RecorderCallback`, which sets
+    `within_epoch` while an epoch's training is going on."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
@@ -35,7 +35,7 @@ class RecorderLogger(Logger):
             return
         found = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         if found:
-            self.recorder.log_more(found)
+            self.recorder.log_metrics(found)
 
     def log_hyperparams(self, *arguments: Any, **more: Any) -> None:
         """The run folder has the whole config already."""

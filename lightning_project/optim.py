@@ -11,7 +11,7 @@ from lightning_project.models import find_entry
 from lightning_project.update_rules import Lion, Muon
 from shared.config import Config
 from shared.errors import UserError
-from shared.training.decay import decays
+from shared.training.decay import is_decayed
 from shared.training.schedule import tabulate_rate_factors
 
 
@@ -48,7 +48,7 @@ OPTIMIZERS = {
 def find_decayed(config: Config, model: nn.Module) -> set[str]:
     """Names of the parameters that decay. To be asked before FSDP flattens them."""
     return {name for name, parameter in model.named_parameters()
-            if decays(parameter.shape, config.optimizer.decay_norm_and_bias)}
+            if is_decayed(name, parameter.shape, config.optimizer.decay_norm_and_bias)}
 
 
 def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Optimizer:

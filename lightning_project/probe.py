@@ -1,4 +1,7 @@
-"""What `python -m shared.parity` compares of this sibling, recorded through its own data, models and `train`."""
+"""This sibling's half of `python -m shared.parity`, which records its data, models, optimizers and `train` at work.
+
+`shared.parity.request.KINDS` says what each function records.
+"""
 
 import lightning as L
 import numpy as np
@@ -15,18 +18,17 @@ from lightning_project.train import train
 from shared.batches.batches import count_steps
 from shared.batches.data import load_data
 from shared.config import Config
-from shared.parity.request import MARKS, Arrays, answer, digests, splits, thinned, uneven
+from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
 
 def record_raw(config: Config) -> Arrays:
-    """See `shared.parity.request.KINDS`, here and below."""
     data = load_data(config)
     loader = DataModule(config, data, build_runtime(config)).train_dataloader()
-    batches = [{"index": batch["index"], "target": batch["target"], "bytes": digests(batch["image"].numpy())}
+    batches = [{"index": batch["index"], "target": batch["target"], "bytes": hash_items(batch["image"].numpy())}
                for batch in loader]
-    return splits(data) | {name: concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return record_splits(data) | {name: concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def record_pixels(config: Config) -> Arrays:
@@ -35,12 +37,12 @@ def record_pixels(config: Config) -> Arrays:
     found = {}
 
     def keep(name: str, batches: DataLoader) -> None:
-        done = [module.on_after_batch_transfer(batch, 0) for batch in batches]
-        found[f"{name} images"] = concatenate([batch["image"].permute(0, 2, 3, 1) for batch in done])
-        found[f"{name} targets"] = concatenate([batch["target"] for batch in done])
+        augmented = [module.on_after_batch_transfer(batch, 0) for batch in batches]
+        found[f"{name} images"] = concatenate([batch["image"].permute(0, 2, 3, 1) for batch in augmented])
+        found[f"{name} targets"] = concatenate([batch["target"] for batch in augmented])
 
     for epoch in range(config.train.epochs):
-        loader.sampler.current_step = lambda epoch=epoch: epoch * len(loader)  # what a Trainer would say
+        loader.sampler.current_step = lambda epoch=epoch: epoch * len(loader)  # as at the beginning of the epoch
         keep(f"train epoch {epoch + 1}", loader)
     keep("val", module.val_dataloader())
     keep("test", module.test_dataloader())
@@ -59,7 +61,8 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    load_weights(model, uneven(choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))[0]))
+    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    load_weights(model, perturb_vectors(weights))
     module = DataModule(config, data, runtime)
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
@@ -71,7 +74,7 @@ def record_forward(config: Config) -> Arrays:
     loss.backward()
     return {"evaluation logits": concatenate([evaluation]), "training logits": concatenate([training]),
             "loss": loss.detach().numpy()} \
-        | {f"gradient {name}": thinned(parameter.grad.numpy()) for name, parameter in model.named_parameters()}
+        | {f"gradient {name}": thin_out(parameter.grad.numpy()) for name, parameter in model.named_parameters()}
 
 
 def record_rates(config: Config) -> Arrays:
@@ -86,12 +89,12 @@ def record_rates(config: Config) -> Arrays:
         rates.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
-    # The head's; the backbone's are these times a factor.
+    # Those of the first group, which are the head's. The backbone's are these times a factor.
     return {"rates": torch.tensor(rates, dtype=torch.float64)[:, 0].numpy()}
 
 
 class Snapshots(Callback):
-    """Keeps the weights after the steps in MARKS, and the test logits after the last."""
+    """Keeps the weights after the steps in MARKS, and the test logits at the end."""
 
     def __init__(self):
         self.arrays: Arrays = {}
@@ -106,7 +109,7 @@ class Snapshots(Callback):
         pl_module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             self.arrays["test logits"] = concatenate([pl_module(module.on_after_batch_transfer(batch, 0)["image"])
-                                                 for batch in module.test_dataloader()])
+                                                      for batch in module.test_dataloader()])
 
 
 def record_fit(config: Config) -> Arrays:
@@ -116,11 +119,11 @@ def record_fit(config: Config) -> Arrays:
 
 
 def concatenate(batches: list) -> np.ndarray:
-    """Tensors or arrays (n, ...) as one array (N, ...)."""
+    """Concatenate tensors or arrays, (n, ...) each, to one array (N, ...); bfloat16 becomes float32."""
     tensor = torch.cat([torch.as_tensor(batch).detach() for batch in batches])
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 if __name__ == "__main__":
-    answer({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
-            "rates": record_rates, "fit": record_fit})
+    answer_request({"raw": record_raw, "pixels": record_pixels, "start": record_start, "forward": record_forward,
+                    "rates": record_rates, "fit": record_fit})

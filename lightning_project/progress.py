@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 
 class ProgressBars(TQDMProgressBar):
-    """Lightning's bars, on stderr, where they are no output, and gone when the pass is over."""
+    """Lightning's progress bars, but on stderr, apart from the output, and cleared after each pass over the data."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, *rest: Any) -> None:
         super().on_train_epoch_start(trainer, *rest)
@@ -28,6 +28,7 @@ class ProgressBars(TQDMProgressBar):
 
 
 def start_bar(init: Callable[[], Tqdm]) -> Tqdm:
+    """Start the bar that Lightning's `init` makes."""
     with contextlib.redirect_stdout(sys.stderr):
         bar = init()
     bar.leave = False

@@ -22,14 +22,14 @@ from shared.machine.console import say
 from shared.models import split_library_name
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}
-# How the process that `train.py` is run in tells the run folder to those that Lightning starts from it.
+# The environment variable by which the first process tells the run folder to those that Lightning starts from it.
 RUN_FOLDER = "LIGHTNING_PROJECT_RUN"
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What was chosen: `accelerator` cpu or gpu, `dtype` of the images, `rank` of this process among `processes`,
-    arguments of `Trainer`, facts for run.json."""
+    """What a run computes on and in: `accelerator` is cpu or gpu, `dtype` that of the images, `rank` the number of this
+    process among so many `processes`, `trainer` holds arguments of `Trainer`, and `facts` are for run.json."""
 
     config: Config
     accelerator: str
@@ -43,11 +43,12 @@ class Runtime:
     def leader(self) -> bool:
         return self.rank == 0
 
-    def workers(self, from_files: bool) -> int:
-        return hardware.reader_count(self.config.hardware.workers, from_files, self.accelerator)
+    def choose_workers(self, from_files: bool) -> int:
+        """How many processes read training batches; with 0 this process does."""
+        return hardware.choose_workers(self.config.hardware.workers, from_files, self.accelerator)
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """`model` ready to train on these devices."""
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """`model` with synchronised BatchNorm and compilation where the config asks for them."""
         if self.processes > 1 and self.config.hardware.sync_batchnorm:
             module = "library" if split_library_name(self.config.model.name) else "layers"
             model = import_module(f"lightning_project.models.{module}").synchronise(model, self.accelerator == "gpu")
@@ -55,19 +56,19 @@ class Runtime:
             model.compile()
         return model
 
-    def agree(self, text: str) -> str:
-        """The leader's `text`, in every process."""
-        if self.processes > 1 and launched_from_outside():
+    def broadcast_text(self, text: str) -> str:
+        """The `text` of the leader, in every process. All have to call this."""
+        if self.processes > 1 and is_launched_from_outside():
             texts = [text]
             distributed.broadcast_object_list(texts)
             return texts[0]
         if self.leader:
-            os.environ[RUN_FOLDER] = text  # the other processes do not exist yet
+            os.environ[RUN_FOLDER] = text  # Lightning starts the other processes later, and they inherit it
         return os.environ[RUN_FOLDER]
 
 
 def build_runtime(config: Config) -> Runtime:
-    """Choose, set what is global in PyTorch, and say in one line what was chosen.
+    """Choose accelerator, precision and devices, make PyTorch's global settings, and print the choice in one line.
 
     Raises:
         UserError: where the machine lacks what the config asks for.
@@ -78,25 +79,25 @@ def build_runtime(config: Config) -> Runtime:
     gpus = torch.cuda.device_count()
     accelerator = hardware.choose_accelerator(settings.accelerator, gpus)
     on_gpu = accelerator == "gpu"
-    # As in Keras: not where it would be emulated, and TF32 where the GPU has it.
+    # As in Keras, bf16 only where the GPU has it and does not emulate it, and TF32 on every GPU that has it.
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     precision = hardware.choose_precision(settings.precision, accelerator, has_bf16)
     torch.set_float32_matmul_precision("high" if on_gpu else "highest")
-    device = torch.cuda.get_device_name() if on_gpu else hardware.cpu_name()
+    device = torch.cuda.get_device_name() if on_gpu else hardware.describe_cpu()
     dtype = torch.float64 if precision == "fp64" else torch.float32
-    # Lightning's fp64 leaves metrics alone, and torchmetrics forgets its own `set_dtype` when moved to a device.
+    # Lightning's fp64 does not reach metrics, and a metric of torchmetrics forgets its `set_dtype` on another device.
     torch.set_default_dtype(dtype)
     devices = choose_devices(settings, accelerator, gpus)
     processes = devices * settings.num_nodes
     require_equal_shares(config, processes)
-    rank = process_rank(devices)
+    rank = find_rank(devices)
     strategy = build_strategy(settings, processes, on_gpu, config.model.freeze != "none")
     name = "one device" if strategy == "auto" else f"{type(strategy).__name__.removesuffix('Strategy')} on {processes}"
     say(f"PyTorch {torch.__version__} on {device} ({accelerator}), {precision}, {name}", leader=rank == 0)
-    # Our line has said it; and the warning is about code of Lightning's own that no user can change.
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Our sampler goes on where the checkpoint is; Lightning would see that in a loader with a state of its own.
+    # Lightning prints there what our line has said, and warns of code of its own that no user can change.
+    for source in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.distributed"):
+        logging.getLogger(source).setLevel(logging.WARNING)
+    # StepSampler goes on where the checkpoint is, without the state that Lightning looks for in a data loader.
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
@@ -107,42 +108,46 @@ def build_runtime(config: Config) -> Runtime:
         "num_sanity_val_steps": 0, "log_every_n_steps": config.tracking.log_every_steps, "enable_model_summary": False,
         "enable_progress_bar": sys.stderr.isatty(),
         "detect_anomaly": debug.detect_anomaly, "deterministic": debug.deterministic,
-        # Batches are cut in shared.batches already, in the same place for both siblings.
+        # shared.batches divides batches among processes, in the same way for both siblings.
         "use_distributed_sampler": False}
-    if under_slurm():  # requeueing is the launcher's, which does it for both siblings
+    if is_under_slurm():  # the launcher requeues jobs, for both siblings
         trainer["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-    if processes > 1 and launched_from_outside():
-        join_processes(rank, processes, on_gpu)
+    if processes > 1 and is_launched_from_outside():
+        connect_processes(rank, processes, on_gpu)
     facts = {"device": f"{device} ({accelerator})", "precision": precision, "devices": processes, "strategy": name,
              "tf32": on_gpu and torch.backends.cudnn.allow_tf32}
     return Runtime(config, accelerator, dtype, rank, processes, trainer, facts)
 
 
-def under_slurm() -> bool:
-    """Whether srun started this process. Raises `UserError` where it was told `--ntasks`, which Lightning refuses."""
+def is_under_slurm() -> bool:
+    """Whether SLURM's srun started this process.
+
+    Raises:
+        UserError: where srun was given `--ntasks`, which Lightning refuses.
+    """
     try:
         return SLURMEnvironment.detect()
     except RuntimeError as error:
         raise UserError(str(error)) from None
 
 
-def launched_from_outside() -> bool:
-    """Whether torchrun or SLURM started one process per device; if not, Lightning starts them from the first."""
-    return TorchElasticEnvironment.detect() or under_slurm()
+def is_launched_from_outside() -> bool:
+    """Whether torchrun or SLURM started a process for each device. Otherwise Lightning starts them from the first."""
+    return TorchElasticEnvironment.detect() or is_under_slurm()
 
 
 def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int:
-    """Devices of this machine, checked against what a launcher started.
+    """The number of devices on each machine.
 
     Raises:
-        UserError: where the two differ, or several machines have no launcher.
+        UserError: where a launcher started another number of processes, or there are several machines and no launcher.
     """
     devices, nodes = hardware.choose_devices(settings.devices, accelerator, gpus), settings.num_nodes
     if TorchElasticEnvironment.detect():
         started = int(os.environ["WORLD_SIZE"])
         if settings.devices == 0:
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
-    elif under_slurm():
+    elif is_under_slurm():
         started = SLURMEnvironment().world_size()
     elif nodes > 1:
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that starts the processes, torchrun or SLURM; "
@@ -155,29 +160,34 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
     return devices
 
 
-def process_rank(devices: int) -> int:
+def find_rank(devices: int) -> int:
+    """The number of this process among all of the run, on all machines."""
     if TorchElasticEnvironment.detect():
         return int(os.environ["RANK"])
-    if under_slurm():
+    if is_under_slurm():
         return SLURMEnvironment().global_rank()
     return int(os.environ.get("LOCAL_RANK", 0)) if devices > 1 else 0
 
 
 def build_strategy(settings: HardwareConfig, processes: int, on_gpu: bool, freezes: bool) -> Strategy | str:
-    """`hardware.strategy` in Lightning's terms. Raises `UserError` for FSDP without GPUs."""
+    """Lightning's strategy for `hardware.strategy`; `freezes` says whether parameters are frozen for a while.
+
+    Raises:
+        UserError: for FSDP without GPUs.
+    """
     if settings.strategy == "fsdp":
         if not on_gpu:
             raise UserError("hardware.strategy=fsdp needs GPUs; use data_parallel")
         return FSDPStrategy(state_dict_type="full", auto_wrap_policy={Block})
     # ddp_spawn and ddp_fork lose metrics or steps in Lightning 2.6.6, so there is no name for them.
     if processes > 1 or settings.strategy == "data_parallel":
-        return DDPStrategy(find_unused_parameters=freezes)  # what is frozen gets no gradient for a while
+        return DDPStrategy(find_unused_parameters=freezes)  # frozen parameters have no gradients
     return "auto"
 
 
-def join_processes(rank: int, processes: int, on_gpu: bool) -> None:
-    """Connect with the other processes before Lightning does, which then uses this connection."""
-    if under_slurm():
+def connect_processes(rank: int, processes: int, on_gpu: bool) -> None:
+    """Connect to the other processes. Lightning would do so later, and then uses this connection."""
+    if is_under_slurm():
         environment = SLURMEnvironment()
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
     if on_gpu:
@@ -185,8 +195,8 @@ def join_processes(rank: int, processes: int, on_gpu: bool) -> None:
     distributed.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=processes)
 
 
-def peak_memory_gib() -> float:
-    """Peak memory in GiB: what PyTorch's tensors took on the GPU, else what the process held in RAM."""
+def measure_peak_memory() -> float:
+    """Peak memory in GiB: that of PyTorch's tensors on a GPU, otherwise that of this process in RAM."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**30
-    return hardware.peak_memory_gib()
+    return hardware.measure_peak_memory()

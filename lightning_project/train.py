@@ -28,7 +28,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from lightning_project.logger import RecorderLogger
     from lightning_project.models import build_model, find_entry, parameter_count
     from lightning_project.models.neutral import load_weights, neutral_weights, untrained_names
-    from lightning_project.runtime import build_runtime, peak_memory_gib
+    from lightning_project.runtime import build_runtime, measure_peak_memory
     from shared.batches.batches import TrainBatches, count_steps
     from shared.batches.data import load_data
     from shared.runs.folder import RunFolder
@@ -47,13 +47,13 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
                                     runtime.leader, untrained_names(model))
     load_weights(model, weights)
-    model = runtime.prepare(model)
+    model = runtime.prepare_model(model)
 
-    run = RunFolder.start_together(config, "lightning", runtime.leader, runtime.agree)
+    run = RunFolder.start_together(config, "lightning", runtime.leader, runtime.broadcast_text)
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
-    names = TrainBatches(config, data).names
-    with Recorder(run, steps, tabulate_rates(config, steps), peak_memory_gib, names) as recorder:
+    name_images = TrainBatches(config, data).name_images
+    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:
         weights_of_classes = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
         classifier = Classifier(config, model, len(data.classes), steps, weights_of_classes)
         loaders = DataModule(config, data, runtime)

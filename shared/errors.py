@@ -1,4 +1,4 @@
-"""What goes wrong through what the user gave us, as opposed to through a mistake of ours."""
+"""Errors that the user can mend, as opposed to mistakes of this repository, and the one line that shows each."""
 
 import re
 
@@ -8,23 +8,24 @@ class UserError(Exception):
 
 
 class StoppedError(Exception):
-    """A training that a signal ended after it was saved. The message is one line; `signal` its number."""
+    """A signal ended the training after its state was saved. The message is one line; `signal` is the number of it."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
         self.signal = signal
 
 
-def summarize_error(error: BaseException) -> str:
-    """The kind of a library's error and the first line of what it says, to stand within a line of ours."""
+def summarise_error(error: BaseException) -> str:
+    """The class of a library's error and the first line of its message, to be quoted in a message of ours."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is PyTorch's, TensorFlow's or Python's way to say that memory has run out.
+    """Whether `error` says that memory has run out, in PyTorch, TensorFlow or Python.
 
-    Told by names and words, since no framework is imported here: torch.OutOfMemoryError on a GPU and a RuntimeError of
-    DefaultCPUAllocator on a CPU; tf.errors.ResourceExhaustedError on both.
+    It is recognised by the names of its classes and by words of its message, since no framework is imported here.
+    PyTorch raises torch.OutOfMemoryError on a GPU and a RuntimeError of DefaultCPUAllocator on a CPU, TensorFlow
+    tf.errors.ResourceExhaustedError on both.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     words = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory", "OOM when allocating")
@@ -33,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_process_lost(error: BaseException) -> bool:
-    """Whether `error` is gloo's, NCCL's or TensorFlow's way to say that another process is gone."""
+    """Whether `error` says that another process of the run has ended, in gloo, NCCL or TensorFlow."""
     names = {kind.__name__ for kind in type(error).__mro__}
     words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "heartbeat",
              "Connection refused", "Collective ops is aborted")
@@ -41,15 +42,16 @@ def is_process_lost(error: BaseException) -> bool:
         any(word in str(error) for word in words) and bool(names & {"RuntimeError", "OpError"}))
 
 
-def user_message(error: BaseException) -> str | None:
-    """The one line to show for `error`, or None where it is a bug and deserves its traceback.
+def extract_user_message(error: BaseException) -> str | None:
+    """The one line to show for `error`; None where it is a bug, whose traceback has to be seen.
 
-    A data worker's exception reaches the main process rewritten: torch re-raises the type with the worker's
-    traceback as its text, and TensorFlow turns it into an `UnknownError`. Both keep "UserError: <our line>".
+    An exception of a process that reads data is changed on its way to the main process: PyTorch raises the same type
+    with the other process' traceback as its text, and TensorFlow raises an `UnknownError`. Both keep the words
+    "UserError: <our line>".
     """
     text = str(error)
     if "UserError: " in text:
         return re.search(r"UserError: (.*)", text).group(1).rstrip()
-    if "InvalidCxxCompiler" in text:  # torch.compile's, many frames below our call
+    if "InvalidCxxCompiler" in text:  # raised by torch.compile, many frames below our call
         return "hardware.compile=true needs a C++ compiler; install g++ or name one in CXX, or leave the key out"
     return " ".join(text.splitlines()) if isinstance(error, UserError) else None

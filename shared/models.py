@@ -221,6 +221,6 @@ def tabulate_models() -> Table:
 
 
 if __name__ == "__main__":
-    print(f"{tabulate_models().text(math.inf)}\naccuracy: {ACCURACY}\n"
+    print(f"{tabulate_models().to_text(math.inf)}\naccuracy: {ACCURACY}\n"
           "Beside these, model.name=timm:NAME takes any model of timm in Lightning, and model.name=keras:NAME any of "
           "keras.applications in Keras.")

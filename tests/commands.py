@@ -43,8 +43,6 @@ class Clone:
         beside = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
         (packages / "clone.pth").write_text("\n".join([str(self.folder), *beside]))
         (environment / "bin" / "wandb").symlink_to(Path(sys.executable).with_name("wandb"))
-        extras = re.search(r"^EXTRAS \?= (\S+)", (self.folder / "Makefile").read_text(), re.MULTILINE)[1]
-        (environment / f".installed-{extras}").touch()
         self.write_images()
         self.write_stand_ins()
         kept = {name: value for name, value in os.environ.items()
@@ -52,6 +50,8 @@ class Clone:
         self.environment = kept | {
             "PATH": os.pathsep.join([str(environment / "bin"), str(place / "bin"), os.environ["PATH"]]),
             "HOME": str(place), "PYTHON": str(place / "bin" / "training"), "TPU_NAME": "local"}
+        stamp = re.search(r"touch (\S+)", self.run("make --dry-run setup").stdout)[1]
+        (self.folder / stamp).touch()  # which says to make that everything is installed
 
     def write_images(self) -> None:
         """FOLDER: two classes of noise, twelve files each."""
@@ -66,7 +66,9 @@ class Clone:
         """SLURM's commands, and an interpreter for launchers that lets train.py check its words and does not train."""
         (self.place / "bin").mkdir()
         for name, script in {
-            "training": 'while [ "${1##*/}" != train.py ]; do shift; done; exec .venv/bin/python "$@" --print-config',
+            "training": 'if [ "$1" = -c ]; then exec .venv/bin/python "$@"; fi\n'  # as make asks for its version
+                        'while [ $# -gt 0 ] && [ "${1##*/}" != train.py ]; do shift; done\n'
+                        'exec .venv/bin/python "$@" --print-config',
             "sbatch": 'SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=1 SLURM_NNODES=2 SLURM_NTASKS_PER_NODE=4 SLURM_NTASKS=8 '
                       'SLURM_JOB_NODELIST=host SLURM_PROCID=0 exec bash "$@"',
             "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',

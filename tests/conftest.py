@@ -95,7 +95,7 @@ def train(sibling: str, folder: str, *words: str, whole_model: bool = False,
     from unittest import mock
 
     from shared.config import parse_config
-    from shared.errors import user_message
+    from shared.errors import extract_user_message
     from shared.models import RESNETS
 
     config = parse_config([
@@ -111,7 +111,7 @@ def train(sibling: str, folder: str, *words: str, whole_model: bool = False,
         try:
             result = module.train(config)
         except (Exception, KeyboardInterrupt, SystemExit) as raised:
-            error, kind = user_message(raised) or repr(raised), type(raised).__name__
+            error, kind = extract_user_message(raised) or repr(raised), type(raised).__name__
     runs = sorted(Path(folder).glob(f"*/{sibling}_*"), key=lambda path: path.stat().st_mtime)
     return {"result": result, "error": error, "kind": kind, "out": out.getvalue(), "err": err.getvalue(),
             "run": runs[-1] if runs else None}

@@ -73,7 +73,7 @@ def copy_repository(folder: Path) -> Path:
     """A copy of the working tree in `folder`, which must not exist yet; environments, runs and caches stay behind."""
     folder.mkdir(parents=True)
     for path in REPOSITORY.iterdir():
-        if path.is_file():
+        if path.is_file() and path.name != ".git":  # a file in a linked worktree, where git would change that one
             shutil.copy(path, folder)
         elif path.name not in ("runs", "wandb", "build") and not path.name.startswith((".git", ".venv")):
             shutil.copytree(path, folder / path.name, ignore=CACHES)

@@ -67,15 +67,15 @@ def strike(fault: str, worker: bool) -> None:
 
 def main() -> None:
     sibling, fault, step, *words = sys.argv[1:]
-    original = Recorder.step_ends
+    original = Recorder.end_step
 
-    def step_ends(self: Recorder, now: int, loss: float, *rest: float) -> None:
+    def end_step(self: Recorder, now: int, loss: float, *rest: float) -> None:
         hit = now == int(step)
         original(self, now, float("nan") if hit and fault == "nan" else loss, *rest)
         if hit:
             strike(fault, worker=not self.run.leader)
 
-    with mock.patch.object(Recorder, "step_ends", step_ends):
+    with mock.patch.object(Recorder, "end_step", end_step):
         # What `train.py` does, with this file's command line left in place, which DDP starts the other processes with.
         train = importlib.import_module(f"{sibling}_project.train").train
         report_errors(lambda: train(parse_config(words, "train.py", "")))

@@ -14,9 +14,8 @@ import pytest
 
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
+from tests.documented import copy_repository
 
-PARTS = ("configs", "docs", "shared", "tests", "lightning_project", "keras_project", ".ci", ".github", "Makefile",
-         "README.md", "constraints.txt", "pyproject.toml", ".gitignore")
 TINY = ("dataset.limit_train=100", "dataset.limit_test=40", "train.epochs=1", "train.batch_size=32",
         "schedule.warmup_epochs=0", "tracking.mode=disabled", "hardware.threads=1", "hardware.accelerator=cpu")
 INSTALLED = [name for name in list_siblings() if is_installed(name)]
@@ -42,21 +41,11 @@ for finder in sys.meta_path:
 """
 
 
-def copy_repository(folder: Path, lost: str = "") -> Path:
-    for name in PARTS:
-        source = REPOSITORY / name
-        if source.is_dir() and name != f"{lost}_project":
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        elif source.is_file():
-            shutil.copy2(source, folder / name)
-    return folder
-
-
 def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run a command in `folder`, without what `make test` may have put into the environment."""
+    """Run a command in `folder`, without what `make test` or a hook of git may have put into the environment."""
     own = ("ARGS", "EXTRAS", "VENV", "PYTHON", "CONSTRAINTS", "AT_ONCE", "MAKEFLAGS", "MAKELEVEL", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items()
-            if name not in own and not name.startswith(("PYTEST_", "TEMPLATE_"))}
+            if name not in own and not name.startswith(("GIT_", "PYTEST_", "TEMPLATE_"))}
     return subprocess.run(command, cwd=folder, env=kept | variables, capture_output=True, text=True, timeout=280)
 
 
@@ -65,7 +54,8 @@ class Copy:
 
     def __init__(self, folder: Path, sibling: str):
         self.sibling, self.lost = sibling, OTHER[sibling]
-        self.folder = copy_repository(folder / "copy", self.lost)
+        self.folder = copy_repository(folder / "copy")
+        shutil.rmtree(self.folder / f"{self.lost}_project")
         gone = (*PACKAGES[self.lost], *(("timm",) if self.lost == "lightning" else ()), f"{self.lost}_project")
         self.hook = folder / "hook"
         self.hook.mkdir()
@@ -163,6 +153,16 @@ class Clone:
         for package in ("shared", *(f"{name}_project" for name in list_siblings())):
             with (self.folder / package / "__init__.py").open("a") as file:
                 file.write(MARK)
+        self.revision = self.commit() if shutil.which("git") else None
+
+    def commit(self) -> str:
+        """Make the copy a repository of its own, and return its revision."""
+        assert not (self.folder / ".git").exists()  # else git would work on the one that was copied
+        person = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+        for words in (("init", "--quiet"), ("add", "--all"), (*person, "commit", "--quiet", "--message=second")):
+            done = run(self.folder, "git", *words)
+            assert done.returncode == 0, done.stderr
+        return run(self.folder, "git", "rev-parse", "HEAD").stdout.strip()
 
     def run(self, folder: Path, *command: str) -> dict[str, set[str]]:
         """The processes that imported each package of this clone while the command ran."""
@@ -183,14 +183,6 @@ def clone(tmp_path_factory):
 
 @pytest.mark.parametrize("sibling", INSTALLED, ids=lambda sibling: f"clone_of_{sibling}")
 def test_a_second_clone_trains_with_its_own_code(clone, sibling):
-    revision = None
-    if shutil.which("git"):
-        person = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
-        for words in (("init", "--quiet"), ("add", "--all"),
-                      (*person, "commit", "--quiet", "--allow-empty", "--message=second")):
-            subprocess.run(["git", *words], cwd=clone.folder, check=True)
-        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone.folder, capture_output=True, text=True,
-                                  check=True).stdout.strip()
     # Two devices, for which Lightning starts the entry point a second time.
     processes = clone.run(clone.elsewhere, sys.executable, str(clone.folder / f"{sibling}_project" / "train.py"), *TINY,
                           "hardware.devices=2", f"output_dir={clone.elsewhere}")
@@ -198,7 +190,7 @@ def test_a_second_clone_trains_with_its_own_code(clone, sibling):
     assert processes.keys() == {"shared", f"{sibling}_project"}
     assert {package: len(found) for package, found in processes.items()} == dict.fromkeys(processes, expected)
     record = json.loads(next(clone.elsewhere.glob(f"*/{sibling}_*/run.json")).read_text())
-    assert record["git"]["revision"] == revision
+    assert record["git"]["revision"] == clone.revision
 
 
 @pytest.mark.parametrize("sibling", list_siblings(), ids=lambda sibling: f"clone_of_{sibling}")

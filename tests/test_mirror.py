@@ -27,29 +27,30 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 CORE = {
     "train.py": ["train"],
     "evaluate.py": ["predict", "evaluate"],
-    "classifier.py": [],
+    "classifier.py": ["build_loss", "build_metrics", "validate_seams", "score_predictions"],
+    "losses.py": ["BinaryCrossEntropy", "FocalLoss"],
     "data.py": [],
-    "augment.py": ["Augment.__init__", "Augment.__call__", "resize", "mix", "build_policy"],
+    "augment.py": ["Augmentation.__init__", "Augmentation.__call__", "resize", "mix", "build_policy"],
     "optim.py": ["build_optimizer"],
-    "runtime.py": ["build_runtime", "build_strategy", "peak_memory_gib", "Runtime.leader", "Runtime.prepare",
-                   "Runtime.agree", "Runtime.workers"],
+    "runtime.py": ["build_runtime", "build_strategy", "measure_peak_memory", "Runtime.leader", "Runtime.prepare_model",
+                   "Runtime.broadcast_text", "Runtime.choose_workers"],
     "callbacks.py": ["build_callbacks"],
-    "checkpoints.py": ["SaveBest.__init__", "SaveLast.__init__"],
+    "checkpoints.py": ["BestWeightsWriter.__init__", "CheckpointWriter.__init__"],
     "progress.py": ["ProgressBars"],
-    "models/__init__.py": ["find_entry", "build_model", "neutral_state", "neutral_shapes", "neutral_weights",
-                           "load_weights", "parameter_count"],
+    "models/__init__.py": ["find_entry", "build_model", "parameter_count"],
+    "models/neutral.py": ["neutral_state", "neutral_shapes", "neutral_weights", "load_weights"],
     "models/layers.py": [],
     **{f"models/{entry.builder}.py": [f"build_{entry.builder}"] for entry in MODELS.values() if not entry.framework},
     # What shared.parity and shared.bench start in each sibling.
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
-    "bench.py": ["bare_images_per_second", "measure_bare", "measure_rounds"],
+    "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds"],
 }
 # Of the core, what takes other arguments in each sibling, because its framework wants them so.
 OTHER_ARGUMENTS = {
     "evaluate.py: predict": "Lightning predicts through its Trainer, Keras through the model",
     "optim.py: build_optimizer": "a Keras schedule is an argument of the optimizer, which finds the variables itself",
     "runtime.py: build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
-    "checkpoints.py: SaveLast.__init__": "Lightning collects what callbacks keep, Keras does not",
+    "checkpoints.py: CheckpointWriter.__init__": "Lightning collects what callbacks keep, Keras does not",
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
 ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "scores", "runs", "training",

@@ -116,7 +116,7 @@ from shared.config import parse_config
 from shared.runs.folder import RunFolder
 from shared.training.trackers import Trackers
 
-wandb_tracker.PATIENCE = float(sys.argv[1])
+wandb_tracker.TIMEOUT = float(sys.argv[1])
 began = time.perf_counter()
 def lap(name):
     global began

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras.src.utils.naming import reset_uids
 
-from keras_project.models.neutral import load_weights, neutral_shapes, neutral_state, neutral_weights
+from keras_project.models.neutral import drop_model_name, load_weights, neutral_shapes, neutral_state, neutral_weights
 from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
@@ -61,6 +61,7 @@ def build_model(config: Config, data: Data) -> keras.Model:
     if entry.framework:
         keras.utils.set_random_seed(config.seed)  # from which the framework draws the initial weights
     model = build(config.model, data.channels, len(data.classes), data.image_size)
+    drop_model_name(model)
     require_entry_fits(name, entry, neutral_shapes(model), len(data.classes))
     if entry.head not in [layer.name for layer in model.layers]:
         raise UserError(f"{entry.head} of model.name={name} is a layer within another; make the head a layer of the "

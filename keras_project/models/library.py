@@ -22,7 +22,7 @@ from keras.src.utils.naming import reset_uids
 from keras_project.models.layers import with_head
 from keras_project.models.neutral import neutral_weights
 from shared.config import Config, ModelConfig
-from shared.errors import UserError, is_out_of_memory, summarize_error
+from shared.errors import UserError, is_out_of_memory, summarise_error
 from shared.machine.files import find_weight_file
 from shared.models import LIBRARY_SETTINGS, Library, ModelEntry
 from shared.weights.file import Weights, read_weights
@@ -69,7 +69,7 @@ def build_library(settings: ModelConfig, channels: int, classes: int, image_size
         if is_out_of_memory(error):
             raise
         raise UserError(f"model.name={settings.name} does not take images of {image_size} pixels "
-                        f"({summarize_error(error)}); set another dataset.image_size") from None
+                        f"({summarise_error(error)}); set another dataset.image_size") from None
     set_stochastic_depth(features, settings)
     return with_head(inputs, features.output, settings, classes, HEAD)
 
@@ -161,7 +161,7 @@ def read_checkpoint(config: Config) -> tuple[str, Weights]:
         return wanted, read_weights_of_keras(name, path)
     except Exception as error:  # h5py's, zipfile's and Keras' own, which have no base in common
         raise UserError(f"model.pretrained={wanted} cannot be loaded into model.name={name} "
-                        f"({summarize_error(error)}); use a file of that model") from None
+                        f"({summarise_error(error)}); use a file of that model") from None
 
 
 def fetch_weights(name: str) -> Weights:
@@ -171,7 +171,7 @@ def fetch_weights(name: str) -> Weights:
             model = build_backbone(name, weights="imagenet")
     except Exception as error:  # `get_file` raises Exception itself
         raise UserError(f"model.pretrained=true: the weights of model.name={name} are not in Keras' cache and cannot "
-                        f"be fetched ({summarize_error(error)}); go online, or name a local copy with "
+                        f"be fetched ({summarise_error(error)}); go online, or name a local copy with "
                         "model.pretrained=FILE") from None
     return fold_rescaling(neutral_weights(model), find_colour_scale(model))
 

@@ -93,10 +93,8 @@ def neutral_state(model: keras.Model) -> dict[str, NeutralTensor]:
         UserError: where two variables would have the same name.
     """
     owners, found = dict(owned_variables(model)), {}
-    # Paths begin with the name of the model itself in a Sequential and in a subclassed one.
-    prefix = "" if isinstance(model, Functional) else f"{model.name}/"
     for variable in model.weights:
-        *modules, name = variable.path.removeprefix(prefix).split("/")
+        *modules, name = variable.path.split("/")
         neutral, layout = neutral_name(owners[id(variable)], name)
         name = neutral if name in OF_THE_MODEL else ".".join([*modules, neutral])
         if name in found:
@@ -104,6 +102,17 @@ def neutral_state(model: keras.Model) -> dict[str, NeutralTensor]:
                             f"be called {name} in a weight file; give their layers different names")
         found[name] = NeutralTensor(variable, layout)
     return found
+
+
+def drop_model_name(model: keras.Model) -> None:
+    """Let the paths of a Sequential's and of a subclassed model's variables begin without the name of the model itself.
+
+    Then they are like those of a functional model, in which a variable of the head is "head/kernel".
+    """
+    if not isinstance(model, Functional):
+        for variable in model.weights:
+            variable._path = variable.path.removeprefix(f"{model.name}/")  # Keras has no public way to rename one
+            assert variable.path == variable._path
 
 
 def owned_variables(model: keras.Model) -> Iterator[tuple[int, layers.Layer]]:

@@ -16,7 +16,7 @@ from lightning_project.models.layers import SyncBatchNorm2d
 from lightning_project.models.neutral import neutral_weights
 from shared.config import Config, ModelConfig
 from shared.datasets.definitions import find_definition
-from shared.errors import UserError, is_out_of_memory, summarize_error
+from shared.errors import UserError, is_out_of_memory, summarise_error
 from shared.models import LIBRARY_SETTINGS, Library, ModelEntry
 from shared.weights.file import Weights
 from shared.weights.pretrained import find_local_checkpoint, is_pretrained
@@ -79,7 +79,7 @@ def build_library(settings: ModelConfig, channels: int, classes: int, image_size
         if isinstance(error, UserError) or is_out_of_memory(error):
             raise
         raise UserError(f"model.name={name} does not take images of {image_size} pixels with {channels} channels "
-                        f"({summarize_error(error)}); it is made for dataset.image_size="
+                        f"({summarise_error(error)}); it is made for dataset.image_size="
                         f"{find_facts(name).input_size[-1]}") from None
     modules = dict(model.named_modules())
     if shape != (1, classes) or not all(head in modules for head in describe_model(name).heads):
@@ -147,7 +147,7 @@ def read_checkpoint(config: Config) -> tuple[str, Weights]:
                              pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub's network library's errors have no base of their own
         raise UserError(f"model.pretrained={wanted}: {source} cannot be loaded into model.name={name} "
-                        f"({summarize_error(error)}); {remedy}") from None
+                        f"({summarise_error(error)}); {remedy}") from None
     return source, neutral_weights(model)
 
 

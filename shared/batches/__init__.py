@@ -1,1 +1,1 @@
-"""The images of an experiment: split, order, augmentation and batches, as pure functions of config and seed."""
+"""The images of an experiment: their split, order, augmentation and batches, as functions of config and seed alone."""

@@ -1,8 +1,8 @@
-"""What happens to each image in each epoch, as numbers: a pure function of (seed, epoch, index).
+"""How each image is augmented in each epoch, as numbers: a pure function of (seed, epoch, index).
 
-Nothing here touches a pixel. Crops and resizes of images in memory are two small matrices per image, which a sibling
-multiplies with the image; that keeps the resampling arithmetic here, once, and makes a crop exact: its matrix holds
-only zeros and ones.
+Nothing here touches a pixel. For images in memory, a crop or a resize is two small matrices per image, which a sibling
+multiplies with the image. So the arithmetic of resampling is written once, here, for both siblings, and a crop is
+exact, since its matrices hold only zeros and ones.
 """
 
 from functools import lru_cache
@@ -13,11 +13,11 @@ from scipy.special import betaincinv
 from shared.config import AugmentConfig
 from shared.datasets.sampling import AUGMENT, draw_uniforms
 
-# What each of an image's draws decides.
+# The columns of an image's draws, by what each decides.
 TOP, LEFT, FLIP, AREA, ASPECT, MIX, KIND, SHARE, BOX_Y, BOX_X = range(10)
 
 
-@lru_cache(maxsize=2)  # two, because a prefetching reader is in the next epoch while this one ends
+@lru_cache(maxsize=2)  # two, because readers begin with the next epoch before the present one has ended
 def draw_epoch(n: int, seed: int, epoch: int) -> np.ndarray:
     """The draws of all `n` images, (n, 10) float64 in [0, 1). A row depends on its index, not on `n`."""
     return draw_uniforms(n * 10, seed, AUGMENT, epoch).reshape(n, 10)
@@ -26,8 +26,8 @@ def draw_epoch(n: int, seed: int, epoch: int) -> np.ndarray:
 def choose_resized_boxes(settings: AugmentConfig, draws: np.ndarray, height: float, width: float) -> np.ndarray:
     """A random area of random aspect ratio inside each image, (n, 4) float64: top, left, height, width.
 
-    Area is uniform, the logarithm of the aspect ratio is uniform (arXiv:1409.4842, section 6). Where the drawn shape
-    does not fit, its longer side is cut to the image, in place of drawing again.
+    The area and the logarithm of the aspect ratio are uniform (arXiv:1409.4842, section 6). Where the drawn shape does
+    not fit, its longer side is cut to the image. Libraries draw again instead.
     """
     area = height * width * (settings.min_area + (1 - settings.min_area) * draws[:, AREA])
     aspect = np.exp((2 * draws[:, ASPECT] - 1) * np.log(settings.max_aspect))
@@ -38,7 +38,7 @@ def choose_resized_boxes(settings: AugmentConfig, draws: np.ndarray, height: flo
 
 
 def choose_offsets(settings: AugmentConfig, draws: np.ndarray) -> np.ndarray:
-    """Where the window starts relative to the unpadded image, (n, 2) int64 in [-padding, padding]: y, x."""
+    """Where the window starts, relative to the image before padding: y and x, (n, 2) int64 in [-padding, padding]."""
     span = 2 * settings.crop_padding + 1
     return (draws[:, [TOP, LEFT]] * span).astype(np.int64) - settings.crop_padding
 
@@ -47,8 +47,9 @@ def build_resampling(start: np.ndarray, length: np.ndarray, size_in: int, size_o
              interpolation: str = "bilinear") -> np.ndarray:
     """Matrices that resize `length` pixels from `start` on to `size_out`, (n, size_out, size_in) float32.
 
-    With antialiasing, as Pillow's `resize(box=...)`: a filter that is as many times wider as a target pixel is larger
-    than a source pixel. Bilinear is a triangle, bicubic Keys' cubic (doi:10.1109/TASSP.1981.1163711) with a = -1/2.
+    They antialias as Pillow's `resize(box=...)` does: where a target pixel is larger than a source pixel, the filter is
+    wider by the same factor. The bilinear filter is a triangle, the bicubic one Keys' cubic
+    (doi:10.1109/TASSP.1981.1163711) with a = -1/2.
     """
     scale = (length / size_out)[:, None]
     centre = start[:, None] + (np.arange(size_out) + 0.5) * scale  # (n, size_out), in source pixels
@@ -63,16 +64,17 @@ def build_resampling(start: np.ndarray, length: np.ndarray, size_in: int, size_o
 
 
 def build_shifts(offset: np.ndarray, size: int) -> np.ndarray:
-    """Matrices that move an image by whole pixels, zeros moving in, (n, size, size) float32."""
+    """Matrices that move an image by whole pixels and fill the gap with zeros, (n, size, size) float32."""
     return (np.arange(size) == np.arange(size)[:, None] + offset[:, None, None]).astype(np.float32)
 
 
 def build_geometry(settings: AugmentConfig, draws: np.ndarray | None, height: int, width: int, size: int,
-             interpolation: str = "bilinear", center_crop: float = 1.0) -> tuple[np.ndarray, np.ndarray] | None:
-    """Matrices for rows (n, size, height) and columns (n, size, width), float32; None where the image stays as it is.
+                   interpolation: str = "bilinear", center_crop: float = 1.0) -> tuple[np.ndarray, np.ndarray] | None:
+    """Matrices for rows (n, size, height) and columns (n, size, width), float32; the new image is
+    `rows @ image @ columns.T`. None where the image stays as it is.
 
-    `draws` is None for images that are not augmented. Without a crop of a random area, the central `center_crop` of
-    each side is taken. The new image is `rows @ image @ columns.T`.
+    `draws` is None for images that are not augmented. Where no random area is cut out, `center_crop` is the share of
+    each side that is kept, around the centre.
     """
     if draws is not None and settings.crop == "resized":
         top, left, box_height, box_width = choose_resized_boxes(settings, draws, height, width).T
@@ -80,8 +82,8 @@ def build_geometry(settings: AugmentConfig, draws: np.ndarray | None, height: in
                 build_resampling(left, box_width, width, size, interpolation))
     whole = None
     if (height, width) != (size, size) or center_crop != 1:
-        whole = tuple(build_resampling(np.array([(1 - center_crop) / 2 * length]), np.array([center_crop * length]), length,
-                               size, interpolation) for length in (height, width))
+        whole = tuple(build_resampling(np.array([(1 - center_crop) / 2 * length]), np.array([center_crop * length]),
+                                       length, size, interpolation) for length in (height, width))
     if draws is None or settings.crop == "none" or settings.crop_padding == 0:
         return whole
     moved = tuple(build_shifts(offset, size) for offset in choose_offsets(settings, draws).T)
@@ -100,8 +102,9 @@ def uses_mixing(settings: AugmentConfig) -> bool:
 def choose_mixing(settings: AugmentConfig, draws: np.ndarray, size: int) -> dict[str, np.ndarray]:
     """How each image of a batch is mixed with its partner.
 
-    An image's partner is its neighbour, 0 with 1, 2 with 3 and so on, which is random since the order is, and stays
-    on the same device when a batch is shared out. The last of an odd batch is its own partner.
+    An image's partner is its neighbour: 0 with 1, 2 with 3 and so on. This is a random choice, since the order of the
+    images is random, and both are on one device when a batch is shared out. The last image of an odd batch is its own
+    partner.
 
     Returns:
         partner (n,) int32; box (n, 4) int32, the pixels taken from the partner: top, left, bottom, right;
@@ -117,7 +120,7 @@ def choose_mixing(settings: AugmentConfig, draws: np.ndarray, size: int) -> dict
     blend = chosen & ~cut
 
     def beta(alpha: float) -> np.ndarray:
-        # Through the inverse distribution function one uniform number gives one draw, whatever NumPy's version.
+        # The inverse distribution function makes one draw of one uniform number, in every version of NumPy.
         return betaincinv(alpha, alpha, draws[:, SHARE]) if alpha else np.ones(n)
 
     half = (0.5 * np.sqrt(1 - beta(settings.cutmix_alpha)) * size).astype(np.int64)[:, None]

@@ -1,4 +1,4 @@
-"""Every batch of an experiment, as a pure function of its number. Both siblings read nothing else."""
+"""Every batch of an experiment, as a pure function of its number. Both siblings read all their images from here."""
 
 from functools import lru_cache
 
@@ -10,12 +10,13 @@ from shared.config import Config
 from shared.datasets import decode
 from shared.datasets.sampling import order_epoch, order_epoch_balanced
 
-# At module level, so that batches can be pickled for spawned readers; two epochs, since readers run ahead.
-order_of = lru_cache(maxsize=2)(order_epoch)
+# Not a method, because batches are pickled for the processes that read them. Two epochs are kept, because readers
+# begin with the next epoch before the present one has ended.
+order_epoch_cached = lru_cache(maxsize=2)(order_epoch)
 
 
 class BalancedOrder:
-    """`order_epoch_balanced` of one split, which keeps the order of the last two epochs."""
+    """`order_epoch_balanced` for the images of one split. It keeps the order of the last two epochs."""
 
     def __init__(self, labels: np.ndarray, seed: int):
         self.labels, self.seed = labels, seed
@@ -29,26 +30,26 @@ class BalancedOrder:
 
 
 class Batches:
-    """A sequence of batches: `batches[i]` is a dictionary of NumPy arrays, n images of C channels in K classes.
+    """A sequence of batches: `batches[i]` is a dictionary of NumPy arrays, for n images of C channels in K classes.
 
-    Always: image (n, H, W, C) uint8, before augmentation for images in memory, after cropping for files;
-    target (n, K) float32, one-hot or mixed; index (n,) int64 into the split.
-    In augmented batches: flip (n,) bool. Where the config asks for it: rows (n or 1, S, H) and columns (n or 1, S, W)
-    float32, see `augment.geometry`; partner, box, opacity, see `augment.mixing`.
+    Every batch has image (n, H, W, C) uint8, which images in memory have before augmentation and files after cropping;
+    target (n, K) float32, one-hot or mixed; and index (n,) int64, the images' places in the split.
+    Augmented batches have flip (n,) bool. Where the config asks for it, there are rows (n or 1, S, H) and columns
+    (n or 1, S, W) float32, see `augment.build_geometry`, and partner, box and opacity, see `augment.choose_mixing`.
     """
 
-    def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1)):
-        """`share` is (rank, number of processes): which part of each global batch this process reads."""
+    def __init__(self, config: Config, data: Data, split: Images, rank: int = 0, processes: int = 1):
+        """Of each global batch, the process number `rank` of so many `processes` reads its share alone."""
         self.config, self.data, self.split = config, data, split
-        self.rank, self.processes = share
+        self.rank, self.processes = rank, processes
 
-    def own(self, rows: np.ndarray) -> np.ndarray:
-        """This process's part of the rows of a global batch, whose number the processes can share equally."""
+    def take_share(self, rows: np.ndarray) -> np.ndarray:
+        """This process's part of the rows of a global batch. Their number is a multiple of the number of processes."""
         size = len(rows) // self.processes
         return rows[self.rank * size:(self.rank + 1) * size]
 
-    def read(self, indices: np.ndarray, draws: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The images at `indices`, augmented as `draws` says, or not where it is None."""
+    def read_images(self, indices: np.ndarray, draws: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The images at `indices`, augmented as `draws` decides; None means without augmentation."""
         settings, size = self.config.augment, self.data.image_size
         target = np.eye(len(self.data.classes), dtype=np.float32)[self.split.labels[indices]]
         batch = {"target": target, "index": np.array(indices, np.int64)}
@@ -73,7 +74,7 @@ class Batches:
     def read_file(self, index: int, draws: np.ndarray | None) -> np.ndarray:
         """One image file, cropped and resized, (S, S, 3) uint8."""
         settings, size = self.config.augment, self.data.image_size
-        box = decode.center_square(self.config.dataset.center_crop)
+        box = decode.make_central_box(self.config.dataset.center_crop)
         if draws is not None and settings.crop == "resized":
             box = lambda height, width: augment.choose_resized_boxes(settings, draws, height, width)[0]  # noqa: E731
         image = decode.read_image(self.split.files[index], size, box, self.config.dataset.interpolation)
@@ -83,18 +84,18 @@ class Batches:
             image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))[top:top + size, left:left + size]
         return image
 
-    def spec(self) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
-        """Dtype and shape of each array without reading an image; None stands for the batch size."""
-        return {name: (array.dtype, (None, *array.shape[1:])) for name, array in self.blank().items()}
+    def describe_arrays(self) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
+        """Dtype and shape of each array of a batch; None stands for the batch size. No image is read."""
+        return {name: (array.dtype, (None, *array.shape[1:])) for name, array in self.make_blank().items()}
 
-    def blank(self) -> dict[str, np.ndarray]:
+    def make_blank(self) -> dict[str, np.ndarray]:
         """A batch of one black image, with the arrays that a real one has."""
         size, channels = self.data.image_size, self.data.channels
         pixels = self.split.pixels
         shape = (1, size, size, channels) if pixels is None else (1, *pixels.shape[1:])
         black = Images(labels=np.zeros(1, np.int64), pixels=np.zeros(shape, np.uint8), files=None)
         draws = np.zeros((1, 10)) if self.augmented else None
-        blank = Batches(self.config, self.data, black).read(np.zeros(1, np.int64), draws)
+        blank = Batches(self.config, self.data, black).read_images(np.zeros(1, np.int64), draws)
         if pixels is None:  # a file is cropped and resized while it is read
             blank = {name: array for name, array in blank.items() if name not in ("rows", "columns")}
         return blank
@@ -105,16 +106,18 @@ class Batches:
 
 
 class TrainBatches(Batches):
-    """All training batches of all epochs: batch i is that of training step i, counted from 0 over the whole run.
+    """The training batches of all epochs. Batch i is that of training step i, counted from 0 over the whole run.
 
-    With `train.accumulate` = k, batches i k to i k + k - 1 are the parts of that of step i.
+    With `train.accumulate` = k, a step has k batches, which are parts of its global batch: step i has those from i k to
+    i k + k - 1.
     """
 
-    def __init__(self, config: Config, data: Data, share: tuple[int, int] = (0, 1)):
-        super().__init__(config, data, data.train, share)
+    def __init__(self, config: Config, data: Data, rank: int = 0, processes: int = 1):
+        super().__init__(config, data, data.train, rank, processes)
         self.steps = count_steps(config, len(data.train))
         self.parts = config.train.accumulate
-        self.balanced = BalancedOrder(data.train.labels, config.seed) if config.dataset.balance == "oversample" else None
+        is_balanced = config.dataset.balance == "oversample"
+        self.balanced = BalancedOrder(data.train.labels, config.seed) if is_balanced else None
 
     def __len__(self) -> int:
         return self.steps * self.parts * self.config.train.epochs
@@ -125,42 +128,43 @@ class TrainBatches(Batches):
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         step, part = divmod(number, self.parts)
-        # Parts before shares, so that a part has the same images on any number of devices.
-        indices, draws = self.own(np.split(self.indices(step), self.parts)[part]), None
+        # Parts are made first and shared out then, so that a part has the same images on any number of devices.
+        indices, draws = self.take_share(np.split(self.list_indices(step), self.parts)[part]), None
         if self.augmented:
             draws = augment.draw_epoch(len(self.split), self.config.seed, step // self.steps)
-            # An image that is repeated within an epoch is augmented anew each time: by its place, not by itself.
-            rows = self.own(np.split(self.places(step), self.parts)[part]) if self.balanced else indices
+            # An image that is repeated within an epoch is augmented in another way each time, because its draws are
+            # those of its place in the epoch.
+            rows = self.take_share(np.split(self.list_places(step), self.parts)[part]) if self.balanced else indices
             draws = draws[rows]
-        return self.read(indices, draws)
+        return self.read_images(indices, draws)
 
-    def places(self, step: int) -> np.ndarray:
-        """Where in the order of its epoch the global batch `step` lies, (n,) int64."""
+    def list_places(self, step: int) -> np.ndarray:
+        """The places of the global batch of `step` in the order of its epoch, (n,) int64."""
         first = step % self.steps * self.config.train.batch_size
         return np.arange(first, first + self.config.train.batch_size)
 
-    def indices(self, step: int) -> np.ndarray:
-        """Which images of the training split are in the global batch `step`, (n,) int64."""
+    def list_indices(self, step: int) -> np.ndarray:
+        """Which images of the training split are in the global batch of `step`, (n,) int64."""
         epoch = 0 if self.config.debug.overfit_batches else step // self.steps
-        order = self.balanced(epoch) if self.balanced else order_of(len(self.split), self.config.seed, epoch)
-        return order[self.places(step)]
+        order = self.balanced(epoch) if self.balanced else order_epoch_cached(len(self.split), self.config.seed, epoch)
+        return order[self.list_places(step)]
 
-    def names(self, step: int) -> list[int] | list[str]:
-        """What a reader can find the images of batch `step` by: their files, or their indices in the split."""
-        indices = self.indices(step)
+    def name_images(self, step: int) -> list[int] | list[str]:
+        """The images of the global batch of `step`, for a person to find: their files, or their places in the split."""
+        indices = self.list_indices(step)
         return (indices if self.split.files is None else np.asarray(self.split.files)[indices]).tolist()
 
 
 class EvalBatches(Batches):
     """One pass over a split in its own order, the last partial batch included.
 
-    A batch has weight (n,) float32 too: 1, and 0 for rows that repeat its last image so that the number of rows is a
-    multiple of `multiple_of`, because devices take equal shares. They count nowhere.
+    Devices take equal shares, so a batch is filled up to a multiple of `multiple_of` rows by repeating its last image.
+    It also has weight (n,) float32, which is 0 for these repeated rows, so that they count nowhere, and else 1.
     """
 
-    def __init__(self, config: Config, data: Data, split: Images, share: tuple[int, int] = (0, 1),
+    def __init__(self, config: Config, data: Data, split: Images, rank: int = 0, processes: int = 1,
                  multiple_of: int = 1):
-        super().__init__(config, data, split, share)
+        super().__init__(config, data, split, rank, processes)
         self.multiple_of = multiple_of
 
     def __len__(self) -> int:
@@ -168,7 +172,7 @@ class EvalBatches(Batches):
         limit = self.config.debug.limit_batches
         return min(batches, limit) if limit else batches
 
-    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def list_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Which images are in the global batch `step`, (n,) int64, and their weights, (n,) float32."""
         size = self.config.train.eval_batch_size
         rows = np.arange(step * size, min((step + 1) * size, len(self.split)))
@@ -176,15 +180,15 @@ class EvalBatches(Batches):
         return np.pad(rows, (0, padding), mode="edge"), np.repeat(np.float32([1, 0]), [len(rows), padding])
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        rows, weight = self.rows(step)
-        return {**self.read(self.own(rows), None), "weight": self.own(weight)}
+        rows, weight = self.list_rows(step)
+        return {**self.read_images(self.take_share(rows), None), "weight": self.take_share(weight)}
 
-    def blank(self) -> dict[str, np.ndarray]:
-        return {**super().blank(), "weight": np.ones(1, np.float32)}
+    def make_blank(self) -> dict[str, np.ndarray]:
+        return {**super().make_blank(), "weight": np.ones(1, np.float32)}
 
 
 def count_steps(config: Config, train_images: int) -> int:
-    """Whole batches in an epoch; the remainder is left out, other images each epoch."""
+    """Training steps in an epoch. Images that do not fill a batch are left out; in each epoch it is others."""
     steps = train_images // config.train.batch_size
     for limit in (config.debug.limit_batches, config.debug.overfit_batches):
         steps = min(steps, limit) if limit else steps

@@ -1,19 +1,18 @@
 """The images of an experiment, split and labelled, the same for both siblings."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from shared.config import Config, DatasetConfig
 from shared.datasets import folder
-from shared.datasets.arrays import Arrays
+from shared.datasets.arrays import read_arrays
 from shared.datasets.definition import Definition
 from shared.datasets.definitions import find_definition
 from shared.datasets.download import locate_files
+from shared.datasets.hub import decode_class
 from shared.datasets.imagenet import read_synsets
 from shared.datasets.sampling import FIXED_SEED, LIMIT, choose_stratified, fingerprint, split_stratified
 from shared.errors import UserError
@@ -21,10 +20,10 @@ from shared.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images: one array in memory, or files to decode on the fly. The arrays are read-only.
+    """Labelled images: one array in memory, or files that are decoded when they are needed. The arrays are read-only.
 
-    `files` has a fixed width because data workers share it; a list of strings is copied into each, page by page, as its
-    reference counts change.
+    `files` is an array of fixed width, because the processes that read images share its memory. A list of strings would
+    be copied into each process page by page, since reading a string changes its reference count.
     """
 
     labels: np.ndarray          # (n,) int64
@@ -64,15 +63,15 @@ class Data:
     mean: tuple[float, ...]     # per channel, of pixels scaled to 0..1
     std: tuple[float, ...]
     skipped: tuple[str, ...] = ()   # unreadable files that were left out
-    root: str = ""              # folder that the files lie in; empty where pixels are in memory
-    folders: tuple[str, ...] = ()   # what the classes' folders are called; empty where pixels are in memory
+    root: str = ""              # the folder that holds the files; empty where pixels are in memory
+    folders: tuple[str, ...] = ()   # names of the classes' folders; empty where pixels are in memory
     identity: str = ""          # hash of all images and labels, before any limit or validation split
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes to compare runs by, equal wherever the data set lies.
 
-        `data` covers the whole data set: pixels and labels or, of a folder, relative paths, labels and file sizes.
-        `split` covers which images train and which validate, in their order; `test` which ones test.
+        `data` covers the whole data set: its labels and pixels or, for files, their labels, sizes and paths below the
+        root. `split` covers which images train and which validate, in their order, and `test` those that test.
         """
         return {
             "data": self.identity,
@@ -81,24 +80,32 @@ class Data:
         }
 
 
-def load_data(config: Config) -> Data:
-    """The data set that a config asks for, downloaded where need be, limited and split.
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A data set as it is stored, before any limit and before validation images are taken from the training images."""
 
-    Validation is taken from the training images and never from the test set. A limit takes a stratified subset, of the
-    training images before validation is split off; a limit above the number of images means all of them. The test set
-    of `digits` and of a folder without one is drawn the same for every seed.
+    classes: tuple[str, ...]
+    splits: dict[str, Images]       # train, test and maybe val
+    folders: tuple[str, ...] = ()   # the rest is only for files, see `Data`
+    root: str = ""
+    skipped: tuple[str, ...] = ()
+
+
+def load_data(config: Config) -> Data:
+    """The data set that a config asks for: downloaded where it is missing, limited and split.
+
+    Validation images are taken from the training images and never from the test images. A limit keeps a stratified
+    subset; it applies before validation images are taken, and one above the number of images keeps all. Where a data
+    set has no test images of its own, those that are set apart are the same for every seed.
 
     Raises:
-        UserError: files are missing, damaged or cannot be downloaded; or too few images are left to train, validate or
-            test with.
+        UserError: files are missing, damaged or cannot be downloaded; a reader is missing or returns something else
+            than `Definition` demands; or too few images are left to train, validate or test with.
     """
     dataset = config.dataset
     definition = find_definition(dataset.name, dataset.variant)
-    if definition.reader:
-        train, test = read_arrays(dataset, definition)
-        classes, folders, splits, root, skipped = definition.classes, (), {"train": train, "test": test}, "", ()
-    else:
-        classes, folders, splits, root, skipped = read_folder(dataset, definition)
+    stored = (load_arrays if definition.reader else load_folder)(dataset, definition)
+    splits, root = stored.splits, stored.root
     identity = fingerprint(*(part for images in splits.values() for part in list_content(images, root)),
                            *(list_file_sizes(images) for images in splits.values() if root))
 
@@ -110,38 +117,25 @@ def load_data(config: Config) -> Data:
         train, val = train.take(kept), train.take(held_out)
     test = limit_images(splits["test"], dataset.limit_test, 0)  # the same test images for every seed
 
-    data = Data(name=dataset.name, classes=classes, train=train, val=val, test=test,
+    data = Data(name=dataset.name, classes=stored.classes, train=train, val=val, test=test,
                 image_size=dataset.image_size or definition.image_size, channels=definition.channels,
-                mean=spread_over_channels(dataset.mean, definition.mean), std=spread_over_channels(dataset.std, definition.std),
-                skipped=skipped, root=root, identity=identity, folders=folders)
+                mean=spread_over_channels(dataset.mean, definition.mean),
+                std=spread_over_channels(dataset.std, definition.std),
+                skipped=stored.skipped, root=root, identity=identity, folders=stored.folders)
     validate_data(data, config)
     return data
 
 
-def find_reader(definition: Definition) -> Callable[[Definition, Path | None], tuple[Arrays, Arrays]]:
-    """The function read_<reader> of shared/datasets/readers/<reader>.py. Raises `UserError` where it is not there."""
-    place, name = f"shared.datasets.readers.{definition.reader}", f"read_{definition.reader}"
-    try:
-        return getattr(import_module(place), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != place:
-            raise
-        raise UserError(f"the data set's entry names reader='{definition.reader}', but there is no function {name} in "
-                        f"{place.replace('.', '/')}.py; write it") from None
-
-
-def read_arrays(dataset: DatasetConfig, definition: Definition) -> tuple[Images, Images]:
+def load_arrays(dataset: DatasetConfig, definition: Definition) -> Stored:
     place = locate_files(definition, dataset.root) if definition.members else None
-    train, test = find_reader(definition)(definition, place)
-    return Images(train[1], train[0], None), Images(test[1], test[0], None)
+    train, test = read_arrays(dataset.name, definition, place)
+    splits = {name: Images(labels, pixels, None) for name, (pixels, labels) in (("train", train), ("test", test))}
+    return Stored(definition.classes, splits)
 
 
-def read_folder(dataset: DatasetConfig, definition: Definition
-                ) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Images], str, tuple[str, ...]]:
-    """Classes, the names of their folders, the images of train, test and maybe val, the folder they lie in, and the
-    files that were left out."""
+def load_folder(dataset: DatasetConfig, definition: Definition) -> Stored:
     root = locate_files(definition, dataset.root) if definition.members else Path(dataset.root).expanduser().absolute()
-    names, listings = folder.scan_folder(root)
+    folders, listings = folder.scan_folder(root, allow_empty=bool(definition.hub))
     splits = {name: Images(labels, None, files) for name, (files, labels) in listings.items()}
     skipped = []
     if dataset.on_bad_image == "skip":
@@ -151,24 +145,28 @@ def read_folder(dataset: DatasetConfig, definition: Definition
             splits[name] = images.take(~bad)
         folder.report_skipped(skipped)
     if "test" not in splits:
-        if "val" in splits:  # ImageNet and Imagenette publish no test labels: their val is what results are told of
+        if "val" in splits:  # ImageNet and Imagenette publish no labels of test images; results are those on val
             splits["test"] = splits.pop("val")
         else:
             kept, held_out = split_stratified(splits["train"].labels, dataset.test_fraction, FIXED_SEED)
             splits["train"], splits["test"] = splits["train"].take(kept), splits["train"].take(held_out)
-    readable = dict(definition.class_names) or (read_synsets() if set(names) <= read_synsets().keys() else {})
-    return tuple(readable.get(name, name) for name in names), names, splits, str(root), tuple(skipped)
+    if definition.hub:
+        folders = tuple(map(decode_class, folders))
+    readable = dict(definition.class_names) or (read_synsets() if set(folders) <= read_synsets().keys() else {})
+    classes = tuple(readable.get(name, name) for name in folders)
+    return Stored(classes, splits, folders, str(root), tuple(skipped))
 
 
 def spread_over_channels(given: list[float], own: tuple[float, ...]) -> tuple[float, ...]:
-    """A value per channel: the data set's `own` unless `given`; of grey images the mean over given colours."""
+    """A value for each channel: `given`, or the data set's `own` where none is given. A grey image gets the mean of the
+    values that are given for three colours."""
     if not given or len(given) == len(own):
         return tuple(given) or own
     return (sum(given) / len(given),) * len(own)
 
 
 def limit_images(images: Images, count: int, seed: int) -> Images:
-    """A stratified subset; all of them where `count` is 0 or not below their number."""
+    """A stratified subset of `count` images; all where `count` is 0 or above their number."""
     if count == 0 or count >= len(images):
         return images
     return images.take(choose_stratified(images.labels, count, seed, LIMIT))
@@ -193,14 +191,14 @@ def validate_data(data: Data, config: Config) -> None:
 
 
 def list_content(images: Images, root: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and pixels or paths relative to `root`: what tells one set of images from another."""
+    """Labels, and pixels or paths relative to `root`: what one set of images differs from another by."""
     if images.files is None:
         return images.labels, images.pixels
     return images.labels, np.array([file.removeprefix(root).lstrip("/") for file in images.files.tolist()], np.str_)
 
 
 def list_file_sizes(images: Images) -> np.ndarray:
-    """(n,) int64, bytes."""
+    """The size of each file, (n,) int64, in bytes. Raises `UserError` where one is missing."""
     try:
         return np.array([os.path.getsize(file) for file in images.files.tolist()], np.int64)
     except OSError as error:

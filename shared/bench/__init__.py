@@ -1,1 +1,1 @@
-"""Speed and memory, measured: python -m shared.bench, python -m shared.bench.models"""
+"""Measuring speed and memory: python -m shared.bench, python -m shared.bench.models"""

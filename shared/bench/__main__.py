@@ -1,10 +1,10 @@
-"""What data, callbacks and the framework's loop cost beside the bare training step.
+"""Measure how much time data, callbacks and the framework's loop take beside the bare training step.
 
 python -m shared.bench [key=value ...]
 
-For each sibling, in one process, alternating: a real `train(config)` of two epochs, of which the second counts, and as
-many bare training steps (forward, backward, update) of the same model and precision on one batch that is in memory
-already. The data are random, of CIFAR-10's shape. A ratio of 1 means that the step is all that costs time.
+Each sibling alternates, in one process, between a real `train(config)` of two epochs, of which the second counts, and
+as many bare training steps (forward, backward, update) of the same model in the same precision on one batch in memory.
+The data are random, in the shape of CIFAR-10. A ratio of 1 means that nothing but the steps takes time.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from pathlib import Path
 from shared.bench.measure import ROUNDS, measure_rounds, write_cifar10
 from shared.config import parse_config, to_yaml
 from shared.config.command import report_errors
-from shared.machine.hardware import cpu_name
+from shared.machine.hardware import describe_cpu
 from shared.machine.interpreters import find_interpreter, list_siblings
 
 BATCHES = 12  # per epoch
@@ -35,7 +35,7 @@ def main() -> None:
         config = parse_config([*arguments, f"dataset.limit_train={images}"], "python -m shared.bench", __doc__)
         file = Path(folder, "config.yaml")
         file.write_text(to_yaml(config))
-        print(f"{cpu_name()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
+        print(f"{describe_cpu()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
         print(f"{'':10} {'train.py':>18} {'bare step':>18} {'ratio (lowest to highest)':>28}")
         for sibling in list_siblings():
             if find_interpreter(sibling) is None:

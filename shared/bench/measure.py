@@ -1,4 +1,4 @@
-"""How `shared.bench` lets a sibling measure, each time in a process of its own."""
+"""Measurements of `shared.bench`, which a sibling makes in a process of its own."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ ROUNDS = 3
 
 
 def write_cifar10(folder: Path, images: int, seed: int = 0) -> None:
-    """Random images in CIFAR-10's binary format: five training files and a test file, `images` in each."""
+    """Write random images in CIFAR-10's binary format: five training files and a test file with `images` in each."""
     draws = np.random.default_rng(seed)
     for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
         records = draws.integers(0, 256, (images, 3073), np.uint8)
@@ -23,16 +23,21 @@ def write_cifar10(folder: Path, images: int, seed: int = 0) -> None:
 
 
 def measure_rounds(sibling: str, config: Path, folder: Path) -> list[dict[str, float]]:
-    """Images per second of `train` and of the `bare` step in each round."""
-    return run_bench(sibling, config, folder, "rounds", ROUNDS)
+    """Images per second of `train` and of the `bare` step in each of ROUNDS rounds."""
+    return run_sibling_bench(sibling, config, folder, "rounds", ROUNDS)
 
 
 def measure_bare(sibling: str, config: Path, folder: Path, steps: int) -> dict[str, float]:
-    """Images per second of `steps` bare steps, and the peak memory of the process."""
-    return run_bench(sibling, config, folder, "bare", steps)
+    """Images per second of `steps` `bare` training steps, and the process' peak memory, `peak_memory_gib`."""
+    return run_sibling_bench(sibling, config, folder, "bare", steps)
 
 
-def run_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
+def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
+    """What the sibling's bench.py writes when it measures `what`, rounds or bare, `count` times.
+
+    Raises:
+        UserError: where the sibling is not installed or fails.
+    """
     out = folder / f"{sibling}.json"
     command = [require_interpreter(sibling), "-m", f"{sibling}_project.bench", str(config), str(out), what, str(count)]
     try:

@@ -1,10 +1,10 @@
-"""Peak memory and speed of a training step of every model, in each sibling.
+"""Measure peak memory and speed of a training step of every model, in each sibling.
 
 python -m shared.bench.models [key=value ...]
 
-Each measurement has a process to itself: STEPS bare steps (forward, backward, update) on one batch of random images of
-the model's published size that is in memory already, after one that warms up. Memory is that of the whole process, of
-the GPU where there is one.
+Each measurement runs in its own process. After a step of warm-up it makes three bare steps (forward, backward, update)
+on one batch in memory, of random images of the model's published size, or of 32 pixels where it has none. Memory is the
+GPU's, or the whole process' where there is no GPU.
 """
 
 import sys
@@ -15,7 +15,7 @@ from shared.bench.measure import measure_bare, write_cifar10
 from shared.config import parse_config, to_yaml
 from shared.config.command import report_errors
 from shared.machine.console import Table
-from shared.machine.hardware import cpu_name
+from shared.machine.hardware import describe_cpu
 from shared.machine.interpreters import find_interpreter, list_siblings
 from shared.models import MODELS
 
@@ -32,12 +32,14 @@ def main() -> None:
         write_cifar10(folder, images=10_000)
         file = Path(place, "config.yaml")
         for name, entry in MODELS.items():
-            config = parse_config(["dataset.name=cifar10", f"dataset.root={folder}", f"dataset.image_size={entry.published.image_size}",
-                            "dataset.limit_train=200", "dataset.limit_test=100", f"train.batch_size={BATCH}",
-                            f"model.name={name}", f"output_dir={place}/runs", "tracking.mode=disabled",
-                            *sys.argv[1:]], "python -m shared.bench.models", __doc__)
+            size = entry.published.image_size if entry.published else 32
+            config = parse_config([
+                "dataset.name=cifar10", f"dataset.root={folder}", f"dataset.image_size={size}",
+                "dataset.limit_train=200", "dataset.limit_test=100", f"train.batch_size={BATCH}", f"model.name={name}",
+                f"output_dir={place}/runs", "tracking.mode=disabled", *sys.argv[1:]],
+                "python -m shared.bench.models", __doc__)
             file.write_text(to_yaml(config))
-            row = [name, str(entry.published.image_size)]
+            row = [name, str(size)]
             for sibling in siblings:
                 if find_interpreter(sibling) is None:
                     row += ["not installed", ""]
@@ -46,7 +48,7 @@ def main() -> None:
                 row += [f"{found['bare']:.1f}", f"{found['peak_memory_gib']:.1f}"]
             table.rows.append(row)
             print(*row, file=sys.stderr, flush=True)
-    print(f"{cpu_name()}; batch {BATCH}, {STEPS} steps\n\n{table.markdown()}")
+    print(f"{describe_cpu()}; batch {BATCH}, {STEPS} steps\n\n{table.to_markdown()}")
 
 
 if __name__ == "__main__":

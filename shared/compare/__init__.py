@@ -1,1 +1,1 @@
-"""Runs side by side: table, picture, and whether they are the same experiment at all: python -m shared.compare"""
+"""Comparing runs in a table and a picture, and whether they are the same experiment: python -m shared.compare"""

@@ -1,4 +1,4 @@
-"""Two runs side by side, or twenty: table, picture, and whether they are the same experiment at all.
+"""Compare two runs or twenty, in a table and a picture, and say whether they are the same experiment.
 
     python -m shared.compare                        the newest finished run of each sibling
     python -m shared.compare RUN RUN ...            run folders, of either sibling, finished or not
@@ -11,17 +11,19 @@ from pathlib import Path
 
 from shared.compare.page import format_text
 from shared.compare.report import compare_runs
-from shared.errors import UserError, user_message
+from shared.errors import UserError, extract_user_message
 from shared.machine.interpreters import list_siblings
-from shared.runs.records import find_finished_runs, select_newest
+from shared.runs.records import find_finished_runs, select_newest_runs
 
 
 class Parser(argparse.ArgumentParser):
+    """A parser that raises `UserError`, so that all mistakes of the user are shown in the same way."""
+
     def error(self, message: str) -> None:
         raise UserError(f"{message}; see --help")
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m shared.compare", allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter,
                     description="Compare runs: table, picture, and whether they are the same experiment.")
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path,
@@ -38,19 +40,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 after a mistake of the user's, told in one line."""
+    """Compare the runs that the command line names, and return the exit status: 0, or 2 after a mistake of the user's.
+    """
     try:
-        options = parse(arguments)
+        options = parse_arguments(arguments)
         if options.runs and options.group is not None:
             raise UserError("--group chooses among all runs, and run folders are named too; drop one of the two")
         folders = options.runs
         if not folders:
             found = find_finished_runs(options.output_dir.expanduser(), options.group, list_siblings())
-            folders = [run.folder for run in select_newest(
+            folders = [run.folder for run in select_newest_runs(
                 found, by=lambda run: (run.framework, run.seed) if options.seeds else run.framework)]
         print(format_text(compare_runs(folders, options.out and options.out.expanduser(), options.seeds)))
     except Exception as error:
-        line = user_message(error)
+        line = extract_user_message(error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

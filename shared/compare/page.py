@@ -11,8 +11,11 @@ from shared.runs.records import SavedRun
 
 @dataclass(frozen=True)
 class Comparison:
-    """`differences` is empty for the same experiment. `blocks` is what was found, as tables and sentences; `picture`
-    and `page` are the files that were written."""
+    """What was found about `runs`.
+
+    `differences` is empty where they are the same experiment; `blocks` are tables and sentences; `picture` and `page`
+    are the files that were written.
+    """
     runs: list[SavedRun]
     differences: list[str]
     verdict: str
@@ -21,41 +24,47 @@ class Comparison:
     page: Path
 
 
-def heading(runs: list[SavedRun]) -> str:
-    """Group, data set and model, each once."""
+def format_heading(runs: list[SavedRun]) -> str:
+    """The runs' groups, data sets and models, each named once."""
     parts = ([run.group for run in runs], [run.config.get("dataset.name") for run in runs],
              [run.config.get("model.name") for run in runs])
     return " · ".join(" / ".join(dict.fromkeys(str(value or "?") for value in values)) for values in parts)
 
 
-def format_markdown(title: str, runs: list[SavedRun], differences: list[str], verdict: str, blocks: list[Table | str]) -> str:
+def format_markdown(title: str, runs: list[SavedRun], differences: list[str], verdict: str,
+                    blocks: list[Table | str]) -> str:
+    """The page of a comparison, comparison.md."""
     said = [f"# {title}", f"**{'NOT the same experiment.' if differences else f'{verdict[0].upper()}{verdict[1:]}.'}**"]
     if differences:
         said.append("\n".join(["What differs:", "", *(f"- `{line}`" for line in differences)]))
     said.append("![loss and accuracy over samples and over wall clock](comparison.png)")
-    said += [block.markdown() if isinstance(block, Table) else block for block in blocks]
+    said += [block.to_markdown() if isinstance(block, Table) else block for block in blocks]
     said.append("\n".join(["Runs:", "", *(f"- `{run.group}/{run.name}`" for run in runs)]))
     return "\n\n".join(said) + "\n"
 
 
 def format_text(comparison: Comparison) -> str:
     """The comparison for a terminal."""
-    def wrapped(sentence: str) -> str:
-        return textwrap.fill(sentence, WIDTH, break_long_words=False, break_on_hyphens=False)
-
-    said = [heading(comparison.runs)]
+    said = [format_heading(comparison.runs)]
     if comparison.differences:
         said.append("NOT the same experiment. What differs:")
-        said += [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False,
-                               break_on_hyphens=False) for line in comparison.differences]
+        said += [wrap(line, "  ", "    ") for line in comparison.differences]
     else:
         said.append(comparison.verdict)
     for block in comparison.blocks:
-        said.append(f"\n{block.text()}\n" if isinstance(block, Table) else wrapped(block))
-    return "\n".join(said).rstrip() + f"\n\npicture: {shown(comparison.picture)}\npage:    {shown(comparison.page)}"
+        said.append(f"\n{block.to_text()}\n" if isinstance(block, Table) else wrap(block))
+    said = ["\n".join(said).rstrip(), "", f"picture: {shorten_path(comparison.picture)}",
+            f"page:    {shorten_path(comparison.page)}"]
+    return "\n".join(said)
 
 
-def shown(path: Path) -> str:
-    """A path as short as it can be typed where the command runs."""
+def wrap(sentence: str, first_indent: str = "", indent: str = "") -> str:
+    """`sentence` in lines of at most WIDTH characters, none of whose words is broken."""
+    return textwrap.fill(sentence, WIDTH, initial_indent=first_indent, subsequent_indent=indent,
+                         break_long_words=False, break_on_hyphens=False)
+
+
+def shorten_path(path: Path) -> str:
+    """`path` relative to the current folder where it lies in it, else as it is."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

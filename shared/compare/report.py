@@ -1,19 +1,19 @@
-"""Comparing runs: everything that is found out about them, and the picture and page that are written."""
+"""Comparing runs: everything that is to be said about them, and writing the picture and the page."""
 
 from pathlib import Path
 
 from shared.compare.facts import list_notes, tabulate_facts
-from shared.compare.noise import seed_report
-from shared.compare.page import Comparison, format_markdown, heading
+from shared.compare.noise import report_seeds
+from shared.compare.page import Comparison, format_heading, format_markdown
 from shared.compare.verdict import find_differences
 from shared.errors import UserError
-from shared.runs.records import FRAMEWORKS, label_runs, read_run, select_newest
+from shared.runs.records import FRAMEWORKS, label_runs, read_run, select_newest_runs
 
 
 def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = False) -> Comparison:
-    """Compare the runs in `folders` and write comparison.png and comparison.md into `out`, else beside the first run.
+    """Compare the runs in `folders`, and write comparison.png and comparison.md into `out`, or beside the first run.
 
-    With `seeds` only the newest finished run per sibling and seed enters, and runs pair by seed.
+    With `seeds`, only the newest finished run of each sibling and seed counts, and runs of the same seed are paired.
 
     Raises:
         UserError: where a folder holds no run, a file in it is damaged, or `out` cannot be written to.
@@ -22,27 +22,27 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
     runs = [read_run(folder) for folder in distinct.values()]
     said = []
     if seeds:
-        finished = select_newest((run for run in runs if run.finished), by=lambda run: (run.framework, run.seed))
+        finished = select_newest_runs((run for run in runs if run.finished), by=lambda run: (run.framework, run.seed))
         if not finished:
             raise UserError("--seeds compares final scores, and none of these runs has finished")
         if len(finished) < len(runs):
             said.append(f"Left out: {len(runs) - len(finished)} unfinished or older runs of a seed.")
         runs = sorted(finished, key=lambda run: run.seed)
-    runs.sort(key=lambda run: FRAMEWORKS.index(run.framework))  # stable: else the order in which they were given
+    runs.sort(key=lambda run: FRAMEWORKS.index(run.framework))  # the order within a framework stays
     differences = find_differences(runs, up_to_seed=seeds)
     same = "same experiment" + (f" up to the seed ({len({run.seed for run in runs})} seeds)" if seeds else "")
     verdict = ("one run, nothing to compare it with" if len(runs) == 1 else
                f"NOT the same experiment: {'; '.join(differences)}" if differences else same)
-    blocks = tabulate_facts(runs) + list_notes(runs) + said + (seed_report(runs) if seeds else [])
+    blocks = tabulate_facts(runs) + list_notes(runs) + said + (report_seeds(runs) if seeds else [])
 
     out = out or runs[0].folder.resolve().parent
     picture, page = out / "comparison.png", out / "comparison.md"
-    title = heading(runs)
+    title = format_heading(runs)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        from shared.compare.curves import draw
+        from shared.compare.curves import draw_comparison
 
-        draw(runs, label_runs(runs), title, verdict, not differences, picture)
+        draw_comparison(runs, label_runs(runs), title, verdict, not differences, picture)
         page.write_text(format_markdown(title, runs, differences, verdict, blocks))
     except OSError as error:
         raise UserError(f"{out}: cannot write there: {error.strerror or error}; choose another folder with "

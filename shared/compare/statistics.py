@@ -1,7 +1,7 @@
-"""Is a difference between the siblings more than noise? Paired statistics over seeds and over test images.
+"""Paired statistics over seeds and over test images, which tell a difference between the siblings from noise.
 
-Everything is paired, because both siblings share what makes a run lucky: a seed fixes split, order and initial weights,
-and every run answers the same test images. scipy is imported where it is needed, for it takes a second.
+They are paired because runs of one seed share much of their luck: split, order and initial weights, and because all
+runs predict the same test images. scipy is imported inside functions, since importing it takes a second.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Summary:
-    """`std` is the sample's (n - 1), NaN for a single value."""
+    """`std` is the standard deviation of the sample, with n - 1 in the denominator; NaN for a single value."""
     n: int
     mean: float
     std: float
@@ -22,11 +22,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of b - a over pairs, in the values' unit, and how far noise alone could have moved it.
+    """The mean of b - a over pairs, in the values' unit, and its uncertainty.
 
-    `half_width` is that of the confidence interval, and so the smallest mean difference that would exclude 0.
-    `detectable` is the true difference that would be found with the power asked for. All but `n` and `mean` are NaN
-    for a single pair, which knows no spread.
+    `std` is the standard deviation of the differences. `half_width` is half the width of the confidence interval, and
+    so the smallest mean difference whose interval would not include 0. `detectable` is the true difference that the
+    test would find with the power asked for. Except for `n` and `mean` all are NaN for a single pair.
     """
     n: int
     mean: float
@@ -39,14 +39,15 @@ class PairedDifference:
         return self.mean - self.half_width, self.mean + self.half_width
 
     @property
-    def holds_zero(self) -> bool:
+    def includes_zero(self) -> bool:
         low, high = self.interval
         return low <= 0 <= high
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Images by which of two classifiers, a and b, had them right, and the exact two-sided p-value."""
+    """Numbers of images that two classifiers, a and b, classified rightly or wrongly, and the exact two-sided p-value.
+    """
     both_right: int
     only_a: int
     only_b: int
@@ -54,41 +55,41 @@ class McNemar:
     p: float
 
 
-def summary(values: np.ndarray) -> Summary:
-    """Summary of `values`, (n,) with n at least 1."""
+def summarise(values: np.ndarray) -> Summary:
+    """The summary of `values`, (n,) with n at least 1."""
     values = np.asarray(values, np.float64)
     assert values.shape == (values.size,) != (0,), f"shape {values.shape}, expected (n,) with n at least 1"
     std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     return Summary(len(values), float(values.mean()), std, float(values.min()), float(values.max()))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95, power: float = 0.8) -> PairedDifference:
-    """Student's interval of the mean of b - a, both (n,), one value per pair.
+def estimate_difference(a: np.ndarray, b: np.ndarray, confidence: float = 0.95, power: float = 0.8) -> PairedDifference:
+    """The mean of b - a and its confidence interval after Student; `a` and `b` are (n,), and a[i] pairs with b[i].
 
-    The test that goes with it is two-sided at the level 1 - confidence.
+    The interval leaves out 0 where the two-sided paired t test rejects at the level 1 - confidence.
     Source: Student, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
     difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    facts = summary(difference)
+    facts = summarise(difference)
     if facts.n == 1:
         return PairedDifference(1, facts.mean, math.nan, math.nan, math.nan)
     from scipy.stats import t
 
-    # What float64 leaves of equal differences is no spread: (0.3 - 0.2) - (0.2 - 0.1) is 3e-17.
+    # Differences that are equal but for rounding have no spread: (0.3 - 0.2) - (0.2 - 0.1) is 3e-17 in float64.
     std = facts.std if facts.std > 1e-12 * float(np.abs([a, b]).max()) else 0.0
     error = std / math.sqrt(facts.n)
     half_width = float(t.ppf((1 + confidence) / 2, facts.n - 1)) * error
     return PairedDifference(facts.n, facts.mean, std, half_width,
-                            detectable_shift(facts.n, 1 - confidence, power) * error)
+                            find_detectable_shift(facts.n, 1 - confidence, power) * error)
 
 
-def t_test_power(shift: float, n: int, level: float) -> float:
-    """Probability that a two-sided paired t test over `n` pairs rejects at `level` where the true mean is `shift`
+def compute_power(shift: float, n: int, level: float) -> float:
+    """The probability that a two-sided paired t test over `n` pairs rejects at `level` where the true mean is `shift`
     standard errors away from 0.
 
-    Source: Cohen, Statistical Power Analysis, https://doi.org/10.4324/9780203771587, chapter 2; this is the tail of
-    the noncentral t distribution, as a mean over the spread that the test will happen to see. scipy's own
-    `nct.cdf` returns NaN at many of the arguments needed here.
+    It is a tail of the noncentral t distribution, computed as a mean over the distribution of the sample's standard
+    deviation, since scipy's `nct.cdf` returns NaN at many of the arguments needed here.
+    Source: Cohen, Statistical Power Analysis, https://doi.org/10.4324/9780203771587, chapter 2
     """
     from scipy.stats import chi2, norm, t
 
@@ -97,22 +98,22 @@ def t_test_power(shift: float, n: int, level: float) -> float:
     return float(np.mean(norm.sf(limit - shift) + norm.cdf(-limit - shift)))
 
 
-def detectable_shift(n: int, level: float, power: float) -> float:
-    """The true mean, in standard errors, that a two-sided paired t test over `n` pairs finds with probability
-    `power`."""
+def find_detectable_shift(n: int, level: float, power: float) -> float:
+    """The true mean, in standard errors, at which a two-sided paired t test over `n` pairs has the wanted `power`."""
     from scipy.optimize import brentq
 
     high = 1.0
-    while t_test_power(high, n, level) < power:
+    while compute_power(high, n, level) < power:
         high *= 2
-    return float(brentq(lambda shift: t_test_power(shift, n, level) - power, 0.0, high, xtol=1e-6))
+    return float(brentq(lambda shift: compute_power(shift, n, level) - power, 0.0, high, xtol=1e-6))
 
 
-def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
-    """Exact McNemar test of two classifiers on the same images; both arguments (n,) bool, whether each was right.
+def run_mcnemar_test(right_a: np.ndarray, right_b: np.ndarray) -> McNemar:
+    """The exact McNemar test of two classifiers; the arguments, (n,) bool, say which of the same images each had right.
 
-    Only images that one alone had right speak about a difference; were the two equally good, each such image would
-    be a fair coin. Sources: McNemar, https://doi.org/10.1007/BF02295996; why this test for classifiers: Dietterich,
+    Only images that one of them alone had right tell the two apart. If both are equally good, each of these images is
+    as likely to be the one's as the other's.
+    Sources: McNemar, https://doi.org/10.1007/BF02295996; Dietterich on why to use this test for classifiers,
     https://doi.org/10.1162/089976698300017197
     """
     right_a, right_b = np.asarray(right_a), np.asarray(right_b)

@@ -5,12 +5,12 @@ from typing import Any
 
 from shared.runs.records import FRAMEWORKS, SavedRun, label_runs
 
-# Keys whose value may differ within one experiment: where its files lie, who watches, how the machine is used.
-# The data set's folder may differ because the data are compared by fingerprint.
+# Keys whose value may differ within one experiment: where its files are, and how it uses the machine. The keys of the
+# section `tracking` may differ too. The data set's folder may, because the data are compared by fingerprint.
 INCIDENTAL = ("output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "hardware.devices",
               "hardware.num_nodes", "hardware.strategy", "hardware.steps_per_execution", "hardware.workers",
               "hardware.threads", "train.checkpoint_every_steps", "debug.profile")
-# What must be on record in run.json and equal. All fingerprints may follow from the seed.
+# What run.json must record, and what must be equal; fingerprints only among runs of one seed, since they depend on it.
 FINGERPRINTS = ("fingerprints.data", "fingerprints.split", "fingerprints.test", "fingerprints.order",
                 "fingerprints.initial_weights")
 RECORDED = (*FINGERPRINTS, "precision", "tf32", "device", "global_batch", "steps_per_epoch", "epochs", "sizes.train",
@@ -19,13 +19,13 @@ EVALUATION = "predictions (index and label)"
 
 
 def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str]:
-    """What keeps `runs` from being the same experiment, as `key: lightning=.. keras=..`; empty where they are.
+    """What makes `runs` different experiments, as lines `key: lightning=.. keras=..`; empty for the same experiment.
 
-    Compared are the config without what is incidental, what run.json records of data, split, order, initial weights,
-    precision, device, batch, steps and evaluation set, and which images the predictions of finished runs are for.
-    Something that run.json does not record counts as a difference, for nobody can say that it agrees.
+    This compares the config, without keys that do not change the experiment; what run.json records of data, split,
+    order, initial weights, precision, device, batch, steps and evaluation set; and which images the predictions of
+    finished runs are for. What run.json does not record counts as a difference, since it may differ.
 
-    With `up_to_seed` runs may differ in their seed; fingerprints are then compared among the runs of one seed.
+    With `up_to_seed` the runs may differ in their seed, and fingerprints are compared among runs of the same seed.
     """
     if len(runs) < 2:
         return []
@@ -36,43 +36,47 @@ def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str
         keys.pop("seed", None)
     found = [describe_difference(key, runs, names, [run.config.get(key) for run in runs]) for key in keys]
     seeds = sorted({run.seed for run in runs}) if up_to_seed else [None]
-    # Where each device normalises its own share, their number decides how large the shares are.
-    shares = all(run.config.get("hardware.sync_batchnorm") is False for run in runs)
-    for key in (*RECORDED, *(("devices",) if shares else ())):
+    # Where BatchNorm normalises over the images of one device, the number of devices changes the result.
+    per_device = all(run.config.get("hardware.sync_batchnorm") is False for run in runs)
+    for key in (*RECORDED, *(("devices",) if per_device else ())):
         values = [run.record.get(key) for run in runs]
         by_seed = key in FINGERPRINTS and up_to_seed
         for seed in seeds if by_seed else [None]:
-            chosen = [place for place, run in enumerate(runs) if seed is None or run.seed == seed]
-            found.append(describe_difference(f"seed {seed}: {key}" if by_seed else key, [runs[place] for place in chosen],
-                                    [names[place] for place in chosen], [values[place] for place in chosen],
-                                    required=True))
+            chosen = [i for i, run in enumerate(runs) if seed is None or run.seed == seed]
+            found.append(describe_difference(
+                f"seed {seed}: {key}" if by_seed else key, [runs[i] for i in chosen], [names[i] for i in chosen],
+                [values[i] for i in chosen], required=True))
     for seed in seeds:
-        chosen = [place for place, run in enumerate(runs) if run.finished and seed in (None, run.seed)]
-        found.append(describe_difference(EVALUATION if seed is None else f"seed {seed}: {EVALUATION}",
-                                [runs[place] for place in chosen], [names[place] for place in chosen],
-                                [runs[place].predictions and runs[place].predictions.fingerprint()
-                                 for place in chosen], required=True))
+        chosen = [i for i, run in enumerate(runs) if run.finished and seed in (None, run.seed)]
+        found.append(describe_difference(
+            EVALUATION if seed is None else f"seed {seed}: {EVALUATION}", [runs[i] for i in chosen],
+            [names[i] for i in chosen],
+            [runs[i].predictions and runs[i].predictions.fingerprint() for i in chosen], required=True))
     return [line for line in found if line]
 
 
-def describe_difference(key: str, runs: list[SavedRun], names: list[str], values: list[Any], required: bool = False) -> str:
-    """The line that says how `values` of `key` differ; empty where they agree, and are there if `required`."""
+def describe_difference(key: str, runs: list[SavedRun], names: list[str], values: list[Any],
+                        required: bool = False) -> str:
+    """The line that says how the `values` of `key` differ between `runs`; empty where they are equal.
+
+    Where they are equal because `required` values are missing, the line says so.
+    """
     if all(value == values[0] for value in values):
         missing = required and values and values[0] is None
         return f"{key}: not recorded, so nobody can say that it agrees" if missing else ""
-    told = [show_value(value) for value in values]
-    by_framework = {framework: sorted({text for text, run in zip(told, runs, strict=True)
+    texts = [format_value(value) for value in values]
+    by_framework = {framework: sorted({text for text, run in zip(texts, runs, strict=True)
                                        if run.framework == framework}) for framework in FRAMEWORKS}
-    if all(len(texts) == 1 for texts in by_framework.values()):
-        return f"{key}: " + " ".join(f"{framework}={texts[0]}" for framework, texts in by_framework.items())
+    if all(len(own) == 1 for own in by_framework.values()):
+        return f"{key}: " + " ".join(f"{framework}={own[0]}" for framework, own in by_framework.items())
     holders: dict[str, list[str]] = {}
-    for text, name in zip(told, names, strict=True):
+    for text, name in zip(texts, names, strict=True):
         holders.setdefault(text, []).append(name)
     return f"{key}: " + "; ".join(f"{text} in {', '.join(owners) if len(owners) < 4 else f'{len(owners)} runs'}"
                                   for text, owners in holders.items())
 
 
-def show_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):

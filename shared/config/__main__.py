@@ -3,4 +3,4 @@
 from shared.config.help import tabulate_keys
 
 if __name__ == "__main__":
-    print(tabulate_keys().markdown())
+    print(tabulate_keys().to_markdown())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.config import Config, parse_config, require_support
-from shared.errors import StoppedError, UserError, user_message
+from shared.errors import StoppedError, UserError, extract_user_message
 from shared.machine.console import say
 from shared.machine.files import find_weight_file
 from shared.machine.interpreters import explain_missing_package
@@ -61,7 +61,7 @@ def report_errors(work: Callable[[], object]) -> None:
         sys.exit(130)
     except Exception as error:
         known = explain_missing_package(error) if isinstance(error, ModuleNotFoundError) else None
-        line = user_message(known or error)
+        line = extract_user_message(known or error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

@@ -77,6 +77,9 @@ def validate_dataset(config: Config) -> None:
         "train/<class>/*.jpg or <class>/*.jpg"
     require(not definition.needs_root or dataset.root,
             f"dataset.name={dataset.name} needs dataset.root, the folder that holds {wanted}")
+    require(not (definition.hub and dataset.root),
+            f"dataset.root={dataset.root} is not for dataset.name={dataset.name}, which is kept in the cache folder; "
+            "leave it out, or name a folder that the library datasets loads: dataset.name=hf:/a/folder")
     require(definition.has_files or not dataset.root,
             f"dataset.root={dataset.root} is not for dataset.name={dataset.name}, which needs no files; name the data "
             "set, such as dataset.name=image_folder")
@@ -85,7 +88,7 @@ def validate_dataset(config: Config) -> None:
             f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for all channels or one for each "
             "of three, and std above 0")
     # A data set without a validation split still trains, but then nothing can say which epoch was the best.
-    require(dataset.val_fraction > 0 or not (definition.reader or definition.members),
+    require(dataset.val_fraction > 0 or definition.may_hold_validation,
             "dataset.val_fraction=0 leaves no images to choose the best epoch by; give it a value such as 0.1")
 
 

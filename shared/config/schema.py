@@ -1,11 +1,13 @@
 """The schema: every key of an experiment with its default, unit, meaning and the siblings that honour it."""
 
+import re
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from shared.config.tables import find_single_owners, read_table
 from shared.datasets.definition import INTERPOLATIONS
-from shared.datasets.definitions import list_datasets
+from shared.datasets.definitions import list_datasets, list_variants
+from shared.datasets.hub import PREFIX
 from shared.models import LIBRARIES, MODELS
 
 OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
@@ -29,9 +31,12 @@ def key(default: Any, meaning: str, *, unit: str = "", choices: tuple = (), low:
 
 @dataclass
 class DatasetConfig:
-    name: str = key("digits", "which data set", choices=list_datasets())
+    name: str = key("digits", "which data set. hf:owner/name is one of the Hugging Face hub, hf:/a/folder one that its "
+                    "library loads from there; @CONFIG chooses one of its configurations, #COLUMN the column of the "
+                    "classes", choices=list_datasets(), prefixes=(PREFIX,))
     root: str = key("", "folder with the files; empty: a cache folder, filled by download where the data set allows it")
-    variant: str = key("160", "which size of imagenette", choices=("160", "320", "full"), unit="pixels")
+    variant: str = key("160", "which form of a data set that has several: of imagenette the shorter side, in pixels",
+                       choices=list_variants())
     image_size: int = key(0, "height and width the model sees; 0: the stored size, 224 for folders", unit="pixels",
                           low=0, high=2048)
     center_crop: float = key(1.0, "share of the shorter side that the central square keeps where no random area is cut "
@@ -142,8 +147,8 @@ class TrainConfig:
                           "are averaged, so that only BatchNorm notices, which sees a part at a time", low=1, high=4096)
     eval_batch_size: int = key(256, "batch of validation and test; the last partial batch counts", unit="images", low=1)
     loss: str = key("cross_entropy", "what is minimised. binary_cross_entropy: each class is a yes-or-no question of "
-                    "its own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: cross-entropy "
-                    "times (1 - p)^gamma, so that easy images count less (arXiv:1708.02002)",
+                    "its own, averaged over classes, as for timm's A1 checkpoints (arXiv:2110.00476); focal: "
+                    "cross-entropy times (1 - p)^gamma, so that easy images count less (arXiv:1708.02002)",
                     choices=("cross_entropy", "binary_cross_entropy", "focal"))
     focal_gamma: float = key(2.0, "gamma of the focal loss", low=0.0, high=100.0)
     class_weights: str = key("none", "multiply the part of the loss that a class has. balanced: by images / (classes x "
@@ -235,7 +240,8 @@ class Config:
 
     @property
     def group(self) -> str:
-        return self.experiment or f"{self.dataset.name}_{self.model.name}"
+        # A name such as hf:owner/name must not become several folders.
+        return self.experiment or re.sub(r"[:/\\]+", "-", f"{self.dataset.name}_{self.model.name}")
 
 
 def list_keys(section: Any = Config, prefix: str = "") -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The data sets: what there is, where it comes from, how it is read and split. Knows no config."""
+"""The data sets: which there are, where they come from, how they are read and split. Nothing here knows the config."""

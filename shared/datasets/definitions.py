@@ -1,11 +1,13 @@
-"""What each data set is: where it comes from, how to tell that it arrived whole, how it is read, what its images are.
+"""The data sets: where each comes from, how a download is checked, how it is read, and what its images are.
 
 To add a data set, add an entry to DEFINITIONS; docs/changing.md shows it.
 """
 
-from shared.datasets.definition import Definition, Download
+from shared.datasets.definition import Definition, Download, validate_definition
+from shared.datasets.hub import PREFIX, define_hub_dataset
 
-# https://docs.pytorch.org/vision/stable/models.html: over ImageNet's training images; published weights expect them.
+# Those of ImageNet's training images, which published weights expect
+# (https://docs.pytorch.org/vision/stable/models.html).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 CIFAR = "https://www.cs.toronto.edu/~kriz"
@@ -44,7 +46,7 @@ def define_imagenette(archive: str, md5: str, megabytes: int) -> Definition:
 
 DEFINITIONS = {
     "digits": Definition(
-        # What scikit-learn bundles is the test part of UCI's optdigits, so that it has no official split of its own.
+        # scikit-learn contains the test part of UCI's optdigits alone, so there is no official split.
         source="https://archive.ics.uci.edu/dataset/80", licence="CC BY 4.0",
         paper="Kaynak, Methods of Combining Multiple Classifiers and Their Applications to Handwritten Digit "
               "Recognition, 1995",
@@ -72,8 +74,8 @@ DEFINITIONS = {
     ),
     "cifar10": Definition(
         source=f"{CIFAR}/cifar.html", licence=CIFAR_LICENCE, paper=CIFAR_PAPER,
-        # As in https://github.com/KellerJordan/cifar10-airbench: over all pixels of the 50,000 training images. The
-        # smaller std also seen (0.2023, 0.1994, 0.2010) is the mean of each image's own.
+        # Over all pixels of the 50,000 training images, as in https://github.com/KellerJordan/cifar10-airbench. The
+        # smaller std that others use (0.2023, 0.1994, 0.2010) is the mean of the images' own standard deviations.
         mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
         image_size=32, reader="cifar", train_images=50_000, test_images=10_000,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -83,7 +85,7 @@ DEFINITIONS = {
     ),
     "cifar100": Definition(
         source=f"{CIFAR}/cifar.html", licence=CIFAR_LICENCE, paper=CIFAR_PAPER,
-        # As in https://github.com/weiaicunzai/pytorch-cifar100, rounded.
+        # The values of https://github.com/weiaicunzai/pytorch-cifar100, rounded.
         mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762),
         image_size=32, reader="cifar", train_images=50_000, test_images=10_000,
         classes=tuple(CIFAR100_CLASSES.split()),
@@ -108,11 +110,16 @@ def list_datasets() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.partition("/")[0] for name in DEFINITIONS))
 
 
-def list_variants(name: str) -> tuple[str, ...]:
-    """The choices of `dataset.variant` for a data set; empty for one that has a single form."""
-    return tuple(key.partition("/")[2] for key in DEFINITIONS if key.startswith(f"{name}/"))
+def list_variants(name: str = "") -> tuple[str, ...]:
+    """The choices of `dataset.variant` for a data set, empty for one that has a single form; without a name, all."""
+    pairs = [key.partition("/") for key in DEFINITIONS if "/" in key]
+    return tuple(dict.fromkeys(variant for owner, _, variant in pairs if name in ("", owner)))
 
 
 def find_definition(name: str, variant: str) -> Definition:
-    """The entry of a data set; `variant` is `dataset.variant`."""
-    return DEFINITIONS[f"{name}/{variant}" if list_variants(name) else name]
+    """The facts about the data set that `dataset.name` and `dataset.variant` name. Raises `UserError`."""
+    if name.startswith(PREFIX):
+        return define_hub_dataset(name, IMAGENET_MEAN, IMAGENET_STD)
+    key = f"{name}/{variant}" if list_variants(name) else name
+    validate_definition(key, DEFINITIONS[key])
+    return DEFINITIONS[key]

@@ -1,8 +1,10 @@
-"""From an address to complete files on disk: fetched, verified, unpacked; or found where the user has them.
+"""The files of a data set: found where the user has them, or downloaded, compared with their checksum and unpacked.
 
-Whatever bears its final name is complete: downloads and archives grow under another name and are moved when done.
+A file or folder that has its final name is complete, since everything is written under another name and moved when it
+is done.
 """
 
+import glob
 import gzip
 import os
 import shutil
@@ -18,8 +20,9 @@ from tqdm import tqdm
 
 from shared.datasets.definition import Definition, Download
 from shared.errors import UserError
+from shared.machine.console import say
 
-DOWNLOADING, UNPACKING = ".downloading", ".unpacking-"
+LOCK, DOWNLOADING, UNPACKING = ".lock", ".downloading", ".unpacking-"
 
 
 def find_cache_folder() -> Path:
@@ -32,8 +35,9 @@ def find_cache_folder() -> Path:
 def locate_files(definition: Definition, root: str) -> Path:
     """The folder that holds all of a data set's files.
 
-    With `root` empty they are downloaded into the cache, unless they are there. Otherwise they are looked for in `root`
-    and in its usual sub-folders, an official archive lying there is unpacked beside itself, and nothing is downloaded.
+    With `root` empty, this is a folder in the cache, and what it lacks is downloaded. Otherwise the files are looked
+    for in `root` and in the sub-folders where they usually lie; an official archive in `root` is unpacked there, and
+    nothing is downloaded.
 
     Raises:
         UserError: a file is missing from `root`, cannot be downloaded or written, or is not what was published.
@@ -43,7 +47,7 @@ def locate_files(definition: Definition, root: str) -> Path:
         places = [base, *(base / name for name in definition.folders)]
     else:
         base = find_cache_folder()
-        places = [base / definition.folders[0]]
+        places = [base.joinpath(*definition.folders[:1])]
     try:
         return find_complete(definition, places) or obtain_files(definition, base, places, may_download=not root)
     except OSError as error:
@@ -52,11 +56,15 @@ def locate_files(definition: Definition, root: str) -> Path:
 
 
 def obtain_files(definition: Definition, base: Path, places: list[Path], may_download: bool) -> Path:
+    """Download and unpack what is missing, and return the one of `places` that is then complete. Raises `UserError`."""
     archive = next((base / item.file_name for item in definition.downloads if item.is_archive), None)
-    # An incomplete folder of the archive's name is not ours to replace; below it is told what it lacks.
-    begun = archive is not None and any(len(list_missing(definition, place)) < len(definition.members) for place in places)
+    # A folder that holds some of the members is the user's or was damaged. It is not replaced; the error below says
+    # what it lacks.
+    begun = archive is not None and any(len(list_missing(definition, place)) < len(definition.members)
+                                        for place in places)
     if not begun and (may_download or (archive is not None and archive.is_file())):
-        # Siblings, or the processes of one run, may start together: one fetches, the others find what it left.
+        # Both siblings, or the processes of one run, may start at once. The first one downloads; the others wait and
+        # then find the files.
         with lock_folder(base):
             if not find_complete(definition, places):
                 if may_download:
@@ -65,7 +73,7 @@ def obtain_files(definition: Definition, base: Path, places: list[Path], may_dow
                     unpack_archive(archive, definition, is_ours=may_download)
     if found := find_complete(definition, places):
         return found
-    # The place that lacks least is the one that was meant.
+    # The user most likely meant the place that lacks least.
     place = min(places, key=lambda place: len(list_missing(definition, place)))
     lost = list_missing(definition, place)[0]
     if may_download and not definition.downloads:
@@ -90,29 +98,53 @@ def list_missing(definition: Definition, place: Path) -> list[str]:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Only one process at a time is inside, for each folder. The lock ends with the process, however that ends."""
-    import fcntl
+    """Let one process at a time go on, for each folder. The lock ends with the process, however the process ends."""
+    from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / LOCK)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that prepares files in {folder}", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock.acquire(blocking=False)
+    except Timeout:
+        say(f"waiting for another process that prepares files in {folder}")
+        lock.acquire()
+    try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def fetch_files(definition: Definition, base: Path, place: Path) -> None:
-    """Download what is not there yet: an archive into `base`, single files into `place`. Call as the sole writer."""
+    """Download what is not there yet: an archive into `base`, all else into `place`.
+
+    No other process may write there meanwhile; see `lock_folder`.
+    """
+    if definition.hub:
+        from shared.datasets.hub import write_class_folders
+
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open_temporary_folder(place.parent, place.name) as growing:
+            write_class_folders(definition.hub, growing / place.name)
+            os.replace(growing / place.name, place)
     for item in definition.downloads:
         target = (base if item.is_archive else place) / item.file_name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             fetch_file(item, target)
+
+
+@contextmanager
+def open_temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """An empty folder in `parent`, in which `name` is written before it is moved to its place. It is removed at the
+    end, and so is one that a killed process left."""
+    prefix = f"{UNPACKING}{name.replace('/', '-')}-"
+    for left in parent.glob(f"{glob.escape(prefix)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch_file(item: Download, target: Path) -> None:
@@ -121,8 +153,8 @@ def fetch_file(item: Download, target: Path) -> None:
     from requests import RequestException
 
     growing = target.parent / DOWNLOADING
-    shutil.rmtree(growing, ignore_errors=True)  # what a killed download left
-    print(f"downloading {item.address} ({item.megabytes} MB) to {target}", file=sys.stderr)
+    shutil.rmtree(growing, ignore_errors=True)  # a killed download may have left it
+    say(f"downloading {item.address} ({item.megabytes} MB) to {target}")
     pooch.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**18)
     try:
@@ -134,7 +166,7 @@ def fetch_file(item: Download, target: Path) -> None:
         reason = type(error).__name__ if response is None else f"HTTP status {response.status_code}"
         raise UserError(f"{item.address} cannot be downloaded ({reason}); try again, or download it elsewhere and name "
                         "its folder with dataset.root=...") from error
-    except ValueError as error:  # pooch's for a checksum that differs
+    except ValueError as error:  # pooch raises it for a checksum that differs
         raise UserError(f"{item.address} is not the published file: its MD5 is not {item.md5}; it was removed. Try "
                         "again, or name a folder with the right one with dataset.root=...") from error
     finally:
@@ -142,31 +174,30 @@ def fetch_file(item: Download, target: Path) -> None:
 
 
 def unpack_archive(archive: Path, definition: Definition, is_ours: bool) -> None:
-    """Unpack an archive beside itself, so that its folder appears only when it is whole. Call as the sole writer.
+    """Unpack an archive beside itself, so that its folder appears only when it is whole.
 
-    Our own archive is deleted afterwards, and also when it turns out to be damaged; a user's is left alone.
+    An archive that was downloaded here is deleted afterwards, also where it turns out to be damaged; a user's own is
+    kept. No other process may write there meanwhile; see `lock_folder`.
 
     Raises:
         UserError: the archive is damaged, lacks its folder, or has a member that is no plain file or folder in it.
     """
-    folder = definition.folders[0]
-    for left in archive.parent.glob(f"{UNPACKING}{folder}-*"):  # by a killed process
-        shutil.rmtree(left, ignore_errors=True)
-    growing = Path(tempfile.mkdtemp(prefix=f"{UNPACKING}{folder}-", dir=archive.parent))
-    try:
-        extract_archive(archive, growing)
-        if absent := list_missing(definition, growing / folder):
-            raise tarfile.ReadError(f"it holds no {folder}/{absent[0]}")
-        os.replace(growing / folder, archive.parent / folder)
-        if is_ours:
-            archive.unlink()
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        if is_ours:
-            archive.unlink()
-        advice = "it was deleted; run again" if is_ours else f"delete it and get {definition.downloads[0].address} anew"
-        raise UserError(f"{archive} cannot be unpacked ({str(error).splitlines()[0]}); {advice}") from error
-    finally:
-        shutil.rmtree(growing, ignore_errors=True)
+    parent, folder = archive.parent, definition.folders[0]
+    with open_temporary_folder(parent, folder) as growing:
+        try:
+            extract_archive(archive, growing)
+            if absent := list_missing(definition, growing / folder):
+                raise tarfile.ReadError(f"it holds no {folder}/{absent[0]}")
+            (parent / folder).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(growing / folder, parent / folder)
+            if is_ours:
+                archive.unlink()
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            if is_ours:
+                archive.unlink()
+            advice = "it was deleted; run again" if is_ours else (
+                f"delete it and get {definition.downloads[0].address} anew")
+            raise UserError(f"{archive} cannot be unpacked ({str(error).splitlines()[0]}); {advice}") from error
 
 
 def extract_archive(archive: Path, target: Path) -> None:
@@ -175,10 +206,10 @@ def extract_archive(archive: Path, target: Path) -> None:
           tqdm(desc=f"unpacking {archive.name}", total=archive.stat().st_size, unit="B", unit_scale=True, disable=None,
                leave=False) as bar):
         for member in tar:
-            # Links are how an archive gets around a check of names, and none of these data sets has any.
+            # A link can lead out of the folder whatever its name is, and none of these data sets has any.
             if not (member.isfile() or member.isdir()):
                 raise tarfile.ReadError(f"'{member.name}' is neither a file nor a folder")
             tar.extract(member, target, filter="data")
             bar.update(packed.tell() - bar.n)
-        while tar.fileobj.read(2**20):  # tar stops at its own end; gzip's checksum stands after that
+        while tar.fileobj.read(2**20):  # gzip's checksum comes after the archive's end and is compared when it is read
             pass

@@ -1,4 +1,4 @@
-"""Image folders: which files there are and what they show, without opening any, unless unreadable ones are to go."""
+"""Image folders: which files there are and which class each of them shows."""
 
 import os
 import sys
@@ -18,15 +18,16 @@ SPLITS = ("train", "val", "test")
 LIKE_SPLITS = (*SPLITS, "training", "valid", "validation", "testing")
 
 
-def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+def scan_folder(root: Path, allow_empty: bool = False) -> tuple[tuple[str, ...], dict[str, Listing]]:
     """Class names in sorted order, and the image files of each split that the folder has.
 
     `root` holds train/<class>/... and maybe val/<class>/... and test/<class>/..., or else <class>/... directly, which
-    is returned as train. Files of any depth below a class count, hidden ones and those that are no images do not.
-    Files are ordered by class, then by path, the same on every file system.
+    is returned as train. Files count at any depth below a class, unless they are hidden or not called as images are.
+    They are ordered by class, then by path, the same on every file system.
 
     Raises:
-        UserError: a folder is missing or unreadable, a class has no images, or the splits have different classes.
+        UserError: a folder is missing or unreadable, the splits have different classes, or a class has no images, which
+            `allow_empty` allows.
     """
     try:
         refuse_misnamed_splits(root)
@@ -39,7 +40,7 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
             validate_classes(places[name], found, places["train"], classes["train"])
         with tqdm(desc=f"looking through {root}", unit="class", total=sum(map(len, classes.values())), disable=None,
                   leave=False) as bar:
-            listings = {name: list_images(place, classes[name], bar) for name, place in places.items()}
+            listings = {name: list_images(place, classes[name], bar, allow_empty) for name, place in places.items()}
     except OSError as error:
         raise UserError(f"{error.filename or root}: {error.strerror or error}; dataset.root has to name a folder that "
                         "can be read") from error
@@ -47,7 +48,8 @@ def scan_folder(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
 
 
 def refuse_misnamed_splits(root: Path) -> None:
-    """Raise `UserError` where folders are meant as splits and would be taken for classes, or left out."""
+    """Raise `UserError` where folders are called like splits, but not exactly so: they would be taken for classes, or
+    would be left out."""
     alike = [name for name in list_subfolders(root) if name.lower() in LIKE_SPLITS]
     misnamed = [name for name in alike if name not in SPLITS]
     if misnamed and any(name.lower().startswith("train") for name in alike):
@@ -60,6 +62,7 @@ def list_subfolders(folder: Path) -> list[str]:
 
 
 def validate_classes(place: Path, found: list[str], train: Path, expected: list[str]) -> None:
+    """Raise `UserError` where `place` does not hold the `expected` classes of `train`, or these are fewer than two."""
     if not expected:
         raise UserError(f"{train} holds no class folders; expected train/<class>/*.jpg or <class>/*.jpg in "
                         "dataset.root")
@@ -72,11 +75,11 @@ def validate_classes(place: Path, found: list[str], train: Path, expected: list[
         raise UserError(f"{place} has a class '{extra[0]}' that {train} lacks; splits need the same classes")
 
 
-def list_images(place: Path, classes: list[str], bar: tqdm) -> Listing:
+def list_images(place: Path, classes: list[str], bar: tqdm, allow_empty: bool) -> Listing:
     files, labels = [], []
     for label, name in enumerate(classes):
         found = sorted(find_images(str(place / name)))
-        if not found:
+        if not found and not allow_empty:
             raise UserError(f"{place / name} holds no images ({' '.join(EXTENSIONS)}); fill the class or remove it")
         files += found
         labels += [label] * len(found)
@@ -88,7 +91,7 @@ def find_images(folder: str) -> list[str]:
     files, seen = [], set()
     for here, folders, names in os.walk(folder, followlinks=True, onerror=raise_error):
         place = os.stat(here)
-        if (place.st_dev, place.st_ino) in seen:  # a link back to a folder above would never end
+        if (place.st_dev, place.st_ino) in seen:  # a link to a folder above would be followed without end
             folders.clear()
             continue
         seen.add((place.st_dev, place.st_ino))
@@ -99,12 +102,12 @@ def find_images(folder: str) -> list[str]:
 
 
 def raise_error(error: OSError) -> None:
-    raise error  # os.walk would pass over what it cannot read
+    raise error  # without this, os.walk leaves out a folder that it cannot read
 
 
 def find_unreadable(files: np.ndarray) -> np.ndarray:
-    """Which of the files do not decode, (n,) bool. Every file is read, so this takes about as long as an epoch."""
-    block = 64  # a task for each file of a large data set would itself fill the memory
+    """Which of the files cannot be decoded, (n,) bool. Every file is read, which takes about as long as an epoch."""
+    block = 64  # a task for each single file would fill the memory where there are millions
     starts = range(0, len(files), block)
     with (tqdm(desc="checking images", total=len(files), unit="image", disable=None, leave=False) as bar,
           ThreadPoolExecutor(os.cpu_count()) as pool):

@@ -1,8 +1,8 @@
-"""Which images train, in which order: pure functions of (seed, epoch, index), the same in every process.
+"""Which images train, and in which order: pure functions of (seed, epoch, index), the same in every process.
 
-Everything random here and in `augment.py` and `weights.py` comes from the raw output of Philox, a counter-based
-generator. NumPy guarantees the raw stream of a bit generator across its versions, but not what `Generator` methods
-such as `permutation` make of it (NEP 19), and the siblings may live in environments with different NumPy versions.
+Everything random here, in `batches/augment.py` and in `weights/initial.py` comes from the raw output of Philox, a
+counter-based generator. NumPy guarantees that this output stays the same in all its versions. It does not guarantee it
+for methods of `Generator` such as `permutation` (NEP 19), and each sibling may have another version of NumPy.
 """
 
 import hashlib
@@ -12,7 +12,8 @@ import numpy as np
 # One number per use, so that no two uses of a seed share a stream.
 SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS, BALANCE = range(7)
 
-# The seed of test sets that are ours to draw: they must not move with config.seed, whose values end below it.
+# Test images that this repository sets apart are drawn with this seed instead of config.seed, so that they stay the
+# same when config.seed changes. It is larger than any value of config.seed.
 FIXED_SEED = 2**31
 
 
@@ -22,19 +23,19 @@ def draw_bits(count: int, *key: int) -> np.ndarray:
 
 
 def draw_uniforms(count: int, *key: int) -> np.ndarray:
-    """`count` numbers in [0, 1), (count,) float64, from the upper 53 bits of `random_bits`."""
+    """`count` numbers in [0, 1), (count,) float64, from the upper 53 bits of `draw_bits`."""
     return (draw_bits(count, *key) >> np.uint64(11)) * 2.0**-53
 
 
 def choose_stratified(labels: np.ndarray, count: int, *key: int) -> np.ndarray:
-    """`count` indices in which each class keeps its share, (count,) int64, ascending.
+    """`count` indices, (count,) int64, ascending, among which each class has the share that it has in `labels`.
 
-    Each class gets the whole part of its quota; what is left goes to the largest remainders, the lower class first
-    where they tie.
+    Each class gets the whole part of its quota. The places that are left go to the classes with the largest remainders;
+    of equal remainders the lower class comes first.
     """
     assert 0 <= count <= len(labels), f"{count} of {len(labels)}"
     classes, sizes = np.unique(labels, return_counts=True)
-    # In whole numbers, since rounding errors would decide between equal remainders.
+    # In whole numbers, because with fractions a rounding error could decide between equal remainders.
     take, remainders = np.divmod(sizes * count, max(len(labels), 1))
     by_remainder = np.argsort(-remainders, kind="stable")
     take[by_remainder[: count - take.sum()]] += 1
@@ -47,7 +48,7 @@ def choose_stratified(labels: np.ndarray, count: int, *key: int) -> np.ndarray:
 
 
 def split_stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices that train and indices that validate, each ascending int64; stratified by class, without overlap."""
+    """Indices of the images to train with and to validate with, both ascending int64, stratified by class."""
     held_out = choose_stratified(labels, round(len(labels) * fraction), seed, SPLIT)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
@@ -60,13 +61,13 @@ def order_epoch(n: int, seed: int, epoch: int) -> np.ndarray:
 def order_epoch_balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch that shows every class equally often, (n,) int64, as long as that of `order_epoch`.
 
-    Each class gets n // K places; those that are left go round the classes, in an order drawn from the seed, epoch after
-    epoch. A class fills its places from an endless row of permutations of its images, of which each epoch takes the
-    next part: no image of a class is seen again before all others of its class have been.
+    Each of the K classes gets n // K places. The places that are left go to the classes in turn, in an order drawn from
+    the seed; an epoch goes on where the one before it stopped. A class shows its images in a random order, then in
+    another one, and so on, across epochs, so that no image is seen again before all others of its class have been.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     number, left = len(classes), len(labels) % len(classes)
-    turn = np.argsort(np.argsort(draw_bits(number, seed, BALANCE), kind="stable"))  # of each class in the round
+    turn = np.argsort(np.argsort(draw_bits(number, seed, BALANCE), kind="stable"))  # when each class has its turn
 
     def count_places(epochs: int) -> np.ndarray:
         """How many places each class has had in so many epochs."""
@@ -83,7 +84,7 @@ def order_epoch_balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarra
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
-    """16 hexadecimal digits that differ when dtype, shape or content of any array does."""
+    """16 hexadecimal digits that change when dtype, shape or content of any array changes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -92,5 +93,5 @@ def fingerprint(*arrays: np.ndarray) -> str:
 
 
 def derive_step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """What to seed a framework's own generator with at training step `step` in process `rank`, 32 bits."""
+    """A seed of 32 bits for a framework's own generator, for training step `step` in process `rank`."""
     return int(np.random.SeedSequence([seed, STEPS, step, rank]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what every writer of the repository goes through."""
+"""Writing files so that a kill or a full disk never leaves half of one, and finding files that the user names."""
 
 import contextlib
 import json
@@ -13,10 +13,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it there: a reader sees the old file or the new, never half.
+    """Let `write` fill a file beside `path`, then move it to `path`: a reader sees the old file or the new one.
 
     Raises:
-        UserError: where the disk is full or may not be written to; what was there before is still whole.
+        UserError: where the disk is full or may not be written to; the old file is still whole then.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
     with undo_on_failure(path, unfinished):
@@ -26,7 +26,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextlib.contextmanager
 def undo_on_failure(path: Path, unfinished: Path) -> Iterator[None]:
-    """Remove `unfinished` and raise `UserError` where `path` cannot be written."""
+    """Where the block fails to write `path`: remove `unfinished` and raise `UserError`."""
     try:
         yield
     except OSError as error:
@@ -37,7 +37,11 @@ def undo_on_failure(path: Path, unfinished: Path) -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file. Raises `UserError` where that cannot be done; a line cut short is dropped on resuming."""
+    """Add a line to a file. A kill may cut it short; whoever reads the file passes such a last line over.
+
+    Raises:
+        UserError: where the disk is full or may not be written to.
+    """
     try:
         with path.open("a") as file:
             file.write(line)
@@ -47,7 +51,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def to_json(content: dict, indent: int | None = None) -> str:
-    """JSON text. NaN and infinity become null, since JSON has no word for them."""
+    """`content` as JSON. NaN and infinity become null, since JSON cannot express them."""
     try:
         return json.dumps(content, indent=indent, allow_nan=False)
     except ValueError:
@@ -59,16 +63,20 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
-    import numpy as np  # here, because --help comes by and must not wait for it
+    import numpy as np  # here, because --help imports this module and must not wait for NumPy
 
     def save(unfinished: Path) -> None:
-        with unfinished.open("wb") as file:  # a file, because np.savez appends its own ending to a name
+        with unfinished.open("wb") as file:  # an open file, because np.savez would add its own ending to a name
             np.savez_compressed(file, **arrays)
     write_whole(path, save)
 
 
 def find_weight_file(given: str) -> Path:
-    """The neutral weight file that a run folder or a path names. Raises `UserError`."""
+    """The neutral weight file that `given` names: itself, or best.safetensors in a run folder.
+
+    Raises:
+        UserError: where there is none.
+    """
     path = Path(given).expanduser()
     if path.is_dir():
         path = path / "best.safetensors"

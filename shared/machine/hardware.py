@@ -8,7 +8,8 @@ from pathlib import Path
 from shared.errors import UserError
 
 
-def cpu_name() -> str:
+def describe_cpu() -> str:
+    """The CPU's name and its number of threads."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -18,7 +19,7 @@ def cpu_name() -> str:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16 or AMX); without, bf16 is slower than fp32."""
+    """Whether the CPU has instructions for bfloat16 (AVX-512 BF16 or AMX); without them, bf16 is slower than fp32."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -27,10 +28,10 @@ def cpu_has_bf16() -> bool:
 
 
 def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
-    """`hardware.precision` with `auto` decided: fp32, bf16, fp16 or fp64.
+    """`hardware.precision`, with a decision in place of `auto`: fp32, bf16, fp16 or fp64.
 
     Raises:
-        UserError: for fp16 without a GPU, which the frameworks would silently replace.
+        UserError: for fp16 without a GPU, where the frameworks would silently compute in something else.
     """
     if wanted == "fp16" and accelerator == "cpu":
         raise UserError("hardware.precision=fp16 needs a GPU and none is used here; use bf16 or fp32")
@@ -39,15 +40,15 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
     return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
 
 
-def tpu_is_there() -> bool:
-    """Whether this machine shows signs of a TPU. Nothing is connected to, since that can wait for ever."""
+def has_tpu() -> bool:
+    """Whether this machine shows signs of a TPU. It does not try to connect to one, since that can wait for ever."""
     names = ("TPU_NAME", "TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS")
-    devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]  # as newer ones show up
+    devices = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]  # older and newer TPUs
     return any(os.environ.get(name) for name in names) or bool(devices)
 
 
 def choose_accelerator(wanted: str, gpus: int, tpu: bool = False) -> str:
-    """`hardware.accelerator` with `auto` decided: cpu, gpu or tpu.
+    """`hardware.accelerator`, with a decision in place of `auto`: cpu, gpu or tpu. `gpus` is how many there are.
 
     Raises:
         UserError: where a GPU or TPU is wanted and missing.
@@ -65,7 +66,11 @@ def choose_accelerator(wanted: str, gpus: int, tpu: bool = False) -> str:
 
 
 def choose_devices(wanted: int, accelerator: str, available: int) -> int:
-    """`hardware.devices` with 0 decided. Raises `UserError` where there are fewer than wanted."""
+    """`hardware.devices`, with all that are available in place of 0, or one CPU.
+
+    Raises:
+        UserError: where fewer are available than wanted.
+    """
     if accelerator == "cpu":
         return wanted or 1
     if wanted > available:
@@ -74,10 +79,11 @@ def choose_devices(wanted: int, accelerator: str, available: int) -> int:
     return wanted or available
 
 
-def reader_count(wanted: int, from_files: bool, accelerator: str) -> int:
-    """How many parallel readers prepare training batches; 0 means the training process itself.
+def choose_workers(wanted: int, from_files: bool, accelerator: str) -> int:
+    """How many processes or threads read training batches, where `hardware.workers` is `wanted`; with 0 the training
+    process reads them itself.
 
-    Arrays in memory are indexed faster than a CPU trains on them, so that a second process would only take its cores.
+    Indexing arrays in memory is faster than a CPU trains on them, so there another process would only take cores away.
     """
     if wanted >= 0:
         return wanted
@@ -85,8 +91,8 @@ def reader_count(wanted: int, from_files: bool, accelerator: str) -> int:
     return min(8, cores) if from_files else (2 if accelerator == "gpu" else 0)
 
 
-def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, in GiB."""
+def measure_peak_memory() -> float:
+    """The largest resident memory of this process so far, in GiB; NaN on Windows."""
     try:
         import resource
     except ImportError:  # Windows has no such counter

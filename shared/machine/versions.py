@@ -1,4 +1,4 @@
-"""What a run was made with: versions of packages and the revision of this repository."""
+"""The software that a run was made with: versions of packages and the revision of this repository."""
 
 import platform
 import subprocess
@@ -13,6 +13,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "tensorflow", "
 
 
 def list_versions() -> dict[str, str]:
+    """The versions of Python and of those PACKAGES that are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -23,11 +24,11 @@ def list_versions() -> dict[str, str]:
 
 
 def read_git_state() -> dict[str, Any]:
-    """Revision of the repository and whether files differ from it; None where this is no git checkout."""
-    def git(*words: str) -> str:
+    """The repository's `revision`, and whether files are `dirty`, that is, differ from it; None without git."""
+    def run_git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True,
                               timeout=10).stdout.strip()
     try:
-        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        return {"revision": run_git("rev-parse", "HEAD"), "dirty": bool(run_git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"revision": None, "dirty": None}

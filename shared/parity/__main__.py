@@ -23,32 +23,32 @@ from shared.machine.interpreters import (
 )
 from shared.machine.versions import read_git_state
 from shared.parity.findings import Answer, Finding
-from shared.parity.ladder import against_itself, compare_answers
-from shared.parity.plan import RUNGS, base_of, changed, plan, precision_of
+from shared.parity.ladder import compare_answers, judge_by_yardsticks
+from shared.parity.plan import RUNGS, change_config, find_precision, plan_tasks, strip_config
 from shared.parity.request import PLUGIN, Task, write_request
 
 COMMAND = "python -m shared.parity"
 PURPOSE = """Compare both siblings on a ladder of nine rungs, from raw bytes to final scores.
 
-It is fp64 unless hardware.precision is given as a key; what a file says of it does not count. In fp32 and bf16
-tolerances are measured: how far one sibling is from itself.
+It computes in fp64 unless the command line sets hardware.precision; what a config file says of it does not count. In
+fp32 and bf16 the tolerances are measured in the same run, by how far Lightning is from itself.
 TEMPLATE_LIGHTNING_PYTHON and TEMPLATE_KERAS_PYTHON name the siblings' interpreters where they are neither this one nor
 those of .venv-lightning and .venv-keras."""
 
 SIBLINGS = {"Lightning": "lightning", "Keras": "keras"}
-# Suffixes of the tasks that measure the tolerance in less than float64.
+# Suffixes of the tasks that Lightning computes again, to measure the tolerances in less than float64.
 YARDSTICKS = ("-threads", "-fp64")
 
 YARDSTICK = """Rungs 4, 5, 7 and 8 are judged by a yardstick measured in the same run: how far Lightning is from itself
-under another thread count, and from itself in float64. The siblings may be ten times as far apart as the larger of the
-two over all cases of a kind, since one run tells the size of a growing difference to an order of magnitude only; four
-times after 50 steps and on rung 8, where it has stopped growing. Logits in fp32 may be 1e-4 apart. What proves that the
-algorithms are the same is float64."""
+with another number of threads, and from itself in float64. The siblings may be ten times as far apart as the larger of
+the two over all cases of a kind, since one run tells the size of a growing difference to an order of magnitude only;
+four times after 50 steps and on rung 8, where the difference has stopped growing. Logits in fp32 may be 1e-4 apart.
+That the algorithms are the same is proved in float64."""
 
 
 @dataclass
-class Recording:
-    """A probe at work in its own process."""
+class ProbeProcess:
+    """A sibling's probe, which runs in its own process."""
 
     label: str
     folder: Path
@@ -72,15 +72,16 @@ class Recording:
         if status == 2:
             raise UserError(f"{self.label}: {lines[-1].removeprefix('error: ')}")
         if lines[-1].startswith("ModuleNotFoundError"):
+            sibling = SIBLINGS[self.label]
             raise UserError(f"{self.label}: {lines[-1].removeprefix('ModuleNotFoundError: ')} for "
-                            f"{require_interpreter(SIBLINGS[self.label])}; install the sibling, or name its interpreter with "
-                            f"{name_variable(SIBLINGS[self.label])}")
+                            f"{require_interpreter(sibling)}; install the sibling, or name its interpreter with "
+                            f"{name_variable(sibling)}")
         tail = "\n".join(lines[-25:])
         raise RuntimeError(f"{self.label}'s probe ended with status {status}:\n{tail}")
 
 
-def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = None) -> Recording:
-    """Start a sibling's probe on `tasks`, which leaves its answers and log.txt in `folder`."""
+def start_probe(label: str, tasks: list[Task], folder: Path, plugin: Path | None = None) -> ProbeProcess:
+    """Start a sibling's probe, which answers `tasks` in `folder` and writes log.txt there. It runs `plugin` first."""
     sibling = SIBLINGS[label]
     python, request = require_interpreter(sibling), write_request(tasks, folder)
     environment = list_variables() | {"PYTHONUNBUFFERED": "1"}
@@ -93,36 +94,36 @@ def start(label: str, tasks: list[Task], folder: Path, plugin: Path | None = Non
                                        stdout=log, stderr=subprocess.STDOUT, env=environment)
         except OSError as error:
             raise explain_not_runnable(sibling, error) from None
-    return Recording(label, folder, process)
+    return ProbeProcess(label, folder, process)
 
 
-def record(tasks: dict[str, list[Task]], folder: Path) -> None:
-    """Let both siblings answer their tasks, at the same time, into <folder>/<label>."""
-    recordings = []
+def run_probes(tasks: dict[str, list[Task]], folder: Path) -> None:
+    """Let both siblings answer their tasks at the same time, in <folder>/Lightning and <folder>/Keras."""
+    probes = []
     try:
         for label in SIBLINGS:
-            recordings.append(start(label, tasks[label], folder / label))
-        for recording in recordings:
-            recording.wait()
+            probes.append(start_probe(label, tasks[label], folder / label))
+        for probe in probes:
+            probe.wait()
     finally:
-        for recording in recordings:
-            if recording.process.poll() is None:
-                recording.process.kill()
+        for probe in probes:
+            if probe.process.poll() is None:
+                probe.process.kill()
 
 
-def judge(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
-    """Compare the answers of Lightning in `ours` with those of Keras in `theirs`."""
-    findings, again = [], {suffix: [] for suffix in YARDSTICKS}
+def judge_answers(tasks: list[Task], ours: Path, theirs: Path) -> list[Finding]:
+    """Compare the answers of Lightning in the folder `ours` with those of Keras in `theirs`; findings by rung."""
+    findings, unjudged, yardsticks = [], [], {suffix: [] for suffix in YARDSTICKS}
     for task in tasks:
         mine, other = Answer("Lightning", ours, task.name), Answer("Keras", theirs, task.name)
         if not needs_yardstick(task):
             findings += compare_answers(task, mine, other)
             continue
-        again[""] = again.get("", []) + compare_answers(task, mine, other)
+        unjudged += compare_answers(task, mine, other)
         for suffix in YARDSTICKS:
-            again[suffix] += compare_answers(task, mine, Answer("Lightning again", ours, task.name + suffix))
-    if judged := again.pop("", []):
-        findings += against_itself(judged, *again.values(), tasks[0].config.hardware.precision)
+            yardsticks[suffix] += compare_answers(task, mine, Answer("Lightning again", ours, task.name + suffix))
+    if unjudged:
+        findings += judge_by_yardsticks(unjudged, *yardsticks.values(), tasks[0].config.hardware.precision)
     return sorted(findings, key=lambda finding: finding.rung)
 
 
@@ -130,37 +131,37 @@ def needs_yardstick(task: Task) -> bool:
     return task.kind in ("forward", "fit") and task.config.hardware.precision != "fp64"
 
 
-def yardsticks(tasks: list[Task]) -> list[Task]:
-    """What Lightning computes once more, to be compared with itself, in less than float64."""
+def plan_yardsticks(tasks: list[Task]) -> list[Task]:
+    """The tasks that Lightning computes again with other threads and in float64, to be compared with itself."""
     found = []
     for task in tasks:
         if needs_yardstick(task):
             other = 2 if task.config.hardware.threads == 1 else 1
-            found += [Task(f"{task.name}-threads", task.kind, changed(task.config, hardware__threads=other)),
-                      Task(f"{task.name}-fp64", task.kind, changed(task.config, hardware__precision="fp64"))]
+            found += [Task(f"{task.name}-threads", task.kind, change_config(task.config, hardware__threads=other)),
+                      Task(f"{task.name}-fp64", task.kind, change_config(task.config, hardware__precision="fp64"))]
     return found
 
 
-def climb(config: Config, rungs: set[int] | None = None, **extent: object) -> list[Finding]:
-    """Record and compare `rungs`, all of them unless named, for a config as a user gives it.
+def climb_ladder(config: Config, rungs: set[int] | None = None, **extent: object) -> list[Finding]:
+    """Run both siblings and compare their answers on `rungs`, by default all, for a config as a user gives it.
 
-    `extent` goes to `plan`. Needs up to 2 GB under `config.output_dir` while it runs.
+    `extent` is passed on to `plan_tasks`. This needs up to 2 GB under `config.output_dir` while it runs.
 
     Raises:
         UserError: where the config, the data or an interpreter will not do.
     """
-    base = base_of(config)
-    if not base.hardware.threads:  # both run at the same time, and threads that wait for a core slow both down
+    base = strip_config(config)
+    if not base.hardware.threads:  # both run at the same time, and too many threads for the cores slow both down
         base.hardware.threads = max(1, (os.cpu_count() or 2) // 2)
-    with tempfile.TemporaryDirectory(prefix="parity-", dir=report_folder(config)) as place:
+    with tempfile.TemporaryDirectory(prefix="parity-", dir=make_report_folder(config)) as place:
         folder = Path(place).absolute()
-        tasks = plan(base, load_data(base), folder, rungs or set(RUNGS), **extent)
-        record({"Lightning": tasks + yardsticks(tasks), "Keras": tasks}, folder)
-        found = judge(tasks, folder / "Lightning", folder / "Keras")
+        tasks = plan_tasks(base, load_data(base), folder, rungs or set(RUNGS), **extent)
+        run_probes({"Lightning": tasks + plan_yardsticks(tasks), "Keras": tasks}, folder)
+        found = judge_answers(tasks, folder / "Lightning", folder / "Keras")
     return [finding for finding in found if not rungs or finding.rung in rungs]
 
 
-def report_folder(config: Config) -> Path:
+def make_report_folder(config: Config) -> Path:
     folder = Path(config.output_dir).expanduser() / config.group
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,43 +170,43 @@ def report_folder(config: Config) -> Path:
     return folder
 
 
-def first_failure(findings: list[Finding]) -> Finding | None:
+def find_first_failure(findings: list[Finding]) -> Finding | None:
     return next((finding for finding in sorted(findings, key=lambda item: item.rung) if not finding.passes), None)
 
 
-def rows(findings: list[Finding]) -> Table:
-    """One row a rung: the comparison that uses up most of its tolerance."""
+def tabulate_rungs(findings: list[Finding]) -> Table:
+    """A row for each rung, with the comparison that uses up most of its tolerance."""
     table = Table(["rung", "closest to its tolerance", "difference", "tolerance", "result"], [])
     for rung, name in RUNGS.items():
-        of_rung = [finding for finding in findings if finding.rung == rung]
-        if of_rung:
-            top = max(of_rung, key=lambda finding: (not finding.passes, finding.strain))
-            table.rows.append([f"{rung} {name}", top.what, *figures(top)])
+        on_rung = [finding for finding in findings if finding.rung == rung]
+        if on_rung:
+            top = max(on_rung, key=lambda finding: (not finding.passes, finding.strain))
+            table.rows.append([f"{rung} {name}", top.what, *format_figures(top)])
     return table
 
 
-def figures(finding: Finding) -> list[str]:
+def format_figures(finding: Finding) -> list[str]:
     tolerance = "equal" if finding.tolerance == 0 else f"{finding.tolerance:.2g}"
     return [f"{finding.figure:.2g}", tolerance, "pass" if finding.passes else "FAIL"]
 
 
-def verdict(findings: list[Finding]) -> str:
-    failure = first_failure(findings)
+def format_verdict(findings: list[Finding]) -> str:
+    failure = find_first_failure(findings)
     if failure is None:
         return "All rungs pass."
     return f"First failure: rung {failure.rung} {RUNGS[failure.rung]}, {failure.what}. {failure.where}"
 
 
-def markdown(findings: list[Finding], words: list[str], precision: str, seconds: float) -> str:
-    """The report: what was run, a row a rung, and every comparison."""
+def format_report(findings: list[Finding], words: list[str], precision: str, seconds: float) -> str:
+    """The report in Markdown: the command, its result, a row for each rung, and every comparison."""
     every = Table(["comparison", "difference", "tolerance", "result", "largest at"], [])
     measured = any(finding.threads is not None for finding in findings)
     if measured:
         every.header[1:1] = ["other threads", "from fp64"]
     for finding in findings:
-        yards = ["" if value is None else f"{value:.2g}" for value in (finding.threads, finding.rounding)]
-        every.rows.append([f"{finding.rung} {finding.what}", *(yards if measured else []), *figures(finding),
-                           finding.where])
+        yardsticks = ["" if value is None else f"{value:.2g}" for value in (finding.threads, finding.rounding)]
+        every.rows.append([f"{finding.rung} {finding.what}", *(yardsticks if measured else []),
+                           *format_figures(finding), finding.where])
     yardstick = f"\n\n{YARDSTICK}" if measured else ""
     revision = read_git_state()
     state = f"{revision['revision'] or 'unknown'}{' with changes' if revision['dirty'] else ''}"
@@ -213,18 +214,22 @@ def markdown(findings: list[Finding], words: list[str], precision: str, seconds:
 
 `{shlex.join([*COMMAND.split(), *words])}`, {seconds:.0f} s, revision {state}
 
-{rows(findings).markdown()}
+{tabulate_rungs(findings).to_markdown()}
 
-{verdict(findings)}{yardstick}
+{format_verdict(findings)}{yardstick}
 
 ## Every comparison
 
-{every.markdown()}
+{every.to_markdown()}
 """
 
 
-def configured(words: list[str]) -> Config:
-    """The config of a command line, in fp64 unless the command line itself names a precision. Raises `UserError`."""
+def parse_command_line(words: list[str]) -> Config:
+    """The config of a command line, whose precision is fp64 unless the command line itself names one.
+
+    Raises:
+        UserError: for a mistake in the command line or in a config file.
+    """
     config = parse_config(words, COMMAND, PURPOSE)
     if not any(word.startswith("hardware.precision=") for word in words):
         config.hardware.precision = "auto"
@@ -232,29 +237,29 @@ def configured(words: list[str]) -> Config:
 
 
 def main(words: list[str]) -> bool:
-    """Climb, print and write the report; whether all rungs pass."""
-    config = configured(words)
+    """Compare the siblings, print the result, write the report, and return whether all rungs pass."""
+    config = parse_command_line(words)
     if len(list_siblings()) < 2:
         raise UserError(f"parity compares two siblings, and only {list_siblings()[0]}_project is here; make train "
                         "trains it")
     started = time.perf_counter()
-    precision = precision_of(config)
+    precision = find_precision(config)
     if config.augment.policy != "none":
         say(f"augment.policy={config.augment.policy} is left out: the siblings' policies differ in their draws")
     say(f"recording both siblings in {precision} on the CPU; this takes minutes")
-    findings = climb(config)
+    findings = climb_ladder(config)
     seconds = time.perf_counter() - started
-    print(f"{rows(findings).text()}\n{verdict(findings)}  ({precision}, {seconds:.0f} s)")
-    report = report_folder(config) / "parity.md"
-    report.write_text(markdown(findings, words, precision, seconds))
+    print(f"{tabulate_rungs(findings).to_text()}\n{format_verdict(findings)}  ({precision}, {seconds:.0f} s)")
+    report = make_report_folder(config) / "parity.md"
+    report.write_text(format_report(findings, words, precision, seconds))
     print(f"report: {report}")
-    return first_failure(findings) is None
+    return find_first_failure(findings) is None
 
 
-def run() -> None:
+def run_command() -> None:
     passes = main(sys.argv[1:])
     sys.exit(0 if passes else 1)
 
 
 if __name__ == "__main__":
-    report_errors(run)
+    report_errors(run_command)

@@ -1,4 +1,4 @@
-"""Two answers to the same task, how far apart they are, and where."""
+"""The answers of two siblings to the same task, and findings: how far apart they are, and where."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from shared.parity.request import Arrays
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sibling left for a task: arrays and, of a fit, a run folder."""
+    """What a sibling wrote for a task: arrays and, for a fit, a run folder."""
 
     label: str  # Lightning or Keras, as it is called in the report
     folder: Path
@@ -36,14 +36,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison. `where` names the tensor, step or sample that differs most, with both values."""
+    """The result of one comparison: a difference, `figure`, and its `tolerance`.
+
+    `what` says what was compared, and `where` names the tensor, step or sample that differs most, with both values.
+    """
 
     rung: int
     what: str
     figure: float
     tolerance: float
     where: str = ""
-    threads: float | None = None   # the same figure between Lightning and itself under another thread count
+    threads: float | None = None   # the same figure between Lightning and itself with another number of threads
     rounding: float | None = None  # and between Lightning and itself in float64
 
     @property
@@ -52,34 +55,38 @@ class Finding:
 
     @property
     def strain(self) -> float:
-        """Share of the tolerance that is used up."""
+        """The share of the tolerance that is used up."""
         return 0.0 if self.figure == 0 else self.figure / self.tolerance if self.tolerance else math.inf
 
 
-def worst(rung: int, what: str, tolerance: float, found: Iterator[tuple[float, str]] | list) -> Finding:
-    """The largest of several differences as one finding."""
+def find_worst(rung: int, what: str, tolerance: float, found: Iterator[tuple[float, str]] | list) -> Finding:
+    """One finding for the largest of several differences; each of `found` is a difference and where it is."""
     figure, where = max(found, key=lambda pair: pair[0], default=(math.inf, "nothing was recorded"))
     return Finding(rung, what, figure, tolerance, where)
 
 
-def all_names(ours: Answer, theirs: Answer, start: str) -> list[str]:
+def list_names(ours: Answer, theirs: Answer, start: str) -> list[str]:
+    """The names of arrays in either answer that begin with `start`."""
     return sorted(name for name in ours.arrays.keys() | theirs.arrays.keys() if name.startswith(start))
 
 
-def paired(measure: Callable) -> Callable:
-    """A measure of two arrays that is infinite where one of them is missing."""
-    def measured(name: str, ours: Answer, theirs: Answer, **options: bool | float) -> tuple[float, str]:
+def require_both(measure: Callable) -> Callable:
+    """Turn a `measure` of two arrays into one of two answers, which is infinite where one lacks the array."""
+    def measure_answers(name: str, ours: Answer, theirs: Answer, **options: bool | float) -> tuple[float, str]:
         for here, there in ((ours, theirs), (theirs, ours)):
             if name not in here.arrays:
                 return math.inf, f"{name} in {there.label} only"
         return measure(name, ours.arrays[name], theirs.arrays[name], ours.label, theirs.label, **options)
-    return measured
+    return measure_answers
 
 
-def difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, relative: bool = False,
+def measure_difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, relative: bool = False,
                floor: float = 0.0, count_from: int = 0) -> tuple[float, str]:
-    """The largest absolute difference and where it is; relative to the largest value of `a`, and no less than `floor`,
-    where asked for."""
+    """The largest absolute difference between arrays `a` and `b`, and where it is.
+
+    With `relative` it is divided by the largest absolute value of `a`, or by `floor` where that is larger. Indices are
+    told counting from `count_from`.
+    """
     if a.shape != b.shape:
         return math.inf, f"{name} is {a.shape} in {ours}, {b.shape} in {theirs}"
     if a.size == 0:
@@ -97,16 +104,16 @@ def difference(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str, 
     return figure, f"{name}{at}: {a[place]:.10g} in {ours}, {b[place]:.10g} in {theirs}"
 
 
-def samples_unequal(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str) -> tuple[float, str]:
-    """How many samples differ, and the first that does."""
+def count_unequal_samples(name: str, a: np.ndarray, b: np.ndarray, ours: str, theirs: str) -> tuple[float, str]:
+    """How many samples of `a` and `b`, (n, ...), differ, and which is the first."""
     if a.shape != b.shape:
         return math.inf, f"{name}: {len(a)} in {ours}, {len(b)} in {theirs}"
-    unlike = (a != b).reshape(len(a), -1).any(axis=1)
-    if not unlike.any():
+    differ = (a != b).reshape(len(a), -1).any(axis=1)
+    if not differ.any():
         return 0.0, ""
-    first = int(np.argmax(unlike))
-    return float(unlike.sum()), f"{name}: {unlike.sum()} of {len(a)} samples differ, the first at position {first}"
+    first = int(np.argmax(differ))
+    return float(differ.sum()), f"{name}: {differ.sum()} of {len(a)} samples differ, the first at position {first}"
 
 
-apart = paired(difference)
-unequal = paired(samples_unequal)
+compare_values = require_both(measure_difference)
+compare_samples = require_both(count_unequal_samples)

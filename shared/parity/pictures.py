@@ -1,4 +1,4 @@
-"""A folder of image files that decoders like to disagree about."""
+"""A folder of image files that different decoders may read differently."""
 
 from pathlib import Path
 
@@ -10,8 +10,11 @@ PER_CLASS = 8
 
 
 def write_pictures(root: Path) -> Path:
-    """<root>/<class>/*.{jpg,png}: two classes of colour, grey, palette, transparent and EXIF-rotated files of odd
-    sizes, among them one a pixel wide and one smaller than the model's input. Returns `root`."""
+    """Write <root>/<class>/*.jpg and *.png in two classes, and return `root`.
+
+    There are colour, grey, palette, transparent and EXIF-rotated files of odd sizes, one of them a pixel wide and one
+    smaller than the model's input.
+    """
     for label, name in enumerate(("even", "odd")):
         folder = root / name
         folder.mkdir(parents=True)
@@ -26,7 +29,7 @@ def write_picture(folder: Path, number: int, random: np.random.Generator) -> Non
     image = Image.fromarray(pixels[..., :3])
     if number in (0, 3):
         exif = Image.Exif()
-        exif[ORIENTATION] = 6 if number == 0 else 5  # turned by a quarter; turned and mirrored
+        exif[ORIENTATION] = 6 if number == 0 else 5  # rotated by a quarter turn; rotated and mirrored
         image.save(folder / f"{number}.jpg", quality=80, exif=exif)
     elif number == 1:
         image.convert("L").save(folder / f"{number}.jpg", quality=90)

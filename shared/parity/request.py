@@ -1,4 +1,4 @@
-"""What a sibling's probe is asked for, and how it answers: one config in, one file of arrays out, per task.
+"""The tasks that a sibling's probe is given, and its answers. A task is a config, its answer a file of arrays.
 
 A request is a JSON file: {"output": folder, "tasks": [{"name", "kind", "config"}]}, where `config` is the path of a
 YAML file and `kind` one of KINDS. The answer to a task is <output>/<name>.npz.
@@ -25,25 +25,25 @@ from shared.weights.file import Weights
 
 Arrays = dict[str, np.ndarray]
 
-# What each kind of task leaves.
+# What the answer to each kind of task holds.
 KINDS = {
-    "raw": "the split, and order, target and hash of the bytes of every sample of an epoch, before augmentation",
+    "raw": "the split, and index, target and hash of the bytes of each sample of an epoch, in order, not augmented",
     "pixels": "augmented training batches of all epochs, validation and test batches, and their targets",
-    "start": "the weights drawn for the model, and those it holds after they passed through it",
-    "forward": "logits in evaluation and training mode, loss, and gradient of each parameter, thinned, for one batch",
-    "rates": "the learning rate at every step as the optimizer has it",
-    "fit": "weights after the steps in MARKS and test logits at the end of `train`; a run folder beside",
+    "start": "the weights drawn for the model, and those read back from the model that has loaded them",
+    "forward": "for one batch, logits in evaluation and in training mode, the loss, and the parameters' gradients",
+    "rates": "the learning rate that the optimizer has at each step",
+    "fit": "weights after the steps in MARKS, test logits at the end of `train`, and its run folder",
 }
-LARGEST = 2**18  # values of a tensor that are compared on rung 5
+LARGEST = 2**18  # of larger gradients so many values are compared
 MARKS = (1, 10, 50)  # training steps, counted from 1, after which a fit's weights are kept
 
-# A Python file that a probe runs before it works; the tests break a sibling with it on purpose.
+# The environment variable that names a Python file which a probe runs first. The tests sabotage a sibling by it.
 PLUGIN = "TEMPLATE_PROBE_PLUGIN"
 
 
 @dataclass(frozen=True)
 class Task:
-    """`name` is a file's name; `config` says all there is to say."""
+    """A task for both siblings: one of KINDS, with a `config` that says the rest. `name` serves as the files' name."""
 
     name: str
     kind: str
@@ -51,7 +51,7 @@ class Task:
 
 
 def write_request(tasks: list[Task], folder: Path) -> Path:
-    """Write the request and its configs into `folder`, where the answers go too."""
+    """Write a request and its configs into `folder`, where the answers will be too, and return the request's path."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for task in tasks:
@@ -64,9 +64,9 @@ def write_request(tasks: list[Task], folder: Path) -> Path:
     return request
 
 
-def answer(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
-    """Serve the request that the command line names, with a sibling's function for each kind of task."""
-    def work() -> None:
+def answer_request(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
+    """Answer the request that the command line names; `kinds` holds the sibling's function for each kind of task."""
+    def answer_tasks() -> None:
         request = json.loads(Path(sys.argv[1]).read_text())
         if plugin := os.environ.get(PLUGIN):
             runpy.run_path(plugin)
@@ -77,34 +77,35 @@ def answer(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
                 np.savez(file, **arrays)
             print(f"{task['name']}: {time.perf_counter() - started:.1f} s", flush=True)
     assert kinds.keys() == KINDS.keys()
-    report_errors(work)
+    report_errors(answer_tasks)
 
 
-def digests(items: Iterable[Any]) -> np.ndarray:
-    """A hash of the bytes of each item, such as images (n, H, W, C) uint8, (n,) uint64."""
+def hash_items(items: Iterable[Any]) -> np.ndarray:
+    """A hash of the bytes of each of n items, such as images (n, H, W, C) uint8; (n,) uint64."""
     return np.array([int.from_bytes(blake2b(item, digest_size=8).digest()) for item in items], np.uint64)
 
 
-def splits(data: Data) -> Arrays:
-    """Which samples train, validate and test: a hash of each one's pixels or path, (n,) uint64, and labels (n,)."""
+def record_splits(data: Data) -> Arrays:
+    """The samples of each split: hashes of their pixels or paths, (n,) uint64, and their labels, (n,) int64."""
     found = {}
     for name, images in (("train", data.train), ("val", data.val), ("test", data.test)):
-        found[f"{name} samples"] = digests(images.pixels if images.files is None else map(str.encode, images.files))
+        found[f"{name} samples"] = hash_items(images.pixels if images.files is None else map(str.encode, images.files))
         found[f"{name} labels"] = images.labels
     return found
 
 
-def thinned(tensor: np.ndarray) -> np.ndarray:
-    """Evenly spaced values of a tensor with more than LARGEST of them: a ViT-Base's gradients are 700 MB in float64."""
+def thin_out(tensor: np.ndarray) -> np.ndarray:
+    """At most LARGEST evenly spaced values of a tensor, since the gradients of a ViT-Base are 700 MB in float64."""
     if tensor.size <= LARGEST:
         return tensor
-    return tensor.reshape(-1)[::-(-tensor.size // LARGEST) | 1]  # odd, so that it is not always the same place in a row
+    step = -(-tensor.size // LARGEST) | 1  # odd, so that not all values are of the same column
+    return tensor.reshape(-1)[::step]
 
 
-def uneven(weights: Weights) -> Weights:
-    """`weights` with each vector moved by up to a quarter, float32.
+def perturb_vectors(weights: Weights) -> Weights:
+    """`weights` with up to a quarter added to or subtracted from each value of a vector, float32.
 
-    The vectors of a new network are all 0 or 1, so that a scale taken for a variance would go unseen.
+    The vectors of a new network hold only 0 or 1, so that exchanging a scale and a variance would not be noticed.
     """
     return {name: (tensor + 0.25 * (2 * draw_uniforms(tensor.size, index) - 1)).astype(np.float32)
             if tensor.ndim == 1 else tensor for index, (name, tensor) in enumerate(sorted(weights.items()))}

@@ -1,18 +1,20 @@
-"""Rung 9: the scores of a run against scikit-learn's."""
+"""Rung 9: a run's scores against those that scikit-learn computes from its predictions."""
 
 import json
 import math
 
 import numpy as np
 
-from shared.parity.findings import Answer, Finding, worst
+from shared.parity.findings import Answer, Finding, find_worst
 from shared.parity.request import Task
 
-SCORES = 1e-6
+SCORES = 1e-6  # the largest difference that passes
 
 
 def compare_scores(task: Task, answer: Answer) -> Finding:
-    """Scores in result.json against scikit-learn's of predictions.npz; inf where an image is missing or counted twice.
+    """Compare result.json with scikit-learn's scores of predictions.npz.
+
+    The difference is infinite where a test image is missing or there twice.
     """
     from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
@@ -20,7 +22,7 @@ def compare_scores(task: Task, answer: Answer) -> Finding:
     with np.load(answer.run / "predictions.npz") as file:
         logits, label, index = file["logits"].astype(np.float64), file["label"], file["index"]
     answers, classes = logits.argmax(axis=1), np.arange(logits.shape[1])
-    expected = {"accuracy": accuracy_score(label, answers), "loss": expected_loss(task, logits, label)}
+    expected = {"accuracy": accuracy_score(label, answers), "loss": compute_expected_loss(task, logits, label)}
     if "top5" in task.config.train.metrics:
         expected["top5"] = top_k_accuracy_score(label, logits, k=5, labels=classes) if len(classes) > 5 else 1.0
     if "macro_f1" in task.config.train.metrics:
@@ -29,11 +31,11 @@ def compare_scores(task: Task, answer: Answer) -> Finding:
               f"{value:.8g} by scikit-learn") for name, value in expected.items()]
     if not np.array_equal(np.sort(index), np.arange(len(index))):
         found.append((math.inf, "predictions.npz does not hold each test image once"))
-    return worst(9, f"{answer.label}, {task.name.removeprefix('fit-')}", SCORES, found)
+    return find_worst(9, f"{answer.label}, {task.name.removeprefix('fit-')}", SCORES, found)
 
 
-def expected_loss(task: Task, logits: np.ndarray, label: np.ndarray) -> float:
-    """The loss of evaluation, written out; cross-entropy is scikit-learn's log loss."""
+def compute_expected_loss(task: Task, logits: np.ndarray, label: np.ndarray) -> float:
+    """The loss that evaluation reports, computed by scikit-learn or, for the focal loss, as its formula says."""
     from scipy.special import expit, softmax
     from sklearn.metrics import log_loss
 

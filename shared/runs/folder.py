@@ -1,12 +1,12 @@
-"""The run folder: everything that one run was and found, readable without the code that wrote it.
+"""The run folder: everything that a run was made with and has found, readable without the code that wrote it.
 
-config.yaml         the resolved config
-run.json            sibling, git revision, versions, device, sizes, fingerprints of data, split, order, first weights
-metrics.jsonl       a row per logged step and per epoch
-best.safetensors    weights of the best epoch, in the neutral format
+config.yaml         the whole config
+run.json            sibling, git revision, versions, device, sizes, fingerprints of data, split, order, initial weights
+metrics.jsonl       a row for each logged step and for each epoch
+best.safetensors    the weights of the best epoch, in the neutral format
 checkpoints/        the framework's own checkpoint to resume from, last.*, and the one before it, previous.*
 predictions.npz     logits, labels and indices of the test images
-result.json         the final scores; its presence says that the run has finished
+result.json         the final scores; where it is present, the run has finished
 """
 
 import datetime
@@ -28,9 +28,12 @@ from shared.runs.resume import extract_experiment, find_changed_keys
 
 
 def write_checkpoint(path: Path, write: Callable[[Path], object], leader: bool = True) -> None:
-    """Like `write_whole`, and keeps the file that was at `path` as `previous`, beside it.
+    """Write a file as `write_whole` does, and keep the one that was at `path` beside it as previous.*.
 
-    Where several processes write together, the `leader` alone moves the files. Raises like `write_whole`.
+    Where several processes call this, all take part in `write`, and the `leader` alone moves the files.
+
+    Raises:
+        UserError: where the disk is full or may not be written to.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
     with undo_on_failure(path, unfinished):
@@ -42,7 +45,7 @@ def write_checkpoint(path: Path, write: Callable[[Path], object], leader: bool =
 
 
 def explain_bad_checkpoint(path: Path, reason: str) -> UserError:
-    """The error that names a checkpoint that is damaged or of another run, and offers the one before it."""
+    """The error for a checkpoint that is damaged or of another run. It offers the one before it, if there is one."""
     previous = path.with_stem("previous")
     if path != previous and previous.exists():
         way_out = f"delete it to go on from {previous.name} beside it"
@@ -52,8 +55,10 @@ def explain_bad_checkpoint(path: Path, reason: str) -> UserError:
 
 
 class RunFolder:
-    """A run folder while its run goes on. `resumed` says whether it was there before, `leader` whether this process,
-    of all that share the run, is the one that writes to it."""
+    """The folder of a run in progress.
+
+    `resumed` says whether the run was begun before. Of the processes that share a run only the `leader` writes to it.
+    """
 
     def __init__(self, folder: Path, config: Config, framework: str, resumed: bool, leader: bool = True):
         self.folder, self.config, self.framework, self.resumed = folder, config, framework, resumed
@@ -64,28 +69,32 @@ class RunFolder:
         self.metrics_file = folder / "metrics.jsonl"
 
     @classmethod
-    def start_together(cls, config: Config, framework: str, leader: bool, agree: Callable[[str], str]) -> "RunFolder":
-        """`start` in the leading process; the others, told by `agree`, join its folder.
+    def start_together(cls, config: Config, framework: str, leader: bool,
+                       broadcast: Callable[[str], str]) -> "RunFolder":
+        """Call `start` in the leading process, and let the other processes of the run join its folder.
 
-        `agree` returns the leader's text in every process, whatever text the others call it with.
+        Every process calls `broadcast` once; it returns the leader's text in all of them.
+
+        Raises:
+            UserError: as `start` does, in the leading process; the others exit.
         """
         if not leader:
-            told = agree("")
-            if not told:  # the leader has said why
+            received = broadcast("")
+            if not received:  # the leader has failed and says why
                 sys.exit(2)
-            resumed, folder = told.split(" ", 1)
+            resumed, folder = received.split(" ", 1)
             return cls(Path(folder), config, framework, resumed == "resumed", leader=False)
         try:
             run = cls.start(config, framework)
         except UserError:
-            agree("")
+            broadcast("")
             raise
-        agree(f"{'resumed' if run.resumed else 'new'} {run.folder.absolute()}")
+        broadcast(f"{'resumed' if run.resumed else 'new'} {run.folder.absolute()}")
         return run
 
     @classmethod
     def start(cls, config: Config, framework: str) -> "RunFolder":
-        """Make a new run folder, or find the one that `config.resume` asks for.
+        """Make a new run folder, or find the one that `config.resume` names.
 
         Raises:
             UserError: where the folder cannot be made, or there is nothing to resume.
@@ -120,17 +129,17 @@ class RunFolder:
             return cls(folder, config, framework, resumed=False)
         raise UserError(f"output_dir: {group} has a hundred runs of this second; choose another")
 
-    def describe(self, **facts: Any) -> None:
-        """Write run.json: `facts` and what is the same in both siblings.
+    def write_record(self, **facts: Any) -> None:
+        """Write run.json: the given `facts`, and what this class knows itself.
 
         Raises:
-            UserError: where a resumed run would not be the experiment that it began as.
+            UserError: where a resumed run would go on as another experiment than it began as.
         """
-        # A run that was killed before it could write the file has nothing to differ from.
+        # A run that was killed before it wrote the file has no facts that the new ones could differ from.
         old = read_record(self.folder) if self.resumed and (self.folder / "run.json").exists() else {}
         facts["global_batch"] = self.config.train.batch_size
-        begun, now = (extract_experiment(content) for content in (old, facts))
-        changed = [name for name in begun if name in now and begun[name] != now[name]]
+        before, now = extract_experiment(old), extract_experiment(facts)
+        changed = [name for name in before if name in now and before[name] != now[name]]
         if self.resumed:
             changed += find_changed_keys(self.folder, self.config)
         if changed:
@@ -139,8 +148,8 @@ class RunFolder:
         if not self.leader:
             return
         if self.resumed:
-            write_config(self.folder, self.config)  # it may say more epochs now
-            if (self.folder / "result.json").exists():  # whose presence would say that nothing is left to do
+            write_config(self.folder, self.config)  # the number of epochs, among others, may have changed
+            if (self.folder / "result.json").exists():  # while it is there, the run counts as finished
                 os.replace(self.folder / "result.json", self.folder / "result.before-resume.json")
         content = {"framework": self.framework, "group": self.config.group, "name": self.name,
                    "seed": self.config.seed, "started": datetime.datetime.now(datetime.UTC).isoformat(),
@@ -148,18 +157,20 @@ class RunFolder:
                    "epochs": self.config.train.epochs}
         if self.resumed and "started" in old:
             content["started"] = old["started"]
-            before, now = old.get("fingerprints", {}), content.get("fingerprints", {})
-            if before.get("data") != now.get("data"):
+            old_prints, prints = old.get("fingerprints", {}), {**content.get("fingerprints", {})}
+            if old_prints.get("data") != prints.get("data"):
                 print("the files of the data set are no longer quite those that this run began with", file=sys.stderr)
-            content["fingerprints"] = now | {name: before[name] for name in ("initial_weights",) if name in before}
+            if "initial_weights" in old_prints:
+                prints["initial_weights"] = old_prints["initial_weights"]
+            content["fingerprints"] = prints
         write_json(self.folder / "run.json", content)
 
     def find_last_checkpoint(self) -> Path | None:
-        """The checkpoint that a resumed run goes on from; None for a new run."""
+        """The checkpoint that a resumed run goes on from; None for a new run, or where none was written."""
         return find_last_checkpoint(self.folder) if self.resumed else None
 
     def finish(self, logits: np.ndarray, index: np.ndarray, label: np.ndarray, result: dict[str, Any]) -> None:
-        """Write the test predictions, logits (n, K), index and label (n,), and result.json."""
+        """Write result.json and the test predictions: logits (n, K) float32, index and label (n,) int64."""
         if not self.leader:
             return
         write_arrays(self.folder / "predictions.npz", index=index, label=label, logits=logits)
@@ -167,6 +178,6 @@ class RunFolder:
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """Write config.yaml. `resume` is left out: it says how this process started, not what the experiment is."""
+    """Write config.yaml. It leaves out `resume`, which says how this process started, not what the experiment is."""
     text = to_yaml(replace(config, resume="none"))
-    write_whole(folder / "config.yaml", lambda file: file.write_text(text))  # other processes may be reading it
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text))  # other processes may be reading the file

@@ -1,6 +1,6 @@
-"""Run folders as their reader sees them: one at a time, checked, and which of many to look at.
+"""Reading run folders, whose files may be damaged, and choosing among them.
 
-What lies in them is described where it is written, in `folder.py`.
+`folder.py`, which writes them, says what is in them.
 """
 
 import json
@@ -22,20 +22,20 @@ FRAMEWORKS = ("lightning", "keras")
 
 
 class Predictions(NamedTuple):
-    """Of the test images: index (n,), label (n,) int64, logits (n, K) float32."""
+    """What a run says of the test images: index (n,) and label (n,) int64, logits (n, K) float32."""
     index: np.ndarray
     label: np.ndarray
     logits: np.ndarray
 
     def fingerprint(self) -> str:
-        """Says which images were evaluated against which labels, in which order; logits do not enter."""
+        """A hash of which images were evaluated, with which labels, in which order. It leaves out the logits."""
         return fingerprint(self.index.astype(np.int64), self.label.astype(np.int64))
 
 
 @dataclass(frozen=True)
 class SavedRun:
     """What a run folder holds. `config` and `record` (run.json) are `{dotted key: value}`; `history` has the rows of
-    metrics.jsonl by ascending samples; `result` is None while the run is unfinished."""
+    metrics.jsonl, by ascending samples; `result` is None while the run is unfinished."""
     folder: Path
     framework: str
     group: str
@@ -51,19 +51,24 @@ class SavedRun:
     def finished(self) -> bool:
         return self.result is not None
 
-    def score(self, name: str) -> float | None:
-        """A number of result.json; None where it is not there."""
+    def get_score(self, name: str) -> float | None:
+        """A number of result.json; None where there is no such number."""
         return (self.result or {}).get(name)
 
-    def curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Samples seen, training seconds and the metric's values, each (rows,) float64."""
+    def get_curve(self, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Samples seen, seconds of training, and values of the metric: each (n,) float64, for the n rows that have it.
+        """
         rows = [row for row in self.history if row.get(metric) is not None]
         columns = ([row.get(name) for row in rows] for name in ("samples", "time/train_s", metric))
         return tuple(np.array(column, np.float64) for column in columns)
 
     @cached_property
     def predictions(self) -> Predictions | None:
-        """None where the run left none. Raises `UserError` where the file is damaged."""
+        """The predictions for the test images; None where there is no file.
+
+        Raises:
+            UserError: where the file is damaged.
+        """
         path = self.folder / "predictions.npz"
         if not path.is_file():
             return None
@@ -81,7 +86,7 @@ class SavedRun:
 
 
 def read_run(folder: Path) -> SavedRun:
-    """The run in `folder`.
+    """Read the run in `folder`.
 
     Raises:
         UserError: where it is no run folder, or a file in it is damaged.
@@ -93,19 +98,20 @@ def read_run(folder: Path) -> SavedRun:
     from omegaconf import OmegaConf
 
     record = read_record(folder)
-    # Only merged over the schema would a config be checked, and a data set's folder of another machine refused.
-    # A key that is younger than the run had no other value than its default.
+    # The values are not checked against the schema, which would refuse the data set's folder of another machine.
+    # A key that was added since the run was made has its default: that is how the run behaved.
     config = flatten(to_dict(Config())) | flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml")))
     result = read_json(folder / "result.json") if (folder / "result.json").exists() else None
     for name, value in (result or {}).items():
         if "/" in name and value is not None and not is_number(value):
             raise UserError(f"{folder / 'result.json'}: {name} is {value!r}; expected a number")
     return SavedRun(folder, record["framework"], record.get("group") or folder.resolve().parent.name,
-               folder.resolve().name, record["seed"], record["started"], config, flatten(record),
-               read_history(folder / "metrics.jsonl"), result)
+                    folder.resolve().name, record["seed"], record["started"], config, flatten(record),
+                    read_history(folder / "metrics.jsonl"), result)
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises `UserError` where there is none."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -118,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """run.json, with the fields that name a run checked."""
+    """The content of run.json. Raises `UserError` where framework, seed or time of start are missing or wrong."""
     record = read_json(folder / "run.json")
     for name, valid, expected in (("framework", record.get("framework") in FRAMEWORKS, " or ".join(FRAMEWORKS)),
                                   ("seed", type(record.get("seed")) is int, "a whole number"),
@@ -133,9 +139,12 @@ def is_number(value: Any) -> bool:
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of metrics.jsonl by ascending samples; of rows with the same samples and names the last one.
+    """The rows of metrics.jsonl by ascending samples; of rows with the same samples and the same names the last one.
 
-    A last line without its line end is what a killed run leaves, and is passed over where it cannot be read.
+    A killed run can leave a last line that is cut short. It is passed over.
+
+    Raises:
+        UserError: where another line is not a row of numbers.
     """
     if not path.exists():
         return []
@@ -163,7 +172,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 
 class FinishedRun(NamedTuple):
-    """A finished run, known by its run.json alone."""
+    """What run.json says of a finished run. The order of the fields makes runs sort by the time of their start."""
     started: str
     name: str
     framework: str
@@ -202,13 +211,13 @@ def find_finished_runs(output_dir: Path, group: str | None = None,
     return [run for run in found if run.folder.parent == found[-1].folder.parent]
 
 
-def select_newest(runs: Iterable[Any], by: Callable[[Any], Any]) -> list[Any]:
-    """Of runs that agree in `by` the one that started last."""
+def select_newest_runs(runs: Iterable[Any], by: Callable[[Any], Any]) -> list[Any]:
+    """The newest run of each group of runs for which `by` returns the same."""
     return list({by(run): run for run in sorted(runs, key=lambda run: (run.started, run.name))}.values())
 
 
 def label_runs(runs: list[SavedRun]) -> list[str]:
-    """The shortest names that keep the runs apart."""
+    """The shortest names that differ for all runs: framework, then with the seed, then the folder's name, then more."""
     for name in (lambda run: run.framework, lambda run: f"{run.framework} seed {run.seed}", lambda run: run.name,
                  lambda run: f"{run.group}/{run.name}"):
         names = [name(run) for run in runs]

@@ -1,4 +1,4 @@
-"""What a resumed run may do otherwise than it began, and what would make it another experiment."""
+"""What may differ when a run is resumed, and what would make it another experiment."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ CHANGEABLE_SECTIONS = ("hardware.", "tracking.", "debug.")
 
 
 def find_changed_keys(folder: Path, config: Config) -> list[str]:
-    """The keys that differ from those that the run in `folder` began with, out of those that must not."""
+    """The keys that have another value than in the config of the run in `folder`, but must not have."""
     from omegaconf import OmegaConf
 
     old, new = flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml"))), flatten(to_dict(config))
@@ -22,9 +22,10 @@ def find_changed_keys(folder: Path, config: Config) -> list[str]:
 
 
 def extract_experiment(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a resumed run must have in common with its beginning, out of the facts of run.json.
+    """The `facts` of run.json that must not differ when a run is resumed, named as an error message names them.
 
-    Test images are not among it: a run that cannot read one goes on once the file is repaired, removed or skipped.
+    The test images are not among them: a run that stopped because it could not read one is to go on once the file is
+    repaired, removed or skipped.
     """
     names = ("global_batch", "steps_per_epoch", "classes", "precision")
     same = {name: facts[name] for name in names if name in facts}

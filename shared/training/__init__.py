@@ -1,1 +1,1 @@
-"""What both siblings need while they train: learning rates, records, the best epoch, stopping."""
+"""What both siblings use while they train: learning rates, records, the best epoch, stopping on a signal."""

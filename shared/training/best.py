@@ -1,4 +1,4 @@
-"""Which epoch was the best so far."""
+"""The best epoch so far."""
 
 import math
 from typing import Any
@@ -6,9 +6,11 @@ from typing import Any
 from shared.config import Config, find_direction
 
 
-class Best:
-    """Keeps the best value of `train.monitor` and its epoch, counted from 1. The earlier epoch wins a tie, and NaN loses to
-    any number."""
+class BestEpoch:
+    """The best value of `train.monitor` so far and its `epoch`, counted from 1; before the first, None and 0.
+
+    Of equal values the earlier epoch stays the best. Any number is better than NaN.
+    """
 
     def __init__(self, config: Config):
         self.monitor, self.direction = config.train.monitor, find_direction(config)
@@ -16,7 +18,7 @@ class Best:
         self.epoch = 0
 
     def update(self, value: float, epoch: int) -> bool:
-        """Whether `value` is better than all before; if so it is the best from now on."""
+        """Take note of an epoch's `value`, and return whether it is the best so far."""
         if self.value is None or math.isnan(self.value):
             better = self.value is None or not math.isnan(value)
         else:
@@ -25,8 +27,8 @@ class Best:
             self.value, self.epoch = value, epoch
         return better
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"value": self.value, "epoch": self.epoch}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value, self.epoch = state["value"], int(state["epoch"])

@@ -1,4 +1,4 @@
-"""What a run says of itself when it begins."""
+"""What is recorded and printed when a run begins."""
 
 from typing import Any
 
@@ -8,25 +8,33 @@ from shared.datasets.sampling import fingerprint, order_epoch, order_epoch_balan
 from shared.machine.console import say
 from shared.models import ModelEntry
 from shared.runs.folder import RunFolder
-from shared.training.decay import decays
+from shared.training.decay import is_decayed
 from shared.weights.file import Weights, fingerprint_weights
 
 
-def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights, parameters: int, **facts: Any) -> dict[str, Any]:
-    """Write run.json and print what a reader would ask first. `facts` are device, precision and tf32."""
+def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights, parameters: int,
+                 **facts: Any) -> dict[str, Any]:
+    """Write run.json, print what a reader would ask first, and return the facts of run.json.
+
+    `weights` are those to start from, `parameters` is the number of the model's parameters, `facts` are those that only
+    the framework knows: device, precision and tf32.
+
+    Raises:
+        UserError: where a resumed run would go on as another experiment than it began as.
+    """
     config = run.config
     steps = count_steps(config, len(data.train))
     sizes = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
-    order = fingerprint(order_epoch_balanced(data.train.labels, config.seed, 0) if config.dataset.balance == "oversample"
-                        else order_epoch(len(data.train), config.seed, 0))
+    order = order_epoch_balanced(data.train.labels, config.seed, 0) if config.dataset.balance == "oversample" \
+        else order_epoch(len(data.train), config.seed, 0)
     decayed = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var"))
-                  and decays(tensor.shape, config.optimizer.decay_norm_and_bias))
+                  and is_decayed(name, tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
                "skipped_images": len(data.skipped),
-               "fingerprints": {**data.fingerprints(), "order": order,
+               "fingerprints": {**data.fingerprints(), "order": fingerprint(order),
                                 "initial_weights": fingerprint_weights(weights)}, **facts}
-    run.describe(**content)
+    run.write_record(**content)
     say(f"{data.name}: {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test images of "
         f"{data.image_size}x{data.image_size}x{data.channels} in {len(data.classes)} classes; {steps:,} steps of "
         f"{config.train.batch_size} in each of {config.train.epochs} epochs", leader=run.leader)

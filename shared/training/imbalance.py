@@ -1,4 +1,4 @@
-"""Weights of classes in the loss, for data in which some classes are rare."""
+"""Weights of the classes in the loss, for data in which some classes are rare."""
 
 import numpy as np
 
@@ -6,10 +6,13 @@ from shared.errors import UserError
 
 
 def weigh_classes(labels: np.ndarray, classes: tuple[str, ...], wanted: str) -> np.ndarray | None:
-    """`train.class_weights` as a weight for each class, (K,) float64; None where all weigh the same.
+    """A weight for each class, (K,) float64, as `train.class_weights` asks for by `wanted`; None where that is none.
 
-    balanced: n / (K n_k), so that every class has the same share of the loss, as scikit-learn's class_weight does.
-    sqrt: the root of that. Both are scaled so that the training images weigh 1 on average.
+    With balanced, class k has the weight n / (K n_k), as in scikit-learn's `class_weight`, so that every class has the
+    same share of the loss: n is the number of images, n_k that of class k. With sqrt it has the root of that. The
+    weights are then scaled so that their mean over the training images is 1.
+
+    `labels` are those of the training images, (n,) int64.
 
     Raises:
         UserError: where a class has no training image, whose weight would be infinite.

@@ -1,4 +1,4 @@
-"""What both siblings' callbacks report while a run goes on: the same rows, the same lines, the same clock."""
+"""The records of a run in progress, which both siblings' callbacks keep through one class."""
 
 import json
 import math
@@ -15,44 +15,45 @@ from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_
 from shared.machine import hardware
 from shared.machine.files import append_line, to_json, write_json, write_whole
 from shared.runs.folder import RunFolder
-from shared.scores import name_by_split
-from shared.training.best import Best
+from shared.scores import name_scores_by_split
+from shared.training.best import BestEpoch
 from shared.training.seams import explain_missing_monitor
 from shared.training.stopping import StopRequest
 from shared.training.trackers import Trackers
 
 
 class Recorder:
-    """Keeps time and rows of a run. A sibling's callback calls it; it knows no framework.
+    """Writes the metrics of a run to metrics.jsonl, to the trackers and to the terminal, and measures its time.
 
-    `steps` is the number of steps in an epoch, `rates` the learning rate of every step, `peak_memory` returns GiB,
-    `names` what the images of a batch, counted from 0 over the run, can be found by.
+    `steps` is the number of training steps in an epoch, and `rates` holds the learning rate of each step of the run.
+    `measure_memory` returns the peak memory in GiB. `name_images` returns file names or indices of the images in the
+    batch of a step, counted from 0 over the run.
     """
 
     def __init__(self, run: RunFolder, steps: int, rates: np.ndarray,
-                 peak_memory: Callable[[], float] = hardware.peak_memory_gib,
-                 names: Callable[[int], list] = lambda step: []):
-        self.run, self.steps, self.rates, self.peak_memory = run, steps, rates, peak_memory
+                 measure_memory: Callable[[], float] = hardware.measure_peak_memory,
+                 name_images: Callable[[int], list] = lambda step: []):
+        self.run, self.steps, self.rates = run, steps, rates
+        self.measure_memory, self.name_images = measure_memory, name_images
         self.config: Config = run.config
-        self.names = names
         self.stop = StopRequest()
-        self.train_seconds = 0.0  # of training alone: validation and checkpoints do not count
-        self.epoch_started: float | None = None
+        self.train_seconds = 0.0  # without validation and checkpoints
+        self.epoch_started: float | None = None  # when the epoch's training began; None while nothing trains
         self.step = self.step_before = 0
-        self.carried = 0.0  # seconds of the epoch in progress that were spent before a resume
+        self.carried = 0.0  # seconds that the epoch in progress had trained before the run was resumed
         self.best_epoch = 0
         self.rows: list[dict[str, float]] = []
         if run.resumed:
-            self.rewind(math.inf)  # where nothing is left to train, nobody else will
+            self.rewind(math.inf)  # no callback does so where nothing is left to train
         self.trackers = Trackers(run)
 
-    def state(self) -> dict[str, float]:
-        """The clock, for a checkpoint."""
+    def read_clock(self) -> dict[str, float]:
+        """Seconds of training in finished epochs and in the one in progress, which a checkpoint keeps for `rewind`."""
         now = 0.0 if self.epoch_started is None else time.perf_counter() - self.epoch_started
         return {"train_seconds": self.train_seconds, "epoch_seconds": now}
 
-    def rewind(self, step: float, state: dict[str, float] | None = None) -> None:
-        """Forget rows after `step`, from where a resumed run goes on, and set the clock to a checkpoint's."""
+    def rewind(self, step: float, clock: dict[str, float] | None = None) -> None:
+        """Go back to `step`, after which a resumed run goes on: drop the rows after it and set the `clock`."""
         rows = [json.loads(line) for line in self.run.metrics_file.read_text().splitlines() if line.endswith("}")] \
             if self.run.metrics_file.exists() else []
         self.rows = [row for row in rows if row["samples"] <= step * self.config.train.batch_size]
@@ -60,38 +61,41 @@ class Recorder:
             write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
                 to_json(row) + "\n" for row in self.rows)))
         self.train_seconds = max((row["time/train_s"] for row in self.rows), default=0.0)
-        best = Best(self.config)
-        for row in self.epochs():
+        best = BestEpoch(self.config)
+        for row in self.list_epoch_rows():
             value = row.get(best.monitor)
             best.update(math.nan if value is None else value, round(row["epoch"]))
         self.best_epoch = best.epoch
         self.step = 0 if math.isinf(step) else int(step)
-        if state:
-            self.train_seconds, self.carried = state["train_seconds"], state["epoch_seconds"]
+        if clock:
+            self.train_seconds, self.carried = clock["train_seconds"], clock["epoch_seconds"]
 
-    def epoch_begins(self) -> None:
-        """At the first training step of an epoch, or the first after a resume within it."""
+    def begin_epoch(self) -> None:
+        """To be called before the first training step of an epoch, or before the first after a resume within it."""
         self.epoch_started = time.perf_counter() - self.carried
         self.carried = 0.0
 
-    def step_ends(self, step: int, loss: float, gradient_norm: float = 0.0) -> None:
-        """After training step `step`, counted from 1 over the run, whose loss was `loss`.
+    def end_step(self, step: int, loss: float, gradient_norm: float = 0.0) -> None:
+        """To be called after training step `step`, counted from 1 over the run, with its loss and gradient norm.
 
         Raises:
-            UserError: where the loss or the gradient is not finite.
+            UserError: where one of them is not finite.
         """
         for what, value in (("loss", loss), ("gradient's norm", gradient_norm)):
             if not math.isfinite(value):
-                raise UserError(self.explain(what, value, step))
+                raise UserError(self.report_nonfinite(what, value, step))
         self.step_before, self.step = self.step, step
-        if self.passed(self.config.tracking.log_every_steps) or self.step_before == 0:
-            self.write(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
+        if self.has_passed_multiple(self.config.tracking.log_every_steps) or self.step_before == 0:
+            self.write_row(step, {"train/loss_step": loss, "lr": self.rates[step - 1]})
 
-    def explain(self, what: str, value: float, step: int) -> str:
-        """The line that says where `what` was not finite. The images are written to nonfinite.json: those of the batch
-        or, where Keras ran several steps at once, of all that it may have been."""
+    def report_nonfinite(self, what: str, value: float, step: int) -> str:
+        """Write nonfinite.json, and return the line that says at which step `what` was not finite.
+
+        The file lists the images of the batch. Keras may have run several steps at once, and any of them may have been
+        the first that was not finite; then it lists the images of all of them.
+        """
         epoch, rate = (step - 1) // self.steps + 1, float(self.rates[step - 1])
-        names = [name for number in range(self.step, step) for name in self.names(number)]
+        names = [name for number in range(self.step, step) for name in self.name_images(number)]
         file = self.run.folder / "nonfinite.json"
         if self.run.leader:
             write_json(file, {"what": what, "value": str(value), "step": step, "epoch": epoch, "lr": rate,
@@ -101,30 +105,33 @@ class Recorder:
                 f"{', '.join(map(str, names[:4]))} ..., are listed in {file}; the last checkpoint before it is in "
                 f"{self.run.checkpoints}")
 
-    def training_ends(self) -> None:
-        """After the last training step of an epoch, before its validation."""
+    def end_training_pass(self) -> None:
+        """To be called after the last training step of an epoch, before its validation."""
         self.epoch_seconds = time.perf_counter() - self.epoch_started
         self.train_seconds += self.epoch_seconds
         self.epoch_started = None
 
-    def checkpoint_due(self, step: int) -> bool:
-        """Whether to checkpoint after `step`. The end of an epoch is no such step: its own comes after validation."""
+    def is_checkpoint_due(self, step: int) -> bool:
+        """Whether to write a checkpoint after `step`. After the last step of an epoch none is due, since one is written
+        after validation anyway."""
         every = self.config.train.checkpoint_every_steps
-        return step % self.steps != 0 and (self.stop.signal is not None or (every > 0 and self.passed(every)))
+        asked = self.stop.signal is not None or (every > 0 and self.has_passed_multiple(every))
+        return asked and step % self.steps != 0
 
-    def passed(self, every: int) -> bool:
-        """Whether a multiple of `every` lies among the steps told of last: one, or several that Keras ran at once."""
+    def has_passed_multiple(self, every: int) -> bool:
+        """Whether a multiple of `every` is among the steps that `end_step` was last called for: one, or several that
+        Keras ran at once."""
         return self.step // every > self.step_before // every
 
-    def stopped(self, step: int, number: int) -> StoppedError:
-        """What to raise once a checkpoint of `step` is written and signal `number` asked to stop."""
+    def explain_stop(self, step: int, number: int) -> StoppedError:
+        """What to raise when signal `number` has asked to stop and the state after `step` is saved."""
         if not self.run.leader:
             return StoppedError("", number)
         return StoppedError(f"stopped by {signal.Signals(number).name} after step {step}, which is saved; go on with "
-                       f"resume={self.run.folder}", number)
+                            f"resume={self.run.folder}", number)
 
-    def epoch_ends(self, step: int, metrics: dict[str, float]) -> None:
-        """After validation. `metrics` are all that the epoch has, by their names in the dashboard.
+    def end_epoch(self, step: int, metrics: dict[str, float]) -> None:
+        """To be called after validation, with all metrics of the epoch: train/NAME and val/NAME.
 
         Raises:
             UserError: where the monitored metric is not among them.
@@ -133,23 +140,23 @@ class Recorder:
             raise explain_missing_monitor(self.config, metrics)
         metrics = dict(sorted(metrics.items(), key=lambda item: rank_metric(item[0])))
         images = self.steps * self.config.train.batch_size
-        self.write(step, {**{name: float(value) for name, value in metrics.items()}, "lr": self.rates[step - 1],
+        self.write_row(step, {**{name: float(value) for name, value in metrics.items()}, "lr": self.rates[step - 1],
                           "perf/images_per_second": images / self.epoch_seconds,
                           "perf/epoch_seconds": self.epoch_seconds,
-                          "perf/peak_memory_gib": self.peak_memory()})
+                          "perf/peak_memory_gib": self.measure_memory()})
         words = [f"epoch {step // self.steps:>{len(str(self.config.train.epochs))}}/{self.config.train.epochs}"]
         words += [f"{name} {value:.4f}" for name, value in metrics.items()]
         words += [f"{images / self.epoch_seconds:,.0f} images/s"]
         if self.run.leader:
-            with tqdm.external_write_mode():  # a bar that is still there is wiped out first, and drawn again after
+            with tqdm.external_write_mode():  # a progress bar is cleared before the line and drawn again after it
                 print("  ".join(words), flush=True)
 
-    def log_more(self, metrics: dict[str, float]) -> None:
-        """Numbers that something else than the training itself has logged, such as a framework's own callback."""
-        self.write(self.step, metrics)
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Write a row of `metrics` from another source than the training step, such as a callback of the framework."""
+        self.write_row(self.step, metrics)
 
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Add a row to metrics.jsonl and the trackers."""
+    def write_row(self, step: int, metrics: dict[str, float]) -> None:
+        """Add `metrics` as a row to metrics.jsonl and to the trackers, with the axes that every row has."""
         now = self.train_seconds
         if self.epoch_started is not None:
             now += time.perf_counter() - self.epoch_started
@@ -160,27 +167,27 @@ class Recorder:
             append_line(self.run.metrics_file, to_json(row) + "\n")
             self.trackers.log(row)
 
-    def epochs(self) -> list[dict[str, float]]:
-        """The rows of whole epochs."""
+    def list_epoch_rows(self) -> list[dict[str, float]]:
+        """The rows that `end_epoch` wrote."""
         return [row for row in self.rows if "perf/epoch_seconds" in row]
 
     def finish(self, parameters: int, test: dict[str, np.ndarray], scores: list[dict[str, float]]) -> dict[str, Any]:
         """Write predictions and result.json, close the trackers, and return the result.
 
-        `test` holds the best weights' logits (n, K), index and label (n,) of all test images; `scores` are those of the
-        validation and of the test images.
+        `parameters` is the number of the model's parameters. `test` holds logits (n, K), index (n,) and label (n,) of
+        all test images, with the best weights; `scores` are those of the validation and of the test images.
         """
-        epochs = self.epochs()
-        # The first epoch holds compilation and warm-up; where there is no other, it has to do.
+        epochs = self.list_epoch_rows()
+        # The first epoch includes compilation, so it counts only where there is no other.
         steady = epochs[1:] or epochs
         result = {
             "framework": self.run.framework, "group": self.config.group, "seed": self.config.seed,
-            **name_by_split(*scores),
+            **name_scores_by_split(*scores),
             "best_epoch": self.best_epoch, "epochs": len(epochs), "parameters": parameters,
             "perf/images_per_second": float(np.median([row["perf/images_per_second"] for row in steady])),
             "perf/epoch_seconds": float(np.median([row["perf/epoch_seconds"] for row in steady])),
             "perf/first_epoch_seconds": epochs[0]["perf/epoch_seconds"],
-            "perf/peak_memory_gib": self.peak_memory(), "time/train_s": self.train_seconds}
+            "perf/peak_memory_gib": self.measure_memory(), "time/train_s": self.train_seconds}
         self.run.finish(**test, result=result)
         self.trackers.finish({name: value for name, value in result.items() if "/" in name or name == "parameters"},
                             status=0)
@@ -190,12 +197,12 @@ class Recorder:
         return result
 
     def __enter__(self) -> "Recorder":
-        self.stop.install()
+        self.stop.install_handlers()
         return self
 
-    def lighter(self) -> str:
-        """Which batch did not fit into memory, that of the training step in progress or one that is evaluated, and how
-        to make it smaller."""
+    def suggest_smaller_batch(self) -> str:
+        """Which batch did not fit into memory, and how to make it smaller: a batch of training where an epoch is in
+        progress, otherwise one of evaluation."""
         key, split, train = "eval_batch_size", "", self.config.train
         if self.epoch_started is not None:
             key, batch = "batch_size", train.batch_size
@@ -205,12 +212,13 @@ class Recorder:
         return f"train.{key}={size} did not fit into memory; {split}try {max(1, size // 2)}"
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        self.stop.restore()
+        self.stop.restore_handlers()
         if error is None:
             return
         self.trackers.finish(None, status=1)
         if is_out_of_memory(error):
-            raise UserError(f"{self.lighter()}, a smaller dataset.image_size or hardware.precision=bf16") from None
+            advice = self.suggest_smaller_batch()
+            raise UserError(f"{advice}, a smaller dataset.image_size or hardware.precision=bf16") from None
         if is_process_lost(error):
             if self.stop.signal is not None:
                 raise StoppedError("stopped with the leading process, which has saved", self.stop.signal) from None
@@ -219,7 +227,7 @@ class Recorder:
 
 
 def rank_metric(name: str) -> tuple[int, int, str]:
-    """Where a metric stands in a row: training before validation before the rest, loss and accuracy before others."""
+    """A key to sort metrics by: training first, then validation, then others; in each, loss and accuracy first."""
     split, _, metric = name.partition("/")
     first = {"loss": 0, "accuracy": 1}
     return {"train": 0, "val": 1}.get(split, 2), first.get(metric, 2), name

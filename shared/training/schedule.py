@@ -1,4 +1,4 @@
-"""The learning rate and the decay of averaged weights at every step, as tables that both siblings look up."""
+"""The learning rate, and the decay of averaged weights, at each training step: tables that both siblings look up."""
 
 import numpy as np
 
@@ -6,17 +6,17 @@ from shared.config import Config
 
 
 def is_frozen(config: Config, epoch: int) -> bool:
-    """Whether all but the head stays as it is in an epoch, counted from 0."""
+    """Whether only the head trains in `epoch`, counted from 0."""
     return config.model.freeze == "backbone" and (not config.train.unfreeze_epoch
                                                   or epoch < config.train.unfreeze_epoch)
 
 
 def tabulate_rate_factors(config: Config, steps: int) -> np.ndarray:
-    """What multiplies `optimizer.lr` at each of `train.epochs` x `steps` training steps, (total,) float64.
+    """The factor of `optimizer.lr` at each training step, (train.epochs x `steps`,) float64; `steps` is per epoch.
 
-    Warm-up rises linearly and reaches 1 with its last step (arXiv:1706.02677, section 2.2). Cosine then falls from 1
-    towards `final_factor` over the steps that remain, without restarts (arXiv:1608.03983, equation 5). Step drops at
-    whole epochs counted from the start of training, warm-up included.
+    Warm-up rises linearly and reaches 1 at its last step (arXiv:1706.02677, section 2.2). After it, the cosine falls
+    from 1 towards `final_factor` over the remaining steps, without restarts (arXiv:1608.03983, equation 5). The step
+    schedule drops after whole epochs, counted from the start of training, warm-up included.
     """
     settings = config.schedule
     total = config.train.epochs * steps
@@ -33,15 +33,16 @@ def tabulate_rate_factors(config: Config, steps: int) -> np.ndarray:
 
 
 def tabulate_rates(config: Config, steps: int) -> np.ndarray:
-    """The learning rate of each training step, (total,) float64."""
+    """The learning rate at each training step, (train.epochs x `steps`,) float64; `steps` is per epoch."""
     return config.optimizer.lr * tabulate_rate_factors(config, steps)
 
 
 def tabulate_average_decays(config: Config, steps: int) -> np.ndarray:
-    """What share of itself the average of the weights keeps at each training step, (total,) float64.
+    """The decay of the weights' moving average at each training step, (train.epochs x `steps`,) float64.
 
-    After the first step the average is the weights. Then at most (1 + step) / (10 + step), so that a short training
-    does not average its beginning (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
+    It is 0 at the first step, so that the average starts as the weights after it. Then it is `train.ema_decay`, but at
+    most (1 + step) / (10 + step), so that the first weights count little in the average of a short training
+    (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
     """
     step = np.arange(config.train.epochs * steps)
     return np.where(step == 0, 0.0, np.minimum(config.train.ema_decay, (1 + step) / (10 + step)))

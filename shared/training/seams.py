@@ -1,4 +1,4 @@
-"""What a loss and metrics of the user's own have to be, said before time is spent on training with them."""
+"""Errors for losses and metrics that users add, so that a mistake is told before time is spent on training."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,10 @@ from shared.errors import UserError
 
 
 def validate_metric_names(names: Iterable[str], file: str) -> None:
-    """Raise `UserError` for a name that two metrics have, or that cannot be a name. `file` is where they are built."""
+    """Raise `UserError` where two metrics have the same of `names`, or where one is not allowed.
+
+    `file` is the file with the function `build_metrics`; the message names it.
+    """
     seen: set[str] = set()
     for name in names:
         if name in seen or name == "loss":
@@ -20,19 +23,19 @@ def validate_metric_names(names: Iterable[str], file: str) -> None:
 
 
 def explain_bad_loss(reason: str, classes: int, file: str) -> UserError:
-    """The error for a loss that cannot be computed from what there is to compute it from."""
+    """The error for a loss that cannot be computed from logits and targets alone."""
     return UserError(f"build_loss in {file} does not work on logits (2, {classes}) and targets (2, {classes}) that sum "
                      f"to 1: {' '.join(reason.split())[:200]}; that is all that a loss can be computed from here")
 
 
 def explain_bad_metric(name: str, reason: str, file: str) -> UserError:
-    """The error for a metric that is not one number."""
+    """The error for a metric whose value is not a single number."""
     return UserError(f"the metric '{name}' of build_metrics in {file} is not one number: "
                      f"{' '.join(reason.split())[:200]}")
 
 
 def explain_missing_monitor(config: Config, logged: Iterable[str]) -> UserError:
-    """The error for a `train.monitor` that nobody has logged."""
+    """The error for a `train.monitor` that is not among the `logged` metrics."""
     names = sorted(logged)
     hint = suggest(config.train.monitor, names)
     return UserError(f"train.monitor={config.train.monitor} is logged by nobody; there are {', '.join(names)}"

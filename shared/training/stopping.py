@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: it is told at the next step, saves, and leaves in good order."""
+"""Signals that ask a training to stop. It saves its state after the step in progress and then ends."""
 
 import signal
 import threading
@@ -8,26 +8,27 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Remembers SIGTERM and SIGINT instead of dying of them; the second SIGINT interrupts at once."""
+    """Remembers in `signal` that SIGTERM or SIGINT has arrived. A SIGINT after that interrupts at once."""
 
     def __init__(self):
         self.signal: int | None = None
-        self.previous: dict[int, object] = {}
+        self.previous: dict[int, object] = {}  # the handlers that ours replaced
 
-    def install(self) -> None:
-        """Take the signals over, also from whoever took them in the meantime. Only a main thread can."""
+    def install_handlers(self) -> None:
+        """Install the handlers, again where somebody has replaced them. In a thread other than the main thread, which
+        alone may do that, nothing happens."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
-            handler = signal.signal(number, self.remember)
+            handler = signal.signal(number, self.remember_signal)
             self.previous.setdefault(number, handler)
 
-    def restore(self) -> None:
+    def restore_handlers(self) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
 
-    def remember(self, number: int, frame: FrameType | None) -> None:
+    def remember_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number

@@ -1,8 +1,8 @@
-"""The neutral weight file, in which weights travel between the siblings.
+"""The neutral weight file, which both siblings read and write.
 
-Neutral means: the names of a PyTorch `state_dict` (those of timm's and torchvision's models), PyTorch's layout
-(convolution: out, in, height, width; dense: out, in), safetensors. BatchNorm's `num_batches_tracked` is left out: it
-only matters with `momentum=None`, which nobody here uses.
+It is a safetensors file with the names of a PyTorch `state_dict`, those of timm's and torchvision's models, and with
+PyTorch's layout: (out, in, height, width) for a convolution, (out, in) for a dense layer. It leaves out BatchNorm's
+`num_batches_tracked`, which only matters with `momentum=None`, and no model here has that.
 """
 
 import json
@@ -25,17 +25,21 @@ FORMAT = "lightning-keras-template/1"
 
 
 def read_weights(path: Path) -> Weights:
-    """All tensors of a weight file. Raises `UserError` where it is damaged or of another format."""
+    """All tensors of a weight file by name. Raises `UserError` where it cannot be read as safetensors."""
     try:
         with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no iterator of its own
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - `file` is no iterable
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({str(error).splitlines()[0]}); use another, or "
                         "train anew") from None
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What `save` wrote beside the tensors; empty for a file from elsewhere."""
+    """The metadata of a safetensors file, which `save_weights` fills; empty where the file has none.
+
+    Raises:
+        UserError: where the file cannot be read as safetensors.
+    """
     try:
         with safe_open(path, "np") as file:
             return file.metadata() or {}
@@ -44,13 +48,16 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """The classes that the weights in `path` tell apart; empty for a file from elsewhere, which does not say."""
+    """The names of the classes, in the order of the logits; empty for a file that `save_weights` did not write."""
     metadata = read_metadata(path)
     return tuple(json.loads(metadata["classes"])) if metadata.get("format") == FORMAT else ()
 
 
-def require_fit(weights: Weights, shapes: Shapes, source: object) -> None:
-    """Raise `UserError` naming the tensors where `weights` are not exactly those of the model."""
+def require_matching_tensors(weights: Weights, shapes: Shapes, source: object) -> None:
+    """Raise `UserError` where `weights` have other names or shapes than the model's `shapes`.
+
+    `source` is what the message calls the weights.
+    """
     missing = [name for name in shapes if name not in weights]
     extra = [name for name in weights if name not in shapes]
     wrong = [f"{name} is {tuple(weights[name].shape)}, expected {tuple(shape)}" for name, shape in shapes.items()
@@ -63,20 +70,24 @@ def require_fit(weights: Weights, shapes: Shapes, source: object) -> None:
 
 
 def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str],
-                  into: Callable[[Path, Callable[[Path], object]], None] = write_whole) -> None:
-    """Write a safetensors file so that a kill or a full disk leaves the previous one whole."""
-    # Through bytes, because safetensors' own writing makes files that only their owner can read.
+                  write_file: Callable[[Path, Callable[[Path], object]], None] = write_whole) -> None:
+    """Write a safetensors file by `write_file`, such as `write_checkpoint`.
+
+    Raises:
+        UserError: where the disk is full or may not be written to; the old file is still whole then.
+    """
+    # Through bytes, because safetensors' own function makes files that only their owner can read.
     content = serialise({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata)
-    into(path, lambda file: file.write_bytes(content))
+    write_file(path, lambda file: file.write_bytes(content))
 
 
 def save_weights(path: Path, weights: Weights, config: Config, classes: tuple[str, ...]) -> None:
-    """Write a neutral weight file, with the config and the classes it belongs to."""
+    """Write a neutral weight file. Its metadata hold the config and the names of the `classes`."""
     write_tensors(path, weights, {"format": FORMAT, "model": config.model.name, "classes": json.dumps(classes),
                                   "config": to_yaml(config)})
 
 
 def fingerprint_weights(weights: Weights) -> str:
-    """A hash of all tensors, by name."""
+    """A hash of the names, dtypes, shapes and values of all tensors."""
     names = sorted(weights)
     return fingerprint(np.array(names), *(weights[name] for name in names))

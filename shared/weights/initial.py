@@ -1,4 +1,4 @@
-"""The weights that training starts from, drawn by name and shape, the same for both siblings."""
+"""The initial weights of a model, drawn by name and shape, so that both siblings start from the same."""
 
 import math
 import zlib
@@ -12,48 +12,49 @@ from shared.errors import UserError
 from shared.weights.file import Shapes, Weights
 
 
-def draw_initial_weights(shapes: Shapes, seed: int, kept: Weights | None = None) -> Weights:
-    """Weights to start from; each that is drawn depends on the seed, its own name and its shape, and on nothing else.
+def draw_initial_weights(shapes: Shapes, seed: int, fixed: Weights | None = None) -> Weights:
+    """The initial weights. Each tensor that is drawn depends on the seed, its name and its shape alone.
 
-    Convolutions of any number of dimensions: normal, variance 2 / (out x kernel size), as He et al. (arXiv:1502.01852,
-    equation 14, the backward form, which torchvision's ResNet uses), where a depthwise one has one output for each
-    input. Dense layers: uniform in +-1/sqrt(in), PyTorch's default. BatchNorm and LayerNorm: 1 and 0, running mean 0
-    and variance 1. Biases: 0. In a ViT, as in timm: dense layers, head and position embedding normal with deviation
-    0.02, class token 1e-6, kernel of the patches uniform in +-1/sqrt(in x height x width).
+    Convolutions of any number of dimensions are normal with variance 2 / (out x kernel size), as in He et al.
+    (arXiv:1502.01852, equation 14, the backward form, which torchvision's ResNet uses); out is 1 for a depthwise one.
+    Dense layers are uniform in +-1/sqrt(in), PyTorch's default. The scale and shift of BatchNorm and LayerNorm are 1
+    and 0, running mean and variance 0 and 1, biases 0. In a ViT, as in timm, dense layers, head and position embedding
+    are normal with standard deviation 0.02, the class token with 1e-6, and the kernel of the patches is uniform in
+    +-1/sqrt(in x height x width).
 
     Args:
         shapes: of all tensors of the model, by neutral name.
         seed: `seed` of the config.
-        kept: tensors that start from these values instead; see `find_kept`.
+        fixed: values of the tensors that are not drawn, by neutral name; see `find_fixed_tensors`.
 
     Returns:
-        float32 tensors; those in `kept` that are integers stay integers.
+        Tensors by neutral name, float32; integers in `fixed` stay integers.
 
     Raises:
-        UserError: for a tensor that is not in `kept` and for which there is no rule.
+        UserError: for a tensor that is not in `fixed` and for which there is no rule.
     """
-    kept = kept or {}
-    return {name: kept[name] if name in kept else draw_initial_tensor(name, tuple(shape), seed)
+    fixed = fixed or {}
+    return {name: fixed[name] if name in fixed else draw_initial_tensor(name, tuple(shape), seed)
             for name, shape in shapes.items()}
 
 
-def find_kept(built: Weights, untrained: Collection[str] = ()) -> Weights:
-    """The tensors of a freshly built model that start as its code set them.
+def find_fixed_tensors(built: Weights, untrained: Collection[str] = ()) -> Weights:
+    """The tensors of a freshly built model that keep the values which its code has given them.
 
-    These are all tensors that are not trained, those of one value, such as the 0.25 of a PReLU, the 1e-6 of a layer
-    scale or a kernel that was set to zero, and those that no rule draws, such as the matrices of an LSTM.
+    These are the `untrained` tensors; those with one value throughout, such as the 0.25 of a PReLU, the 1e-6 of a layer
+    scale or a kernel of zeros; and those that no rule draws, such as the matrices of an LSTM.
     """
     return {name: tensor.astype(np.float32) if np.issubdtype(tensor.dtype, np.floating) else tensor
             for name, tensor in built.items() if name in untrained or not is_drawn(name, tensor)}
 
 
 def is_drawn(name: str, tensor: np.ndarray) -> bool:
-    """Whether a rule of `draw_initial_weights` draws a trained tensor of a freshly built model."""
+    """Whether `draw_initial_weights` draws this tensor, a trained one of a freshly built model."""
     if name in ("cls_token", "pos_embed"):
         return True
     kind = name.rpartition(".")[2]
     has_rule = (kind == "weight" and tensor.ndim > 1) or (kind == "bias" and tensor.ndim == 1)
-    # A single number may have been drawn at random.
+    # A single number has one value throughout even if it was drawn at random.
     return has_rule and (tensor.size == 1 or not has_one_value(tensor))
 
 
@@ -62,18 +63,23 @@ def has_one_value(tensor: np.ndarray) -> bool:
 
 
 def draw_initial_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Draw a tensor, float32, as `draw_initial_weights` says. Raises `UserError` where there is no rule for it."""
     if len(shape) == 1:
         return np.full(shape, float(name.endswith((".weight", ".running_var"))), np.float32)
     draws = draw_uniforms(int(np.prod(shape)), seed, WEIGHTS, zlib.crc32(name.encode())).reshape(shape)
     deviation = choose_deviation(name, shape)
     if deviation is None:
         return ((2 * draws - 1) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
-    # Half a step up, since the quantile of 0 is minus infinity.
+    # The draws are multiples of 2^-53 and can be 0, whose quantile is minus infinity; so half of that is added.
     return (ndtri(draws + 2.0**-54) * deviation).astype(np.float32)
 
 
 def choose_deviation(name: str, shape: tuple[int, ...]) -> float | None:
-    """The standard deviation of a tensor that is drawn from a normal distribution; None for a uniform one."""
+    """The standard deviation of a tensor that is drawn from a normal distribution; None for a uniform distribution.
+
+    Raises:
+        UserError: where there is no rule for such a tensor.
+    """
     if name in ("cls_token", "pos_embed"):
         return 1e-6 if name == "cls_token" else 0.02
     if len(shape) == 2:

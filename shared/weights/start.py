@@ -8,8 +8,8 @@ from shared.errors import UserError
 from shared.machine.console import say
 from shared.machine.files import find_last_checkpoint, find_weight_file
 from shared.models import ModelEntry
-from shared.weights.file import Weights, read_classes, read_weights, require_fit
-from shared.weights.initial import draw_initial_weights, find_kept, has_one_value
+from shared.weights.file import Weights, read_classes, read_weights, require_matching_tensors
+from shared.weights.initial import draw_initial_weights, find_fixed_tensors, has_one_value
 from shared.weights.pretrained import adapt_checkpoint, find_checkpoint, is_pretrained
 
 
@@ -42,7 +42,7 @@ def draw_weights(config: Config, entry: ModelEntry, built: Weights,
     line = f"initial weights drawn with seed {config.seed}"
     if entry.framework:
         return built, line
-    kept = find_kept(built, untrained)
+    kept = find_fixed_tensors(built, untrained)
     if own := [name for name in kept if name not in untrained and not has_one_value(kept[name])]:
         line += (f"; the framework's own values for {', '.join(own[:3])}{' ...' if own[3:] else ''}, for which "
                  "shared/weights/initial.py has no rule; the other sibling may start from others")
@@ -81,7 +81,7 @@ def choose_starting_weights(config: Config, entry: ModelEntry, built: Weights, f
         drawn, _ = draw_weights(config, entry, built, untrained)
         given |= {name: drawn[name] for name in anew}
         words = [*words, f"{', '.join(anew)} drawn anew for {shapes[head[0]][0]} classes"]
-    require_fit(given, shapes, path)
+    require_matching_tensors(given, shapes, path)
     return given, "; ".join([f"weights from {source}", *words])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import is_installed, list_siblings
-from shared.training.trackers.wandb import PATIENCE
+from shared.training.trackers.wandb import TIMEOUT
 from tests.wandb_faults import Server, environment, tracked
 
 # What W&B needs besides waiting: to start its process, twice where it goes on offline.
@@ -19,9 +19,9 @@ SLACK = 12
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
 def test_at_the_start(tmp_path, report, fault):
     with Server(fault) as server:
-        done = tracked(tmp_path, server, PATIENCE)
+        done = tracked(tmp_path, server, TIMEOUT)
     assert done.rows == 10
-    assert done.seconds["all"] < PATIENCE + SLACK < 30
+    assert done.seconds["all"] < TIMEOUT + SLACK < 30
     assert len(done.told) == 1
     assert "it is kept offline: `wandb sync " in done.told[0]
     report(f"W&B server {fault} from the start on", 1, 1)
@@ -30,12 +30,12 @@ def test_at_the_start(tmp_path, report, fault):
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
 def test_in_mid_run(tmp_path, report, fault):
     with Server("answers") as server:
-        done = tracked(tmp_path, server, PATIENCE, after_row_5=lambda: server.become(fault))
+        done = tracked(tmp_path, server, TIMEOUT, after_row_5=lambda: server.become(fault))
     assert done.rows == 10
     assert done.seconds["rows"] < 2
-    assert done.seconds["all"] < PATIENCE + SLACK < 30
+    assert done.seconds["all"] < TIMEOUT + SLACK < 30
     assert len(done.told) == 1
-    assert f"not everything was sent within {PATIENCE} s" in done.told[0]
+    assert f"not everything was sent within {TIMEOUT} s" in done.told[0]
     report(f"W&B server {fault} in mid-run", 1, 1)
 
 

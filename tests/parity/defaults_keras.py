@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_project import update_rules
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.models.layers import BatchNorm, convolution
-from keras_project.optim import TableSchedule
+from keras_project.optim import OPTIMIZERS, TableSchedule
 from keras_project.training_rules import with_training_rules
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -94,11 +93,11 @@ def optimize(rule: str, options: dict[str, Any], weights: np.ndarray, gradients:
              rates: np.ndarray | None = None) -> np.ndarray:
     """The weights after a step for each of `gradients`; without `rates` at the rule's own learning rate.
 
-    `rule` is Keras' class, or ours where it starts with "our ", which has the training rules too.
+    `rule` is Keras' class or, where it starts with "our ", the one of that name in our table, with the training rules.
     """
     weight = keras.Variable(weights, dtype=weights.dtype.name)
-    kind = with_training_rules(getattr(update_rules, rule[4:])) if rule.startswith("our ") \
-        else getattr(keras.optimizers, rule)
+    ours = {kind.__name__: with_training_rules(kind) for kind, _ in OPTIMIZERS.values()}
+    kind = ours[rule[4:]] if rule.startswith("our ") else getattr(keras.optimizers, rule)
     optimizer = kind(**options) if rates is None else kind(TableSchedule(rates), **options)
     for gradient in gradients:
         optimizer.apply([tf.constant(gradient)], [weight])

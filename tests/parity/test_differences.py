@@ -327,6 +327,35 @@ def test_adamw(torch, keras, rng, recorded):
 
 
 @needs_both
+def test_lion(torch, keras, rng, recorded):
+    """Keras' own class in both cases; among our rules it gets its numbers as `build_optimizer` gives them."""
+    descent = Descent(rng)
+    reference = descent.run(torch, "our Lion", WARM_UP_AND_DROP, betas=(0.9, 0.99), weight_decay=0.1)
+    recorded(descent.apart(reference, descent.run(keras, "Lion", WARM_UP_AND_DROP, beta_2=0.99, weight_decay=0.1)),
+             descent.apart(reference, descent.run(keras, "our Lion", WARM_UP_AND_DROP, beta_1=np.float64(0.9),
+                                                  beta_2=np.float64(0.99), weight_decay=0.1)))
+
+
+def of_muon(torch: Framework, keras: Framework, rng: np.random.Generator, scale: str) -> list[float]:
+    """How far stock Muon and ours are apart; `scale` is what PyTorch's is told."""
+    descent = Descent(rng)
+    stock = descent.run(torch, "Muon", WARM_UP_AND_DROP, weight_decay=0.1, adjust_lr_fn=scale)
+    ours = descent.run(torch, "our Muon", WARM_UP_AND_DROP, weight_decay=0.1)
+    return [descent.apart(stock, descent.run(keras, "Muon", WARM_UP_AND_DROP, weight_decay=0.1)),
+            descent.apart(ours, descent.run(keras, "our Muon", WARM_UP_AND_DROP, weight_decay=0.1))]
+
+
+@needs_both
+def test_muon(torch, keras, rng, recorded):
+    recorded(*of_muon(torch, keras, rng, scale="original"))
+
+
+@needs_both
+def test_muon_at_one_scale(torch, keras, rng, recorded):
+    recorded(*of_muon(torch, keras, rng, scale="match_rms_adamw"))
+
+
+@needs_both
 def test_clipping_of_the_global_norm(torch, keras, rng, recorded):
     """PyTorch adds 1e-6 to a norm, which shows where gradients are small. Gradients below the limit stay as they are,
     in both."""

@@ -17,10 +17,10 @@ import pytest
 from shared.batches.data import load_data
 from shared.machine.files import REPOSITORY
 from shared.parity import __main__ as command
-from shared.parity.findings import Finding, difference
-from shared.parity.ladder import against_itself, whole
+from shared.parity.findings import Finding, measure_difference
+from shared.parity.ladder import judge_by_yardsticks, round_counts
 from shared.parity.pictures import write_pictures
-from shared.parity.plan import LOSSES, RUNGS, base_of, plan
+from shared.parity.plan import LOSSES, RUNGS, plan_tasks, strip_config
 from tests.conftest import needs_both, needs_both_folders
 
 # A sabotaged sibling, the first rung that must fail, and words of its report.
@@ -38,10 +38,10 @@ STEPS = 10
 
 
 def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",), losses=()):
-    base = base_of(command.configured(words))
+    base = strip_config(command.parse_command_line(words))
     base.hardware.threads = 1
-    return plan(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models,
-                losses=losses)
+    return plan_tasks(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models,
+                      losses=losses)
 
 
 def write_cifar(root):
@@ -71,7 +71,7 @@ def recorded(tmp_path_factory):
                             "dataset.image_size=24", "dataset.val_fraction=0.25", "train.batch_size=4",
                             "augment.crop=resized", "model.stem=large"], place / "folder", everything, steps=4)}
     renamed = [replace(task, name=f"{task.name}-{data}") for data, group in tasks.items() for task in group]
-    command.record({"Lightning": renamed, "Keras": renamed}, place)
+    command.run_probes({"Lightning": renamed, "Keras": renamed}, place)
 
     def sabotage(name):
         label, rung, _ = SABOTAGE[name]
@@ -79,15 +79,15 @@ def recorded(tmp_path_factory):
                           losses=("focal",) if rung == 5 else ())
         broken = [replace(task, name=f"{task.name}-digits") for task in broken if "large" not in task.name]
         folder = place / name
-        command.start(label, broken, folder, Path(__file__).parent / "sabotage" / f"{name}.py").wait()
+        command.start_probe(label, broken, folder, Path(__file__).parent / "sabotage" / f"{name}.py").wait()
         answers = {"Lightning": place / "Lightning", "Keras": place / "Keras"} | {label: folder}
-        return command.judge(broken, *answers.values())
+        return command.judge_answers(broken, *answers.values())
 
     with ThreadPoolExecutor(2) as pool:
         broken = dict(zip(SABOTAGE, pool.map(sabotage, SABOTAGE), strict=True))
-    whole_ones = {data: command.judge([task for task in renamed if task.name.endswith(data)], place / "Lightning",
-                                      place / "Keras") for data in tasks}
-    yield whole_ones | broken
+    unbroken = {data: command.judge_answers([task for task in renamed if task.name.endswith(data)],
+                                            place / "Lightning", place / "Keras") for data in tasks}
+    yield unbroken | broken
     shutil.rmtree(place)  # 3 GB, which pytest would keep for three sessions
 
 
@@ -105,7 +105,7 @@ def test_ladder_passes(recorded, data):
 @pytest.mark.parametrize("name", SABOTAGE)
 def test_ladder_names_the_rung_of_a_broken_sibling(recorded, name):
     _, rung, words = SABOTAGE[name]
-    failure = command.first_failure(recorded[name])
+    failure = command.find_first_failure(recorded[name])
     assert failure is not None
     assert failure.rung == rung
     assert words in failure.what + failure.where
@@ -118,7 +118,7 @@ def finding(rung, figure, tolerance=1e-9, where=""):
 @pytest.mark.parametrize(("figure", "status"), [(1e-10, 0), (1e-8, 1), (float("nan"), 1), (float("inf"), 1)])
 def test_command_reports_and_exits(monkeypatch, tmp_path, capsys, figure, status):
     findings = [finding(1, 0.0, 0.0), finding(7, figure, where="step 3 conv1.weight[0, 0]: 1 here, 2 there")]
-    monkeypatch.setattr(command, "climb", lambda config: findings)
+    monkeypatch.setattr(command, "climb_ladder", lambda config: findings)
     assert command.main([f"output_dir={tmp_path}"]) is (status == 0)
     printed = capsys.readouterr().out
     report = (tmp_path / "quickstart" / "parity.md").read_text()
@@ -168,14 +168,14 @@ def test_gradient_checkpointing_is_asked_of_the_models_that_have_it(tmp_path):
 
 def test_difference_names_place_and_values():
     a, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 4.5]])
-    assert difference("w", a, b, "A", "B") == (0.5, "w[1, 1]: 4 in A, 4.5 in B")
-    assert difference("w", a, b, "A", "B", relative=True)[0] == 0.125
-    assert difference("w", a, b[:1], "A", "B") == (np.inf, "w is (2, 2) in A, (1, 2) in B")
-    assert difference("w", a, a * np.nan, "A", "B")[0] == np.inf
+    assert measure_difference("w", a, b, "A", "B") == (0.5, "w[1, 1]: 4 in A, 4.5 in B")
+    assert measure_difference("w", a, b, "A", "B", relative=True)[0] == 0.125
+    assert measure_difference("w", a, b[:1], "A", "B") == (np.inf, "w is (2, 2) in A, (1, 2) in B")
+    assert measure_difference("w", a, a * np.nan, "A", "B")[0] == np.inf
 
 
 def test_accuracy_that_is_no_count_stays_visible():
-    np.testing.assert_array_equal(whole(np.array([7.0000004, 7.4])), [7.0, 7.4])
+    np.testing.assert_array_equal(round_counts(np.array([7.0000004, 7.4])), [7.0, 7.4])
 
 
 def test_yardstick_is_the_largest_of_its_kind_and_spares_exact_rungs():
@@ -188,8 +188,8 @@ def test_yardstick_is_the_largest_of_its_kind_and_spares_exact_rungs():
     threads = findings(0, 0, 0, 1e-6, 4e-3, 1e-3, 0.5)
     rounding = findings(1e-7, 1e-6, 1e-7, 2e-6, 1e-3, 1e-3, 0.7)
     expected = [0.0, 1e-4, 2e-5, 2e-5, 4e-2, 4e-2, 2.8]
-    assert [item.tolerance for item in against_itself(found, threads, rounding, "fp32")] == pytest.approx(expected)
-    (far,) = against_itself(found[1:2], threads[1:2], [Finding(4, "logits, small", 2e-4, 0.0)], "fp32")
+    assert [item.tolerance for item in judge_by_yardsticks(found, threads, rounding, "fp32")] == pytest.approx(expected)
+    (far,) = judge_by_yardsticks(found[1:2], threads[1:2], [Finding(4, "logits, small", 2e-4, 0.0)], "fp32")
     assert far.tolerance == pytest.approx(8e-4)
     expected[1] = 1e-5
-    assert [item.tolerance for item in against_itself(found, threads, rounding, "bf16")] == pytest.approx(expected)
+    assert [item.tolerance for item in judge_by_yardsticks(found, threads, rounding, "bf16")] == pytest.approx(expected)

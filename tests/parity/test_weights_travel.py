@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
-from shared.scores import score
+from shared.scores import score_logits
 from shared.weights.file import fingerprint_weights
 from tests.conftest import Sibling, needs_both
 
@@ -87,7 +87,7 @@ def test_the_other_sibling_scores_a_run_alike(siblings, runs, source):
     np.testing.assert_array_equal(found["label"], own["label"])
     np.testing.assert_allclose(found["logits"], own["logits"], rtol=0, atol=1e-4)
     accuracy = json.loads((run / "result.json").read_text())["test/accuracy"]
-    assert score(found["logits"], found["label"])["accuracy"] == accuracy
+    assert score_logits(found["logits"], found["label"])["accuracy"] == accuracy
     assert f"test/accuracy {accuracy:.4f}" in out
 
 
@@ -204,7 +204,8 @@ def twin(sibling, expression, shape, path):
 
         layer = eval(f"layers.{expression}", {"layers": layers})
         layer = type(layer).from_config(layer.get_config() | {"name": "layer"})
-        model = keras.Sequential([keras.Input(shape, dtype=inputs.dtype.name), layer])
+        images = keras.Input(shape, dtype=inputs.dtype.name)
+        model = keras.Model(images, layer(images))
     else:
         import torch
         from torch import nn

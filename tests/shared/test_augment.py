@@ -139,7 +139,8 @@ def test_resampling_is_pillows(size_out, box):
 
 def test_a_central_part_is_pillows():
     image = np.random.default_rng(0).integers(0, 256, (20, 24)).astype(np.uint8)
-    ours = apply(build_geometry(AugmentConfig(crop="none"), None, 20, 24, 16, "bilinear", 0.75), image[None].astype(float))[0]
+    matrices = build_geometry(AugmentConfig(crop="none"), None, 20, 24, 16, "bilinear", 0.75)
+    ours = apply(matrices, image[None].astype(float))[0]
     reference = Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR, (3, 2.5, 21, 17.5))
     assert np.abs(ours - np.array(reference, np.float64)).max() <= 1
 

@@ -110,7 +110,7 @@ def test_evaluation_counts_every_image_once_in_order_and_changes_none():
 def test_processes_share_out_evaluation_and_count_each_image_once(images, processes):
     data, config = data_of(10, val=images), config_of()
     config.train.eval_batch_size = 16
-    parts = [EvalBatches(config, data, data.val, (rank, processes), multiple_of=processes) for rank in range(processes)]
+    parts = [EvalBatches(config, data, data.val, rank, processes, multiple_of=processes) for rank in range(processes)]
     counted = []
     for step in range(len(parts[0])):
         batches = [part[step] for part in parts]
@@ -119,14 +119,15 @@ def test_processes_share_out_evaluation_and_count_each_image_once(images, proces
             assert batch["image"][:, 0, 0, 0].tolist() == batch["index"].tolist()
             counted += batch["index"][batch["weight"] > 0].tolist()
     assert counted == list(range(images))
-    rows, weight = (np.concatenate(of_all) for of_all in zip(*map(parts[0].rows, range(len(parts[0]))), strict=True))
+    of_steps = [parts[0].list_rows(step) for step in range(len(parts[0]))]
+    rows, weight = (np.concatenate(of_all) for of_all in zip(*of_steps, strict=True))
     assert rows[weight > 0].tolist() == list(range(images))
 
 
 def test_processes_share_out_a_training_batch():
     data, config = data_of(10), config_of(crop="pad", flip=True, mixup_alpha=1.0)
     whole = TrainBatches(config, data)[1]
-    shares = [TrainBatches(config, data, (rank, 2))[1] for rank in range(2)]
+    shares = [TrainBatches(config, data, rank, 2)[1] for rank in range(2)]
     for name in ("image", "target", "index", "flip", "opacity"):
         assert np.array_equal(np.concatenate([share[name] for share in shares]), whole[name]), name
     # Partners are neighbours within a share, and so the same images.
@@ -144,14 +145,14 @@ def test_accumulation_splits_a_batch_into_parts():
         halves = [parts[2 * step], parts[2 * step + 1]]
         for name, array in batch.items():
             assert np.array_equal(np.concatenate([half[name] for half in halves]), array), name
-    assert parts.names(1) == whole[1]["index"].tolist()
+    assert parts.name_images(1) == whole[1]["index"].tolist()
 
 
 def test_names_of_a_batch_are_its_files_or_indices(files):
     data, config = data_of(10), config_of(batch_size=2)
-    assert TrainBatches(config, data).names(3) == TrainBatches(config, data)[3]["index"].tolist()
+    assert TrainBatches(config, data).name_images(3) == TrainBatches(config, data)[3]["index"].tolist()
     named = TrainBatches(config, files)
-    assert named.names(1) == [files.train.files[i] for i in named.indices(1)]
+    assert named.name_images(1) == [files.train.files[i] for i in named.list_indices(1)]
 
 
 def test_limited_evaluation_stops_early():
@@ -175,7 +176,7 @@ SETTINGS = [{}, {"crop": "pad"}, {"crop": "resized"}, {"flip": True}, {"mixup_al
 
 
 def fits(batches, batch):
-    spec = batches.spec()
+    spec = batches.describe_arrays()
     assert list(spec) == list(batch)
     for name, (dtype, shape) in spec.items():
         assert batch[name].dtype == dtype, name
@@ -239,7 +240,7 @@ def test_oversampling_shows_classes_equally_often_and_augments_repeated_images_a
     epoch = [batches[step] for step in range(4)]
     indices = np.concatenate([batch["index"] for batch in epoch])
     assert np.bincount(images.labels[indices]).tolist() == [8, 8]
-    assert np.array_equal(indices, np.concatenate([batches.indices(step) for step in range(4)]))
+    assert np.array_equal(indices, np.concatenate([batches.list_indices(step) for step in range(4)]))
     rows = np.concatenate([batch["rows"] for batch in epoch])
     repeated = rows[indices == 15]
     assert len(repeated) == 4
@@ -249,4 +250,4 @@ def test_oversampling_shows_classes_equally_often_and_augments_repeated_images_a
 def test_without_balance_nothing_moves():
     batches = TrainBatches(config_of(crop="pad", crop_padding=1), data_of(10))
     assert batches.balanced is None
-    assert batches.indices(1).tolist() == order_epoch(10, 3, 0)[4:8].tolist()
+    assert batches.list_indices(1).tolist() == order_epoch(10, 3, 0)[4:8].tolist()

@@ -96,9 +96,9 @@ def test_last_row_wins_and_rows_are_in_order(tmp_path):
             {"samples": 200, "time/train_s": 2.0, "train/loss_step": 7.0},
             {"samples": 200, "time/train_s": 3.0, "val/loss": 0.4}]
     run = read_run(make_run(tmp_path, history=rows))
-    samples, seconds, values = run.curve("val/loss")
+    samples, seconds, values = run.get_curve("val/loss")
     assert (samples.tolist(), seconds.tolist(), values.tolist()) == ([100, 200], [1, 3], [0.9, 0.4])
-    assert run.curve("train/loss_step")[2].tolist() == [7.0]
+    assert run.get_curve("train/loss_step")[2].tolist() == [7.0]
 
 
 def test_line_that_a_kill_cut_off_is_passed_over(pair):

@@ -20,7 +20,7 @@ from shared.config import (
     validate_config,
 )
 from shared.config.help import format_help
-from shared.errors import UserError, user_message
+from shared.errors import UserError, extract_user_message
 from shared.machine.files import REPOSITORY
 
 QUICKSTART = ["configs/quickstart.yaml"]
@@ -34,7 +34,7 @@ def refused(*words):
     """The line that the user sees."""
     with pytest.raises(UserError) as caught:
         parsed(*words)
-    line = user_message(caught.value)
+    line = extract_user_message(caught.value)
     assert len(line.splitlines()) == 1
     return line
 
@@ -123,8 +123,8 @@ def test_the_form_of_a_sweep_is_words_of_their_own():
 
 
 def test_types_are_converted_where_nothing_is_lost():
-    config = parsed("optimizer.lr=1", "schedule.warmup_epochs=0", "experiment=12", "dataset.name=imagenette", "dataset.variant=320",
-                    "tracking.tags=[1]")
+    config = parsed("optimizer.lr=1", "schedule.warmup_epochs=0", "experiment=12", "dataset.name=imagenette",
+                    "dataset.variant=320", "tracking.tags=[1]")
     assert config.optimizer.lr == 1.0
     assert type(config.optimizer.lr) is float
     assert (config.experiment, config.dataset.variant, config.tracking.tags) == ("12", "320", ["1"])
@@ -298,18 +298,21 @@ def test_a_folder_is_no_config_file(tmp_path):
     (["optimizer.name=lion", "optimizer.beta1=0"], "optimizer.beta1=0 is not for optimizer.name=lion"),
     (["hardware.strategy=fsdp", "model.freeze=backbone"], "hardware.strategy=fsdp shares out parameters"),
     (["hardware.precision=fp64", "augment.policy=augmix"], "augment.policy=augmix works on 8-bit images"),
-    (["model.gradient_checkpointing=true"], "model.gradient_checkpointing=true is not for model.name=resnet18: its BatchNorm"),
+    (["model.gradient_checkpointing=true"],
+     "model.gradient_checkpointing=true is not for model.name=resnet18: its BatchNorm"),
     (["model.name=efficientnet_b0", "model.gradient_checkpointing=true"], "model.name=efficientnet_b0: its BatchNorm"),
     (["dataset.variant=full"], "dataset.variant=full is not for dataset.name=digits but for imagenette"),
     (["dataset.name=imagenette", "dataset.variant=64"], "dataset.variant='64' is not one of 160, 320, full"),
     (["model.stem=small", "model.name=vit_tiny"], "model.stem=small is not for model.name=vit_tiny; leave it out"),
-    (["model.patch_size=8"], "model.patch_size=8 is not for model.name=resnet18; leave it out, or take one of vit_tiny"),
+    (["model.patch_size=8"],
+     "model.patch_size=8 is not for model.name=resnet18; leave it out, or take one of vit_tiny"),
     (["train.focal_gamma=1"], "train.focal_gamma=1 is not for train.loss=cross_entropy; set train.loss=focal"),
     (["train.metrics=[top5,top5]"], "train.metrics names top5 twice"),
     (["train.monitor=val/acuracy"], "did you mean 'val/accuracy'? For a metric of your own say train.monitor_mode="),
     (["train.monitor=val/top3"], "train.monitor=val/top3 is none of val/accuracy"),
     (["train.monitor=val/top5"], "train.monitor=val/top5 is not computed; add train.metrics=[top5]"),
-    (["train.monitor=val/loss", "train.monitor_mode=max"], "contradicts train.monitor=val/loss, of which min is better"),
+    (["train.monitor=val/loss", "train.monitor_mode=max"],
+     "contradicts train.monitor=val/loss, of which min is better"),
     (["train.monitor=test/accuracy"], "test images must not choose the best epoch"),
     (["train.monitor=''"], "train.monitor is empty"), (["model.name='timm:'"], "model.name='timm:' is not one of"),
     (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),
@@ -327,7 +330,8 @@ def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):
     ["dataset.val_fraction=0.9"], ["resume=auto"], ["init_from=x.safetensors"], ["resume=."], ["output_dir=new/one"],
     ["model.name=vit_tiny", "model.gradient_checkpointing=true"],
     ["train.monitor=val/top3", "train.monitor_mode=min"], ["train.monitor=train/loss"], ["model.name=timm:any"],
-    ["train.monitor=val/top5", "train.metrics=[top5]"], ["model.stem=large", "model.name=vit_tiny", "model.pretrained=x"],
+    ["train.monitor=val/top5", "train.metrics=[top5]"],
+    ["model.stem=large", "model.name=vit_tiny", "model.pretrained=x"],
     ["dataset.mean=[0.5]", "dataset.std=[0.5]"], ["dataset.name=cifar10", "dataset.root=."],
     ["dataset.name=image_folder", "dataset.root=.", "dataset.test_fraction=0.5", "dataset.val_fraction=0.5"],
 ])

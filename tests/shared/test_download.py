@@ -11,7 +11,6 @@ import tarfile
 import textwrap
 import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -22,50 +21,6 @@ from shared.config import Config
 from shared.datasets import download
 from shared.datasets.definitions import DEFINITIONS, Download
 from shared.errors import UserError
-
-
-class Server(ThreadingHTTPServer):
-    """Serves the bytes in `files`; `sent` is the share of a body that goes out before the connection closes."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.requests, self.sent = {}, [], 1.0
-
-    def address(self, name):
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        name = self.path[1:]
-        self.server.requests.append(name)
-        if name not in self.server.files:
-            return self.send_error(404)
-        body = self.server.files[name]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: int(len(body) * self.server.sent)])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEMPLATE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def tgz(members):
@@ -128,8 +83,8 @@ def config_for(name, root=""):
 
 
 def contents(folder):
-    """All files and folders below a folder, and nothing where there is none."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """All files and folders below a folder but the lock, and nothing where there is none."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != download.LOCK)
 
 
 def test_cifar10_is_downloaded_once(server, cache, cifar10, capsys):
@@ -360,8 +315,29 @@ def test_processes_that_start_together_download_once(server, cache, cifar10):
 def test_complete_files_are_read_without_a_lock(server, cache, cifar10, monkeypatch):
     """So that a cache that others filled may be read-only."""
     load_data(cifar10)
+    (cache / download.LOCK).unlink()
     monkeypatch.setattr(download, "obtain_files", lambda *_, **__: pytest.fail("went to obtain what is there"))
     assert len(load_data(cifar10).test) == 20
+    assert not (cache / download.LOCK).exists()
+
+
+def test_a_process_waits_for_another_and_says_so(server, cache, cifar10, capfd):
+    """Also where the other is killed: its lock ends with it."""
+    script = ("import os, sys; from pathlib import Path; from shared.datasets.download import lock_folder\n"
+              "with lock_folder(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-c", script, str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        loaded = []
+        waiting = threading.Thread(target=lambda: loaded.append(load_data(cifar10)))
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+        assert server.requests == []
+        other.kill()
+        waiting.join(60)
+    assert len(loaded[0].test) == 20
+    assert f"waiting for another process that prepares files in {cache}" in capfd.readouterr().err
 
 
 def test_cache_folder(monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.datasets.decode import center_square, decode_image, read_image
+from shared.datasets.decode import decode_image, make_central_box, read_image
 from shared.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -148,10 +148,10 @@ def test_read_forgives_a_rounding_error_at_the_edge(saved):
     assert read_image(path, 2, lambda height, width: (-1e-5, 2.00001, 3, 1)).tolist() == [[[*RED]] * 2] * 2
 
 
-def test_center_square():
-    assert center_square(1.0)(10, 6) == (2, 0, 6, 6)
-    assert center_square(0.5)(8, 20) == (2, 8, 4, 4)
-    assert pickle.loads(pickle.dumps(center_square(0.5)))(8, 20) == (2, 8, 4, 4)  # spawned data workers need that
+def test_make_central_box():
+    assert make_central_box(1.0)(10, 6) == (2, 0, 6, 6)
+    assert make_central_box(0.5)(8, 20) == (2, 8, 4, 4)
+    assert pickle.loads(pickle.dumps(make_central_box(0.5)))(8, 20) == (2, 8, 4, 4)  # spawned data workers need that
 
 
 def truncated(folder):

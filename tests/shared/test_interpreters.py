@@ -97,7 +97,7 @@ def test_parity_and_bench_start_each_sibling_with_its_own(monkeypatch, tmp_path,
             measure.measure_rounds(sibling, tmp_path / "config.yaml", tmp_path / "work")
         label = {name: label for label, name in parity.SIBLINGS.items()}[sibling]
         with pytest.raises(RuntimeError, match=f"this is {sibling}"):
-            parity.start(label, [], tmp_path / "work").wait()
+            parity.start_probe(label, [], tmp_path / "work").wait()
         called = Path(f"{python}.called").read_text().splitlines()
         assert [line.split()[2] for line in called] == [f"{sibling}_project.bench", f"{sibling}_project.probe"]
         # This repository's code comes first, whichever clone the interpreter was installed from.

@@ -38,18 +38,18 @@ def clock(monkeypatch):
 
 def start(config, resumed=None):
     run = resumed or RunFolder.start(config, "keras")
-    return Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), peak_memory=lambda: 1.5)
+    return Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), measure_memory=lambda: 1.5)
 
 
 def go(recorder, clock, epoch, seconds=2.0, **metrics):
     """An epoch of `seconds` and a validation of 50."""
-    recorder.epoch_begins()
+    recorder.begin_epoch()
     for step in range(epoch * STEPS + 1, (epoch + 1) * STEPS + 1):
         clock.now += seconds / STEPS
-        recorder.step_ends(step, 1.0 / step)
-    recorder.training_ends()
+        recorder.end_step(step, 1.0 / step)
+    recorder.end_training_pass()
     clock.now += 50
-    recorder.epoch_ends((epoch + 1) * STEPS, {**METRICS, **metrics})
+    recorder.end_epoch((epoch + 1) * STEPS, {**METRICS, **metrics})
 
 
 def rows_of(recorder):
@@ -85,7 +85,7 @@ def test_validation_does_not_count_as_training_time(config, clock):
     go(recorder, clock, 0)
     go(recorder, clock, 1, seconds=4.0)
     assert recorder.train_seconds == 6.0
-    assert [row["time/train_s"] for row in recorder.epochs()] == [2.0, 6.0]
+    assert [row["time/train_s"] for row in recorder.list_epoch_rows()] == [2.0, 6.0]
     assert rows_of(recorder)[4]["time/train_s"] == 4.0  # step 6, half through the second epoch
 
 
@@ -98,19 +98,20 @@ def test_an_epoch_is_told_in_one_line(config, clock, capsys):
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, clock, loss):
     recorder = start(config)
-    recorder.epoch_begins()
+    recorder.begin_epoch()
     with pytest.raises(UserError, match=rf"^the loss is {loss} at step 7 \(epoch 2, learning rate 0\.0509\d+\); lower"):
-        recorder.step_ends(7, loss)
+        recorder.end_step(7, loss)
     assert not recorder.rows
 
 
 def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clock):
     run = RunFolder.start(config, "keras")
-    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), names=lambda step: [f"{step}{i}.png" for i in range(6)])
-    recorder.epoch_begins()
-    recorder.step_ends(6, 1.0)
+    recorder = Recorder(run, STEPS, np.linspace(0.1, 0.01, 12),
+                        name_images=lambda step: [f"{step}{i}.png" for i in range(6)])
+    recorder.begin_epoch()
+    recorder.end_step(6, 1.0)
     with pytest.raises(UserError, match=r"^the gradient's norm is inf at step 7 .* 60\.png, 61\.png, 62\.png"):
-        recorder.step_ends(7, 1.0, math.inf)
+        recorder.end_step(7, 1.0, math.inf)
     listed = json.loads((run.folder / "nonfinite.json").read_text())
     assert (listed["step"], listed["epoch"], listed["value"], len(listed["images"])) == (7, 2, "inf", 6)
 
@@ -118,24 +119,24 @@ def test_a_gradient_that_is_not_finite_names_the_step_and_the_images(config, clo
 def test_a_run_resumed_within_an_epoch_goes_on_with_rows_and_clock(config, clock):
     recorder = start(config)
     go(recorder, clock, 0)
-    recorder.epoch_begins()
+    recorder.begin_epoch()
     for step in (5, 6):
         clock.now += 3
-        recorder.step_ends(step, 1.0)
-    state = recorder.state()
+        recorder.end_step(step, 1.0)
+    state = recorder.read_clock()
     assert state == {"train_seconds": 2.0, "epoch_seconds": 6.0}
     clock.now += 3
-    recorder.step_ends(8, 1.0)  # after the checkpoint, and lost
+    recorder.end_step(8, 1.0)  # after the checkpoint, and lost
     run = recorder.run
     clock.now = 7.0  # another process
     resumed = start(config, RunFolder(run.folder, config, "keras", resumed=True))
     resumed.rewind(6, state)
     assert [row["samples"] for row in rows_of(resumed)] == [10, 20, 40, 40, 60]
-    resumed.epoch_begins()
+    resumed.begin_epoch()
     clock.now += 4
-    resumed.step_ends(8, 1.0)
+    resumed.end_step(8, 1.0)
     assert rows_of(resumed)[-1]["time/train_s"] == 12.0
-    resumed.training_ends()
+    resumed.end_training_pass()
     assert resumed.epoch_seconds == 10.0
 
 
@@ -144,11 +145,11 @@ def test_a_run_resumed_within_an_epoch_goes_on_with_rows_and_clock(config, clock
 def test_checkpoints_are_due_within_an_epoch_but_not_at_its_end(config, clock, every, steps, due):
     config.train.checkpoint_every_steps = every
     recorder = start(config)
-    recorder.epoch_begins()
+    recorder.begin_epoch()
     found = []
     for step in steps:
-        recorder.step_ends(step, 1.0)
-        if recorder.checkpoint_due(step):
+        recorder.end_step(step, 1.0)
+        if recorder.is_checkpoint_due(step):
             found.append(step)
     assert found == due
 
@@ -157,12 +158,12 @@ def test_checkpoints_are_due_within_an_epoch_but_not_at_its_end(config, clock, e
 def test_a_signal_is_remembered_until_the_next_step(config, clock, number, name):
     handler = signal.getsignal(number)
     with start(config) as recorder:
-        recorder.epoch_begins()
-        recorder.step_ends(1, 1.0)
-        assert not recorder.checkpoint_due(1)
+        recorder.begin_epoch()
+        recorder.end_step(1, 1.0)
+        assert not recorder.is_checkpoint_due(1)
         os.kill(os.getpid(), number)
-        assert recorder.checkpoint_due(1)
-        stopped = recorder.stopped(1, recorder.stop.signal)
+        assert recorder.is_checkpoint_due(1)
+        stopped = recorder.explain_stop(1, recorder.stop.signal)
         assert stopped.signal == number
         assert str(stopped).startswith(f"stopped by {name} after step 1, which is saved; go on with resume=")
         if number == signal.SIGINT:
@@ -188,7 +189,7 @@ class UnavailableError(Exception):
 ])
 def test_what_a_machine_lacks_is_told_in_a_line(config, error, says):
     recorder = start(config)
-    recorder.epoch_begins()
+    recorder.begin_epoch()
     with pytest.raises(UserError, match=says), recorder:
         raise error
 
@@ -198,7 +199,7 @@ def test_what_a_machine_lacks_is_told_in_a_line(config, error, says):
 def test_a_batch_is_split_into_parts_of_one_size(config, accumulate, way_out):
     config.train.accumulate = accumulate
     recorder = start(config)
-    recorder.epoch_begins()
+    recorder.begin_epoch()
     with pytest.raises(UserError, match=f"did not fit into memory; {way_out}"), recorder:
         raise MemoryError
 
@@ -206,8 +207,8 @@ def test_a_batch_is_split_into_parts_of_one_size(config, accumulate, way_out):
 def test_what_evaluation_lacks_is_not_blamed_on_training(config, clock):
     config.train.eval_batch_size = 100
     recorder = start(config)
-    recorder.epoch_begins()
-    recorder.training_ends()
+    recorder.begin_epoch()
+    recorder.end_training_pass()
     says = r"^train\.eval_batch_size=100 did not fit into memory; try 50, a smaller"
     with pytest.raises(UserError, match=says), recorder:
         raise MemoryError
@@ -255,7 +256,7 @@ def test_rewinding_drops_what_lies_beyond_the_checkpoint_and_a_cut_line(config, 
     assert again.rows == [json.loads(line) for line in before[:4]]
     assert again.train_seconds == 2.0
     go(again, clock, 1, seconds=3.0)
-    assert [row["time/train_s"] for row in again.epochs()] == [2.0, 5.0]
+    assert [row["time/train_s"] for row in again.list_epoch_rows()] == [2.0, 5.0]
     assert [row["samples"] for row in rows_of(again)] == [10, 20, 40, 40, 60, 80, 80]
 
 
@@ -293,7 +294,8 @@ def test_the_result_has_exactly_these_keys(config, clock):
     result = recorder.finish(123, predictions(), SCORES)
     relied_on = {"framework", "test/accuracy", "test/loss", "val/accuracy", "parameters", "perf/images_per_second",
                  "perf/epoch_seconds", "perf/peak_memory_gib"}
-    ours = {"group", "seed", "val/loss", "test/top5", "best_epoch", "epochs", "perf/first_epoch_seconds", "time/train_s"}
+    ours = {"group", "seed", "val/loss", "test/top5", "best_epoch", "epochs", "perf/first_epoch_seconds",
+            "time/train_s"}
     assert set(result) == relied_on | ours
     assert json.loads((recorder.run.folder / "result.json").read_text()) == result
     assert (result["framework"], result["parameters"], result["best_epoch"], result["epochs"]) == ("keras", 123, 2, 3)

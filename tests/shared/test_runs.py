@@ -36,7 +36,7 @@ def trained(config, framework="keras", stamp=None):
     """A run with a checkpoint."""
     run = RunFolder.start(Config(output_dir=config.output_dir, experiment="made", seed=config.seed), framework)
     (run.checkpoints / "last.safetensors").touch()
-    run.describe()
+    run.write_record()
     if stamp:
         run.folder = run.folder.rename(run.folder.with_name(f"{framework}_seed{config.seed}_{stamp}"))
     return run
@@ -101,7 +101,7 @@ def test_a_group_that_is_a_dangling_link_is_told(config, tmp_path):
 
 def test_run_json_says_what_the_run_was(config):
     run = RunFolder.start(config, "keras")
-    run.describe(parameters=5, fingerprints={"order": "abc"})
+    run.write_record(parameters=5, fingerprints={"order": "abc"})
     record = json.loads((run.folder / "run.json").read_text())
     assert {name: record[name] for name in ("framework", "group", "name", "seed", "parameters", "epochs")} == {
         "framework": "keras", "group": "made", "name": run.name, "seed": 0, "parameters": 5,
@@ -168,7 +168,7 @@ def test_a_run_that_was_cut_off_before_its_first_checkpoint_begins_anew_in_its_f
     assert again.folder == run.folder
     assert again.resumed
     assert again.find_last_checkpoint() is None
-    again.describe(device="one")  # though the first was cut off before it wrote run.json
+    again.write_record(device="one")  # though the first was cut off before it wrote run.json
     assert json.loads((run.folder / "run.json").read_text())["device"] == "one"
 
 
@@ -208,20 +208,20 @@ def test_the_leader_tells_the_others_its_folder(config):
     def agree(text: str) -> str:
         told.append(text) if text else None
         return told[0] if told else ""
-    leader = RunFolder.start_together(config, "keras", leader=True, agree=agree)
-    other = RunFolder.start_together(config, "keras", leader=False, agree=agree)
+    leader = RunFolder.start_together(config, "keras", leader=True, broadcast=agree)
+    other = RunFolder.start_together(config, "keras", leader=False, broadcast=agree)
     assert other.folder == leader.folder.absolute()
     assert (leader.leader, other.leader, other.resumed) == (True, False, False)
-    other.describe(device="two")
+    other.write_record(device="two")
     assert not (leader.folder / "run.json").exists()  # the leader alone writes
 
 
 def test_the_others_leave_where_the_leader_failed(config):
     config.resume = config.output_dir
     with pytest.raises(UserError, match="no checkpoint"):
-        RunFolder.start_together(config, "keras", leader=True, agree=lambda text: text)
+        RunFolder.start_together(config, "keras", leader=True, broadcast=lambda text: text)
     with pytest.raises(SystemExit) as left:
-        RunFolder.start_together(config, "keras", leader=False, agree=lambda text: text)
+        RunFolder.start_together(config, "keras", leader=False, broadcast=lambda text: text)
     assert left.value.code == 2
 
 
@@ -236,10 +236,10 @@ def test_a_named_run_goes_on_under_its_name(config, monkeypatch):
 
 def test_a_resumed_run_keeps_when_and_from_what_it_started(config):
     old = trained(config)
-    old.describe(fingerprints={"order": "first", "initial_weights": "1"}, device="one")
+    old.write_record(fingerprints={"order": "first", "initial_weights": "1"}, device="one")
     config.resume = str(old.folder)
     started = json.loads((old.folder / "run.json").read_text())["started"]
-    RunFolder.start(config, "keras").describe(fingerprints={"order": "first", "initial_weights": "2"}, device="two")
+    RunFolder.start(config, "keras").write_record(fingerprints={"order": "first", "initial_weights": "2"}, device="two")
     after = json.loads((old.folder / "run.json").read_text())
     assert after["fingerprints"] == {"order": "first", "initial_weights": "1"}
     assert after["device"] == "two"
@@ -249,10 +249,10 @@ def test_a_resumed_run_keeps_when_and_from_what_it_started(config):
 def test_a_run_goes_on_with_a_test_image_that_was_repaired_or_left_out(config, capsys):
     old = trained(config)
     facts = {"fingerprints": {"split": "1", "data": "1", "test": "1"}, "sizes": {"train": 5, "test": 3}}
-    old.describe(**facts)
+    old.write_record(**facts)
     config.resume, config.dataset.on_bad_image = str(old.folder), "skip"
     now = {"fingerprints": {"split": "1", "data": "2", "test": "2"}, "sizes": {"train": 5, "test": 2}}
-    RunFolder.start(config, "keras").describe(**now)
+    RunFolder.start(config, "keras").write_record(**now)
     after = json.loads((old.folder / "run.json").read_text())
     assert {name: after[name] for name in now} == now  # what `compare` tells runs apart by
     assert "files of the data set are no longer quite those that this run began with" in capsys.readouterr().err
@@ -262,29 +262,29 @@ def test_a_run_goes_on_with_a_test_image_that_was_repaired_or_left_out(config, c
 def test_a_run_is_not_resumed_with_other_images_or_batches(config, change):
     old = trained(config)
     facts = {"fingerprints": {"order": "first"}, "sizes": {"train": 1}, "classes": ["a"]}
-    old.describe(**facts)
+    old.write_record(**facts)
     before = (old.folder / "run.json").read_bytes()
     config.resume = str(old.folder)
     with pytest.raises(UserError, match="began with another"):
-        RunFolder.start(config, "keras").describe(**facts | change)
+        RunFolder.start(config, "keras").write_record(**facts | change)
     config.train.batch_size += 1
     with pytest.raises(UserError, match="began with another global_batch"):
-        RunFolder.start(config, "keras").describe(**facts)
+        RunFolder.start(config, "keras").write_record(**facts)
     assert (old.folder / "run.json").read_bytes() == before
 
 
 def test_a_run_is_not_resumed_as_another_experiment(config):
     old = trained(config)
-    old.describe()
+    old.write_record()
     kept = (old.folder / "config.yaml").read_text()
     assert "resume: none" in kept
     config.resume, config.train.epochs, config.hardware.devices, config.train.accumulate = str(old.folder), 99, 2, 4
     config.optimizer.lr, config.train.early_stopping_patience = 0.5, 3
     with pytest.raises(UserError, match=r"began with another optimizer\.lr, train\.early_stopping_patience; resume it"):
-        RunFolder.start(config, "keras").describe()
+        RunFolder.start(config, "keras").write_record()
     assert (old.folder / "config.yaml").read_text() == kept
     config.optimizer.lr, config.train.early_stopping_patience = 0.02, 0
-    RunFolder.start(config, "keras").describe()
+    RunFolder.start(config, "keras").write_record()
     assert "epochs: 99" in (old.folder / "config.yaml").read_text()
 
 
@@ -318,10 +318,10 @@ def test_a_tpu_is_taken_where_there_is_one(wanted, expected):
 def test_signs_of_a_tpu(monkeypatch):
     for name in ("TPU_WORKER_HOSTNAMES", "TPU_CONFIG", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "TPU_NAME"):
         monkeypatch.delenv(name, raising=False)
-    there = hardware.tpu_is_there()
+    there = hardware.has_tpu()
     assert there == any(any(Path("/dev").glob(name)) for name in ("accel*", "vfio/[0-9]*"))
     monkeypatch.setenv("TPU_NAME", "local")
-    assert hardware.tpu_is_there()
+    assert hardware.has_tpu()
 
 
 @pytest.mark.parametrize(("wanted", "accelerator", "available", "expected"), [
@@ -356,14 +356,14 @@ def test_the_precision(monkeypatch, wanted, accelerator, gpu, cpu, expected):
 @pytest.mark.parametrize(("wanted", "from_files", "accelerator", "expected"), [
     (3, False, "cpu", 3), (0, True, "gpu", 0), (-1, False, "cpu", 0), (-1, False, "gpu", 2)])
 def test_the_number_of_readers(wanted, from_files, accelerator, expected):
-    assert hardware.reader_count(wanted, from_files, accelerator) == expected
+    assert hardware.choose_workers(wanted, from_files, accelerator) == expected
 
 
 def test_files_are_read_by_at_most_eight():
-    assert 1 <= hardware.reader_count(-1, True, "cpu") <= 8
+    assert 1 <= hardware.choose_workers(-1, True, "cpu") <= 8
 
 
 def test_the_machine_is_described():
-    assert "threads" in hardware.cpu_name()
-    assert 0.01 < hardware.peak_memory_gib() < 1000
+    assert "threads" in hardware.describe_cpu()
+    assert 0.01 < hardware.measure_peak_memory() < 1000
     assert versions.list_versions()["python"].startswith("3.")

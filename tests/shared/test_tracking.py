@@ -13,7 +13,7 @@ from shared.config import Config
 from shared.machine.files import REPOSITORY
 from shared.runs.folder import RunFolder
 from shared.training.trackers import Trackers
-from shared.training.trackers.wandb import api_key_configured
+from shared.training.trackers.wandb import has_api_key
 from tests.wandb_faults import DUMMY_KEY, Server, full_disk, tracked
 
 ROW = {"samples": 64, "epoch": 0.5, "time/train_s": 1.25, "train/loss": 2.0, "lr": 0.1}
@@ -145,24 +145,24 @@ def test_a_key_in_a_netrc_file(nobody, monkeypatch, content, address, expected, 
         monkeypatch.setenv("NETRC", str(nobody / place))
     if address is not None:
         monkeypatch.setenv("WANDB_BASE_URL", address)
-    assert api_key_configured() is expected
+    assert has_api_key() is expected
 
 
 def test_a_netrc_file_that_others_may_read_counts_as_it_does_for_wandb(nobody):
     (nobody / ".netrc").write_text(f"machine api.wandb.ai login user password {'x' * 40}\n")
     (nobody / ".netrc").chmod(0o644)
-    assert api_key_configured()
+    assert has_api_key()
 
 
 def test_a_key_in_the_environment(monkeypatch):
-    assert not api_key_configured()
+    assert not has_api_key()
     monkeypatch.setenv("WANDB_API_KEY", "")
-    assert not api_key_configured()
+    assert not has_api_key()
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert api_key_configured()
+    assert has_api_key()
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.setenv("WANDB_IDENTITY_TOKEN_FILE", "token")
-    assert api_key_configured()
+    assert has_api_key()
 
 
 # Failures

@@ -12,8 +12,8 @@ from shared.errors import UserError
 from shared.machine.files import find_weight_file
 from shared.models import MODELS
 from shared.weights import initial
-from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_fit, save_weights
-from shared.weights.initial import draw_initial_weights, find_kept
+from shared.weights.file import fingerprint_weights, read_metadata, read_weights, require_matching_tensors, save_weights
+from shared.weights.initial import draw_initial_weights, find_fixed_tensors
 from shared.weights.start import choose_starting_weights
 
 # The kinds of tensors that a ResNet-18 has.
@@ -98,7 +98,8 @@ def model():
 
 def test_a_weight_file_returns_what_went_in(tmp_path, model):
     config = Config(seed=5)
-    save_weights(tmp_path / "best.safetensors", {**model[1], "turned": np.arange(6).reshape(2, 3).T}, config, ("a", "b", "c"))
+    weights = {**model[1], "turned": np.arange(6).reshape(2, 3).T}
+    save_weights(tmp_path / "best.safetensors", weights, config, ("a", "b", "c"))
     found = read_weights(tmp_path / "best.safetensors")
     assert all(np.array_equal(found[name], tensor) for name, tensor in model[1].items())
     assert found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
@@ -172,7 +173,7 @@ UNTRAINED = ("bn1.running_var", "steps", "edges.weight")
 def test_what_a_layer_sets_on_purpose_is_kept_and_what_it_draws_is_drawn_anew():
     built = {name: tensor for name, (tensor, _) in FRESH.items()}
     started = draw_initial_weights({name: tensor.shape for name, tensor in built.items()}, 0,
-                                   find_kept(built, UNTRAINED))
+                                   find_fixed_tensors(built, UNTRAINED))
     by_name = draw_initial_weights({name: built[name].shape for name, (_, value) in FRESH.items()
                                     if np.isnan(value).any()}, 0)
     for name, (_, value) in FRESH.items():
@@ -243,7 +244,7 @@ def test_weights_of_another_model_are_refused(model, change, hint):
         if shape:
             given[name] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match=f"^the file does not fit this model: {hint}"):
-        require_fit(given, shapes, "the file")
+        require_matching_tensors(given, shapes, "the file")
 
 
 def test_what_the_framework_drew_is_told():

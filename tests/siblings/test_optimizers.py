@@ -118,7 +118,7 @@ def update_lightning(config: Config, weights: dict, gradients: list) -> dict:
     from torch.utils.data import DataLoader
 
     from lightning_project import optim
-    from lightning_project.callbacks import Freeze
+    from lightning_project.callbacks import BackboneFreezer
     from lightning_project.classifier import Classifier
     from lightning_project.runtime import build_runtime
 
@@ -143,8 +143,8 @@ def update_lightning(config: Config, weights: dict, gradients: list) -> dict:
                 module.add_module(part, nn.Module())
             module = getattr(module, part)
         module.register_parameter(leaf, nn.Parameter(torch.tensor(weight)))
-    callbacks = [Freeze(config)] if config.model.freeze != "none" else []
-    trainer = L.Trainer(max_epochs=EPOCHS, callbacks=callbacks, enable_checkpointing=False,
+    callbacks = [BackboneFreezer(config)] if config.model.freeze != "none" else []
+    trainer = L.Trainer(max_epochs=EPOCHS, callbacks=callbacks, enable_checkpointing=False, logger=False,
                         **build_runtime(config).trainer)
     with mock.patch.dict(optim.OPTIMIZERS, {"rmsprop": (torch.optim.RMSprop, lambda config: {})}):
         trainer.fit(Given(model), DataLoader(range(STEPS * config.train.accumulate)))
@@ -157,8 +157,10 @@ def update_keras(config: Config, weights: dict, gradients: list) -> dict:
     import tensorflow as tf
 
     from keras_project import optim
-    from keras_project.models import from_neutral, to_neutral
     from keras_project.runtime import build_runtime
+
+    def to_keras(tensor: np.ndarray) -> np.ndarray:
+        return np.moveaxis(tensor, (0, 1), (-1, -2)) if tensor.ndim in (2, 4) else tensor
 
     build_runtime(config)
     variables = {}
@@ -166,15 +168,16 @@ def update_keras(config: Config, weights: dict, gradients: list) -> dict:
         layer, _, leaf = name.rpartition(".")
         with keras.name_scope(layer or "tokens"):
             leaf = {"bias": "bias", "cls_token": "cls_token"}.get(leaf, "kernel" if weight.ndim > 1 else "gamma")
-            variables[name] = keras.Variable(from_neutral(weight), dtype="float64", name=leaf)
+            variables[name] = keras.Variable(to_keras(weight), dtype="float64", name=leaf)
     with mock.patch.dict(optim.OPTIMIZERS, {"rmsprop": (keras.optimizers.RMSprop, lambda config: {})}):
         optimizer = optim.build_optimizer(config, STEPS)
     optimizer.build(list(variables.values()))
     for step, part in product(range(EPOCHS * STEPS), range(config.train.accumulate)):
         learning = [name for name in variables if name.startswith("fc.") or step >= config.train.unfreeze_epoch * STEPS]
-        optimizer.apply([tf.constant(from_neutral(gradients[step][part][name])) for name in learning],
+        optimizer.apply([tf.constant(to_keras(gradients[step][part][name])) for name in learning],
                         [variables[name] for name in learning])
-    return {name: to_neutral(variable.numpy()) for name, variable in variables.items()}
+    return {name: np.moveaxis(variable.numpy(), (-1, -2), (0, 1)) if variable.ndim in (2, 4) else variable.numpy()
+            for name, variable in variables.items()}
 
 
 @pytest.mark.parametrize("words", [ALONE, RULES], ids=["alone", "with all rules"])
@@ -209,9 +212,9 @@ def matrices_of_muon(sibling: str, name: str) -> tuple[list[str], dict]:
                 {name: tuple(one.shape) for name, one in model.named_parameters()})
     optimizer, state = optim.build_optimizer(config, STEPS), models.neutral_state(model)
     optimizer.build(model.trainable_variables)
-    trained = {name: variable for name, variable in state.items() if variable.trainable}
-    return ([name for name, one in trained.items() if optimizer.hidden[optimizer._get_variable_index(one)]],
-            {name: models.to_neutral(one.numpy()).shape for name, one in trained.items()})
+    trained = {name: one for name, one in state.items() if one.variable.trainable}
+    return ([name for name, one in trained.items() if optimizer.hidden[optimizer._get_variable_index(one.variable)]],
+            {name: one.shape for name, one in trained.items()})
 
 
 @pytest.mark.parametrize(("name", "left_out"), [
@@ -223,3 +226,38 @@ def test_muon_takes_kernels_and_matrices_between_the_first_layer_and_the_head(si
     assert set(taken) == {tensor for tensor, shape in shapes.items()
                           if len(shape) in (2, 4) and ".conv_dw." not in tensor} - left_out
     assert len(taken) > 15
+
+
+def heads_found(_) -> list[list[str]]:
+    """The paths that are taken for the head's, in models of every kind that Keras has."""
+    import keras
+    from keras import layers
+
+    from keras_project.update_rules import belong_to
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__(name="own")
+            self.first, self.fc = layers.Dense(3, name="fc2"), layers.Dense(2, name="fc")
+
+        def call(self, inputs):
+            return self.fc(self.first(inputs))
+
+    def functional():
+        inputs = keras.Input((4,))
+        block = keras.Sequential([layers.Dense(3, name="fc")], name="block")
+        return keras.Model(inputs, layers.Dense(2, name="fc")(block(inputs)))
+
+    inputs = keras.Input((4,))
+    models = [Subclassed(), functional(), keras.Model(inputs, layers.Dense(2, name="fc")(inputs)),
+              keras.Sequential([keras.Input((4,)), layers.Dense(3, name="a"), layers.Dense(2, name="fc")], name="own")]
+    models[0](keras.ops.zeros((1, 4)))
+    return [[variable.path for variable, is_head in zip(model.weights, belong_to(["fc"], model.weights), strict=True)
+             if is_head] for model in models]
+
+
+def test_the_head_is_found_in_every_kind_of_model(sibling):
+    if sibling.name != "keras":
+        pytest.skip("PyTorch's modules have names of their own")
+    assert sibling.call(heads_found) == [["own/fc/kernel", "own/fc/bias"], ["fc/kernel", "fc/bias"],
+                                         ["fc/kernel", "fc/bias"], ["own/fc/kernel", "own/fc/bias"]]

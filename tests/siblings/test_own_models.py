@@ -8,6 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from shared.config import Config, ModelConfig
 from shared.errors import UserError
 from shared.models import MODELS, ModelEntry
 from tests.siblings.test_stock_layers import build_stock
@@ -81,6 +82,24 @@ def names_of(sibling, kind):
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def find_head(sibling, kind):
+    """Which of a model's tensors the optimizer takes for those of the head."""
+    from keras_project.models.neutral import neutral_state
+    from keras_project.optim import build_optimizer
+
+    model = build_stock(sibling, keras_models()[kind])
+    optimizer = build_optimizer(Config(model=ModelConfig(name="vit_tiny")), 10)  # whose head is called "head" too
+    optimizer.build(model.trainable_variables)
+    return [name for name, tensor in neutral_state(model).items() if optimizer.is_of_head(tensor.variable)]
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "subclassed", "nested model"])
+def test_keras_finds_the_head_of_any_model(sibling, kind):
+    if sibling.name != "keras":
+        pytest.skip("PyTorch's names begin without the model's")
+    assert sibling.call(find_head, kind) == ["head.weight", "head.bias"]
 
 
 DENSE = ["first.weight", "first.bias"]

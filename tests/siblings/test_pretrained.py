@@ -24,7 +24,7 @@ from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import is_installed, list_siblings
 from shared.models import MODELS
-from shared.training.best import Best
+from shared.training.best import BestEpoch
 from shared.weights.file import save_weights
 from shared.weights.pretrained import apply_checkpoint_preprocessing, find_checkpoint
 from shared.weights.start import choose_starting_point, choose_starting_weights
@@ -45,7 +45,8 @@ def save_with_timm(_, name, folder, classes, size=SIZE):
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
-    model = timm.create_model(MODELS[name].published.timm, num_classes=classes, **({"img_size": size} if "vit" in name else {}))
+    options = {"img_size": size} if "vit" in name else {}
+    model = timm.create_model(MODELS[name].published.timm, num_classes=classes, **options)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.dtype == torch.float32 and tensor.ndim == 1:
@@ -62,7 +63,7 @@ def logits_of(sibling, name, folder, classes, size=SIZE):
     came."""
     config, models, model = start(sibling, name, f"model.pretrained={folder}", "hardware.precision=fp64", size=size,
                                   classes=classes)
-    weights, _ = choose_starting_weights(config, models.neutral_shapes(model))
+    weights, _ = choose_starting_weights(config, MODELS[config.model.name], models.neutral_weights(model))
     models.load_weights(model, weights)
     back = models.neutral_weights(model)
     changed = [name for name in weights if not np.array_equal(back.pop(name), weights[name])] + list(back)
@@ -120,7 +121,8 @@ def test_a_position_embedding_is_scaled_as_in_timm(with_torch, size):
     from shared.weights.pretrained import resize_position_embedding
 
     place = np.random.default_rng(0).normal(size=(1, 1 + 14 * 14, 8)).astype(np.float32)
-    np.testing.assert_allclose(resize_position_embedding(place, size**2), with_torch.call(resized_by_timm, place, size), atol=1e-5)
+    expected = with_torch.call(resized_by_timm, place, size)
+    np.testing.assert_allclose(resize_position_embedding(place, size**2), expected, atol=1e-5)
 
 
 # The rest needs no framework: a checkpoint of few tensors, and the shapes of a model.
@@ -142,8 +144,10 @@ def checkpoint(tmp_path):
 
 
 def start_from(folder, classes=1000, channels=3, folders=()):
-    shapes = {"conv1.weight": (64, channels, 7, 7), "fc.weight": (classes, 512), "fc.bias": (classes,)}
-    return choose_starting_weights(Config(model=ModelConfig(pretrained=str(folder))), shapes, folders)
+    built = {"conv1.weight": np.zeros((64, channels, 7, 7)), "fc.weight": np.eye(classes, 512),
+             "fc.bias": np.zeros(classes)}
+    config = Config(model=ModelConfig(pretrained=str(folder)))
+    return choose_starting_weights(config, MODELS["resnet18"], built, folders)
 
 
 def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):
@@ -219,7 +223,8 @@ def test_a_run_goes_on_though_the_checkpoint_it_began_with_is_gone(checkpoint, t
     assert apply_checkpoint_preprocessing(kept) == kept
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert choose_starting_point(kept, {"conv1.weight": (64, 3, 7, 7)}).keys() == {"conv1.weight"}
+    built = {"conv1.weight": np.zeros((64, 3, 7, 7))}
+    assert choose_starting_point(kept, MODELS["resnet18"], built).keys() == {"conv1.weight"}
 
 
 def test_what_contradicts_a_checkpoint_is_refused(checkpoint, tmp_path):
@@ -259,8 +264,8 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, endpoint):
 
 def fetched(folder, **environment):
     """What a program with this `environment` is told of ResNet-18's published checkpoint."""
-    program = ("from shared.config import Config, ModelConfig; from shared.pretrained import checkpoint_of; "
-               "print(checkpoint_of(Config(model=ModelConfig(pretrained='true'))))")
+    program = ("from shared.config import Config, ModelConfig; from shared.weights.pretrained import find_checkpoint; "
+               "print(find_checkpoint(Config(model=ModelConfig(pretrained='true'))))")
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
                           env=os.environ | {"HF_HOME": str(folder)} | environment)
     assert done.returncode == 0, done.stderr
@@ -325,7 +330,7 @@ def few_real_images(real_data, tmp_path):
 
 def trained_with_weights_of_each_epoch(sibling, *words):
     """A training whose every epoch is kept as if it were the best, and the weights of each."""
-    callbacks, kept, update = importlib.import_module(f"{sibling}_project.callbacks"), [], Best.update
+    checkpoints, kept, update = importlib.import_module(f"{sibling}_project.checkpoints"), [], BestEpoch.update
 
     def always(best, value, epoch):
         update(best, value, epoch)
@@ -334,7 +339,7 @@ def trained_with_weights_of_each_epoch(sibling, *words):
     def keep(path, weights, *rest):
         kept.append({name: tensor.copy() for name, tensor in weights.items()})
         save_weights(path, weights, *rest)
-    with mock.patch.object(callbacks, "save", keep), mock.patch.object(Best, "update", always):
+    with mock.patch.object(checkpoints, "save_weights", keep), mock.patch.object(BestEpoch, "update", always):
         return train(sibling, *words), kept
 
 

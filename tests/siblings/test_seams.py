@@ -137,7 +137,8 @@ def test_metrics_are_scikit_learns(sibling, classes):
 @pytest.fixture(scope="module")
 def trained(sibling, tmp_path_factory):
     done = sibling.call(train, str(tmp_path_factory.mktemp("seams")), "train.loss=focal",
-                        "train.class_weights=balanced", "dataset.balance=oversample", "train.metrics=[top5,macro_f1]", "train.monitor=val/macro_f1",
+                        "train.class_weights=balanced", "dataset.balance=oversample",
+                        "train.metrics=[top5,macro_f1]", "train.monitor=val/macro_f1",
                         "train.early_stopping_patience=5")
     assert done["error"] is None, done["error"]
     return done

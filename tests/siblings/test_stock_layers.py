@@ -84,6 +84,11 @@ def build_stock(sibling, build, **entry):
     """The model that the sibling's `build_model` makes of `build()`."""
     import importlib
 
+    from shared.config import parse_config
+
+    # First, since TensorFlow takes no other number of threads, which later tests ask for, once it has computed.
+    importlib.import_module(f"{sibling}_project.runtime").build_runtime(
+        parse_config(["hardware.threads=1", "hardware.precision=fp32"], "test", ""))
     models = importlib.import_module(f"{sibling}_project.models")
     data = SimpleNamespace(channels=1, classes=("a", "b", "c"), image_size=8)
     with as_a_model(sibling, build, **entry):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from shared.scores import score
+from shared.scores import score_logits
 from shared.weights.file import read_metadata
 from tests.conftest import SMALL, Sibling, train
 
@@ -55,7 +55,7 @@ def test_result_is_what_the_predictions_say(trained):
     assert json.loads((run / "result.json").read_text()) == result
     with np.load(run / "predictions.npz") as predictions:
         assert predictions["index"].tolist() == list(range(60))
-        expected = score(predictions["logits"], predictions["label"])
+        expected = score_logits(predictions["logits"], predictions["label"])
     assert result["test/accuracy"] == expected["accuracy"]
     assert result["test/loss"] == expected["loss"]
     for name in ("framework", "val/accuracy", "parameters", "perf/images_per_second", "perf/epoch_seconds",
@@ -126,13 +126,13 @@ def interrupted(sibling: str, folder: str, *words: str) -> dict:
     from unittest import mock
 
     from shared.training.recorder import Recorder
-    original = Recorder.epoch_ends
+    original = Recorder.end_epoch
 
-    def epoch_ends(self, step, metrics):
+    def end_epoch(self, step, metrics):
         original(self, step, metrics)
         if step == 3 * self.steps:
             raise KeyboardInterrupt
-    with mock.patch.object(Recorder, "epoch_ends", epoch_ends):
+    with mock.patch.object(Recorder, "end_epoch", end_epoch):
         return train(sibling, folder, "train.epochs=4", *words)
 
 
@@ -239,9 +239,10 @@ def averaged(sibling, folder, *words):
     from shared.models import RESNETS
     from shared.training.schedule import tabulate_average_decays
 
-    config = parse_config([f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
-                    "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
-                    "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
+    config = parse_config([
+        f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
+        "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
+        "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
     probe = importlib.import_module(f"{sibling}_project.probe")
     with mock.patch.object(probe, "MARKS", range(1, 7)), mock.patch.dict(RESNETS, SMALL):
         steps = probe.record_fit(config)
@@ -274,13 +275,13 @@ def policed(sibling: str, policy: str, channels: int) -> np.ndarray:
     if sibling == "lightning":
         import torch
         torch.manual_seed(0)
-        augment = module.Augment(settings, zeros, ones, torch.float32)
+        augment = module.Augmentation(settings, zeros, ones, torch.float32)
         images = augment({name: torch.from_numpy(array) for name, array in batch.items()})
         return images.permute(0, 2, 3, 1).numpy() * 255
     import keras
     import tensorflow as tf
     keras.utils.set_random_seed(0)
-    augment = module.Augment(settings, zeros, ones, tf.float32)
+    augment = module.Augmentation(settings, zeros, ones, tf.float32)
     dataset = tf.data.Dataset.from_tensors({name: tf.constant(array) for name, array in batch.items()}).map(augment)
     return next(iter(dataset)).numpy() * 255
 
@@ -333,7 +334,7 @@ def peaks(sibling: str, root: str) -> list[float]:
     """Peak memory of this process in MiB after an epoch of 60 images of a folder, and after one of 600."""
     from shared.batches.data import load_data
     from shared.config import parse_config
-    from shared.machine.hardware import peak_memory_gib
+    from shared.machine.hardware import measure_peak_memory
 
     data_module = importlib.import_module(f"{sibling}_project.data")
     found = []
@@ -343,10 +344,10 @@ def peaks(sibling: str, root: str) -> list[float]:
                         "hardware.workers=0"], "", "")
         runtime, data = importlib.import_module(f"{sibling}_project.runtime").build_runtime(config), load_data(config)
         batches = data_module.DataModule(config, data, runtime).train_dataloader() if sibling == "lightning" \
-            else data_module.train_dataset(config, data, runtime)
+            else data_module.build_train_dataset(config, data, runtime)
         read = sum(len(batch["image"] if sibling == "lightning" else batch[0]) for batch in batches)
         assert limit * 0.8 < read <= limit
-        found.append(peak_memory_gib() * 1024)
+        found.append(measure_peak_memory() * 1024)
     return found
 
 

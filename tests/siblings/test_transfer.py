@@ -10,7 +10,7 @@ from shared.batches.data import load_data
 from shared.config import Config
 from shared.parity import __main__ as command
 from shared.parity.findings import Answer
-from shared.parity.plan import base_of, changed, fit_task
+from shared.parity.plan import change_config, plan_fit, strip_config
 from shared.training.schedule import is_frozen
 from shared.weights.initial import draw_initial_weights
 from tests.conftest import needs_both, train
@@ -19,7 +19,7 @@ HEAD = ("fc.weight", "fc.bias")
 
 
 def test_epochs_that_are_frozen():
-    config = changed(Config(), model__freeze="backbone")
+    config = change_config(Config(), model__freeze="backbone")
     assert [is_frozen(config, epoch) for epoch in range(3)] == [True, True, True]
     config.train.unfreeze_epoch = 2
     assert [is_frozen(config, epoch) for epoch in range(4)] == [True, True, False, False]
@@ -39,15 +39,15 @@ def test_nothing_but_the_head_moves(sibling, tmp_path):
 @needs_both
 @pytest.mark.timeout(300)
 def test_both_siblings_unfreeze_alike(tmp_path):
-    base = base_of(command.configured([]))
+    base = strip_config(command.parse_command_line([]))
     base.hardware.threads = 1
     tasks = []
     for optimizer in ("sgd", "adamw"):
-        task = fit_task(base, load_data(base), optimizer, 10)  # of two epochs of five steps
-        tasks.append(type(task)(task.name, task.kind, changed(
+        task = plan_fit(base, load_data(base), optimizer, 10)  # of two epochs of five steps
+        tasks.append(type(task)(task.name, task.kind, change_config(
             task.config, model__freeze="backbone", train__unfreeze_epoch=1, optimizer__backbone_lr_factor=0.1)))
-    command.record({"Lightning": tasks, "Keras": tasks}, tmp_path)
-    findings = command.judge(tasks, tmp_path / "Lightning", tmp_path / "Keras")
+    command.run_probes({"Lightning": tasks, "Keras": tasks}, tmp_path)
+    findings = command.judge_answers(tasks, tmp_path / "Lightning", tmp_path / "Keras")
     assert [finding for finding in findings if not finding.passes] == []
     for label in ("Lightning", "Keras"):
         arrays = Answer(label, tmp_path / label, "fit-adamw").arrays

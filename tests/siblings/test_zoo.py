@@ -35,7 +35,7 @@ def freeze(sibling, config, model):
     """What the sibling's callback does in a frozen epoch."""
     import importlib
 
-    callback = importlib.import_module(f"{sibling}_project.callbacks").Freeze(config)
+    callback = importlib.import_module(f"{sibling}_project.callbacks").BackboneFreezer(config)
     if sibling == "lightning":
         callback.on_train_batch_start(SimpleNamespace(current_epoch=0), SimpleNamespace(model=model), None, 0)
     else:

@@ -1,1 +1,1 @@
-"""One file for each way in which a data set in arrays is stored; `Definition.reader` names it."""
+"""A file for each way in which data sets in arrays are stored. `Definition.reader` names one of them."""

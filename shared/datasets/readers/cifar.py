@@ -12,21 +12,22 @@ from shared.errors import UserError
 def read_cifar(definition: Definition, folder: Path) -> tuple[Arrays, Arrays]:
     """Training and test images of CIFAR-10 or CIFAR-100, (50000 | 10000, 32, 32, 3), from the binary version.
 
-    A record is the label, for CIFAR-100 the coarse and the fine one, then 3072 bytes: the channel planes red, green and
-    blue, each row by row (https://www.cs.toronto.edu/~kriz/cifar.html).
+    A record is one byte with the label, or for CIFAR-100 two with the coarse and the fine label, and 3072 bytes of
+    pixels: the red, the green and the blue channel, each row by row (https://www.cs.toronto.edu/~kriz/cifar.html).
 
     Raises:
-        UserError: a file does not have the size that its number of images takes.
+        UserError: a file has another size than its images need, or a label beyond the last class.
     """
     *train_files, test_file = [folder / name for name in definition.members]
     label_bytes = 2 if "train.bin" in definition.members else 1
-    share = definition.train_images // len(train_files)
-    train = [read_cifar_file(file, share, label_bytes, definition) for file in train_files]
+    per_file = definition.train_images // len(train_files)
+    train = [read_cifar_file(file, per_file, label_bytes, definition) for file in train_files]
     pixels, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
     return (pixels, labels), read_cifar_file(test_file, definition.test_images, label_bytes, definition)
 
 
 def read_cifar_file(file: Path, count: int, label_bytes: int, definition: Definition) -> Arrays:
+    """The `count` images of one file, whose records begin with `label_bytes` labels. Raises `UserError`."""
     size = definition.image_size
     raw = read_bytes(file)
     record = label_bytes + 3 * size * size

@@ -14,7 +14,7 @@ def read_fashion_mnist(definition: Definition, folder: Path) -> tuple[Arrays, Ar
     """Training and test images of Fashion-MNIST, (60000 | 10000, 28, 28, 1), from its four IDX files.
 
     Raises:
-        UserError: a file is damaged or is not the one its name says.
+        UserError: a file is damaged, or is another one than its name says.
     """
     names = iter(definition.members)
     sets = []
@@ -28,10 +28,13 @@ def read_fashion_mnist(definition: Definition, folder: Path) -> tuple[Arrays, Ar
 
 
 def read_idx(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """An IDX file of bytes, gzipped or not, that must have this shape. Raises `UserError`.
+    """An IDX file of bytes, gzipped or not, as an array of the given `shape`.
 
-    Two zero bytes, the type (8: uint8), the number of dimensions, each of these as a big-endian uint32, then the values
-    (http://yann.lecun.com/exdb/mnist/).
+    Such a file begins with two zero bytes, the type (8 means uint8), the number of dimensions, and the length of each
+    dimension as a big-endian uint32. The values follow (http://yann.lecun.com/exdb/mnist/).
+
+    Raises:
+        UserError: the file is no such file, is damaged, or holds an array of another shape.
     """
     raw = read_bytes(file if file.exists() else file.with_suffix(""))
     header = 4 + 4 * len(shape)

@@ -1,7 +1,7 @@
-"""Where the rows of a run go beside metrics.jsonl. No tracker may ever stop a training.
+"""Trackers, which receive the rows of metrics.jsonl too. No tracker may ever stop a training.
 
-A tracker is a class with three methods: `start`, `log` for a row, `finish` for the result. To add one, name it in
-TRACKERS.
+A tracker is a class with a property `wanted` and four methods: `start`, `log` for a row, `finish` for the result, and
+`abandon` after a failure. To add one, name it in TRACKERS.
 """
 
 import sys
@@ -16,12 +16,12 @@ TRACKERS = {"Weights & Biases": WeightsAndBiases, "TensorBoard": TensorBoard}
 
 
 class Trackers:
-    """Sends rows to every tracker that the config asks for. The first failure of one is told once; from then on it is
-    left alone."""
+    """Sends rows to every tracker that the config asks for. A tracker that fails is reported once and not used again.
+    """
 
     def __init__(self, run: RunFolder):
         self.active: dict[str, Any] = {}
-        if not run.leader:  # several processes are one run
+        if not run.leader:  # the processes of a run are tracked as one
             return
         for name, kind in TRACKERS.items():
             tracker = kind(run)
@@ -29,7 +29,7 @@ class Trackers:
                 self.active[name] = tracker
 
     def attempt(self, name: str, action: Callable[[], None]) -> bool:
-        """Whether `action` went well."""
+        """Call `action`, and return whether it succeeded; print why where it did not."""
         try:
             action()
             return True
@@ -39,13 +39,14 @@ class Trackers:
             return False
 
     def log(self, row: dict[str, float]) -> None:
+        """Send a row of metrics.jsonl."""
         for name, tracker in list(self.active.items()):
             if not self.attempt(name, lambda tracker=tracker: tracker.log(row)):
                 del self.active[name]
                 tracker.abandon()
 
     def finish(self, result: dict[str, Any] | None, status: int) -> None:
-        """Close all; `result` is kept as a summary, `status` 0 marks the run as finished, 1 as failed."""
+        """Close all trackers. `result` becomes a run's summary; `status` 0 marks the run as finished, 1 as failed."""
         for name, tracker in self.active.items():
             if not self.attempt(name, lambda tracker=tracker: tracker.finish(result, status)):
                 tracker.abandon()

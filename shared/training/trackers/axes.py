@@ -1,3 +1,3 @@
-"""What stands in every row, so that a dashboard can lay two runs over each other whatever each framework calls a step."""
+"""The metrics that every row has, so that a dashboard can compare runs whose frameworks count steps differently."""
 
 AXES = ("samples", "epoch", "time/train_s")

@@ -1,4 +1,4 @@
-"""TensorBoard files in the run folder, where `tracking.tensorboard` asks for them."""
+"""TensorBoard's event files, in the folder `tensorboard` of the run folder."""
 
 import sys
 import types
@@ -13,7 +13,7 @@ class TensorBoard:
         self.folder, self.wanted = run.folder / "tensorboard", run.config.tracking.tensorboard
 
     def start(self) -> None:
-        # Without this marker TensorBoard's writer imports TensorFlow wherever it is installed, also beside PyTorch.
+        # TensorBoard imports TensorFlow wherever it is installed, unless this module is there.
         sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
         from tensorboard.summary import Writer
 
@@ -29,4 +29,4 @@ class TensorBoard:
         self.writer.close()
 
     def abandon(self) -> None:
-        """Nothing is left running after a failure."""
+        """Nothing has to be ended after a failure."""

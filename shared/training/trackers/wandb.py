@@ -14,18 +14,19 @@ from shared.config import to_dict
 from shared.runs.folder import RunFolder
 from shared.training.trackers.axes import AXES
 
-# Seconds that W&B's server may keep a run waiting, once at its start and once at its end.
-PATIENCE = 15
+# Seconds for which W&B's server may keep a run waiting, at its start and again at its end.
+TIMEOUT = 15
 
-# Bytes that must fit on W&B's disk before each row: more than W&B writes at a time.
-ROOM = 65536
+# Bytes that must be free on W&B's disk before each row: more than W&B writes at a time.
+ROOM_BYTES = 65536
 
 
-def api_key_configured() -> bool:
-    """Whether W&B has a key in the environment or in a netrc file, looked up without its login, which may prompt."""
+def has_api_key() -> bool:
+    """Whether W&B finds a key in the environment or in a netrc file. W&B's own login is not called: it may prompt."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc  # with its port, as W&B has it
+    # With the port, as in the entries that W&B makes in a netrc file.
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
     candidates = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for path in map(os.path.expanduser, candidates):
         if os.path.exists(path):
@@ -44,11 +45,12 @@ class WeightsAndBiases:
 
     @property
     def mode(self) -> str:
-        """online, offline or disabled: `tracking.mode`, else WANDB_MODE, else by whether a key is configured."""
+        """online, offline or disabled. `tracking.mode` decides; where it is auto, WANDB_MODE does; where that is not
+        set, whether a key is configured."""
         mode = self.config.tracking.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or "auto"
-        return mode if mode != "auto" else "online" if api_key_configured() else "offline"
+        return mode if mode != "auto" else "online" if has_api_key() else "offline"
 
     @property
     def wanted(self) -> bool:
@@ -56,45 +58,46 @@ class WeightsAndBiases:
 
     def start(self) -> None:
         mode = self.mode
-        if mode == "online" and not api_key_configured():  # W&B would ask for it and wait
+        if mode == "online" and not has_api_key():  # W&B would ask for a key and wait
             raise RuntimeError("no API key is configured; run `wandb login`, or use tracking.mode=offline")
-        check_room()
-        os.environ.setdefault("WANDB_SILENT", "true")  # of its login; the settings below come too late for that
+        require_room()
+        os.environ.setdefault("WANDB_SILENT", "true")  # W&B's login prints before it reads the settings below
         try:
-            self.begin(mode)
+            self.init_run(mode)
         except Exception as error:
             self.abandon()
             if mode != "online":
                 raise
-            self.begin("offline")
-            print(f"Weights & Biases cannot be reached ({explain_reason(error)}), so nothing is sent while this run goes on; "
-                  f"it is kept offline: {self.sync_command()} sends it later", file=sys.stderr, flush=True)
+            self.init_run("offline")
+            print(f"Weights & Biases cannot be reached ({explain_reason(error)}), so nothing is sent while this run "
+                  f"goes on; it is kept offline: {self.format_sync_command()} sends it later",
+                  file=sys.stderr, flush=True)
 
-    def begin(self, mode: str) -> None:
-        """Start the run, `mode` online or offline."""
+    def init_run(self, mode: str) -> None:
+        """Start W&B's run in `mode`, which is online or offline."""
         import wandb
 
         settings = self.config.tracking
         self.wandb_run = wandb.init(
             project=settings.project, group=self.config.group, name=self.run.name, job_type="train",
-            # The folder's name is unique and stays the same when the run is resumed.
+            # The name of the run folder is unique, and a resumed run keeps it.
             id=self.run.name, resume="allow" if mode == "online" else None, mode=mode,
             tags=[self.run.framework, *settings.tags],
             config={**to_dict(self.config), "framework": self.run.framework},
-            # Without a limit of its own W&B ends a run only when everything has been sent, however long that takes.
-            settings=wandb.Settings(silent=True, init_timeout=PATIENCE, finish_timeout=PATIENCE,
+            # Without a time limit W&B ends a run only when it has sent everything, however long that takes.
+            settings=wandb.Settings(silent=True, init_timeout=TIMEOUT, finish_timeout=TIMEOUT,
                                     finish_timeout_raises=True))
-        for handler in logging.getLogger("wandb").handlers:  # on a full disk each of its lines would be a traceback
+        for handler in logging.getLogger("wandb").handlers:  # they print a traceback for each line on a full disk
             handler.handleError = lambda record: None
         for axis in AXES:
             self.wandb_run.define_metric(axis, hidden=True)
         self.wandb_run.define_metric("*", step_metric="samples")
 
-    def sync_command(self) -> str:
+    def format_sync_command(self) -> str:
         return f"`wandb sync {self.wandb_run.settings.sync_dir}`"
 
     def log(self, row: dict[str, float]) -> None:
-        check_room()
+        require_room()
         self.wandb_run.log(row)
 
     def finish(self, result: dict[str, Any] | None, status: int) -> None:
@@ -102,11 +105,11 @@ class WeightsAndBiases:
         try:
             self.wandb_run.finish(exit_code=status)
         except TimeoutError:
-            raise RuntimeError(f"not everything was sent within {PATIENCE:g} s, {self.sync_command()} sends "
+            raise RuntimeError(f"not everything was sent within {TIMEOUT:g} s, {self.format_sync_command()} sends "
                                "the rest") from None
 
     def abandon(self) -> None:
-        """End W&B's own process after a failure; otherwise W&B tries that when Python ends, and prints how it fails."""
+        """End W&B's own process after a failure. Otherwise W&B tries to when Python exits, and prints that it fails."""
         with contextlib.suppress(Exception):
             import wandb
 
@@ -114,17 +117,20 @@ class WeightsAndBiases:
 
 
 def explain_reason(error: Exception) -> str:
-    """An error's first line."""
+    """The first line of an error's message, or the name of its class where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def check_room() -> None:
-    """Raise `OSError` where W&B's folder takes no more: W&B itself would go elsewhere or lose rows, and not say so."""
+def require_room() -> None:
+    """Raise `OSError` where W&B's folder cannot be written to or its disk is full.
+
+    W&B itself would write to another folder or lose rows, and say nothing.
+    """
     folder = Path(os.environ.get("WANDB_DIR") or ".").expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(ROOM))
+            file.write(bytes(ROOM_BYTES))
     except OSError as error:
         raise OSError(f"nothing can be written in {folder} ({error.strerror})") from None
