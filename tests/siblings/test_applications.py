@@ -71,7 +71,7 @@ def prepared(sibling, name, channels):
     """The same pixels by the library's `preprocess_input`, and by our pipeline and the model's first layer."""
     import tensorflow as tf
 
-    from keras_project.augment import Augment
+    from keras_project.augment import Augmentation
     from keras_project.models.library import Colours, describe_model, find_module, measure_preprocessing
     from shared.batches.data import spread_over_channels
     from shared.config import AugmentConfig
@@ -82,7 +82,7 @@ def prepared(sibling, name, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, channels)).astype(np.uint8)
     expected = find_module(name).preprocess_input(np.repeat(pixels, 3 // channels, axis=-1).astype(np.float64))
     found = [Colours(measure_preprocessing(name)[2], dtype=dtype)(
-        Augment(AugmentConfig(crop="none"), mean, std, dtype)({"image": tf.constant(pixels)})).numpy()
+        Augmentation(AugmentConfig(crop="none"), mean, std, dtype)({"image": tf.constant(pixels)})).numpy()
              for dtype in (tf.float32, tf.float64)]
     return expected, *found
 

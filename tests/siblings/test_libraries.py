@@ -76,13 +76,13 @@ def initial_weights(sibling, name):
 def stopped_after(sibling, folder, step, *words):
     """A training that is interrupted after a step."""
     from shared.training.recorder import Recorder
-    original = Recorder.step_ends
+    original = Recorder.end_step
 
-    def step_ends(self, now, *values):
+    def end_step(self, now, *values):
         original(self, now, *values)
         if now == step:
             raise KeyboardInterrupt
-    with mock.patch.object(Recorder, "step_ends", step_ends):
+    with mock.patch.object(Recorder, "end_step", end_step):
         return train(sibling, folder, *words)
 
 

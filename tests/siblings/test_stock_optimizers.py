@@ -21,10 +21,10 @@ def stock_training(sibling, name, folder, cut, *words):
 
     kinds = importlib.import_module({"lightning": "torch.optim", "keras": "keras.optimizers"}[sibling])
     table = importlib.import_module(f"{sibling}_project.optim").OPTIMIZERS
-    step_ends = Recorder.end_step
+    original = Recorder.end_step
 
     def end_step(recorder, step, *rest):
-        step_ends(recorder, step, *rest)
+        original(recorder, step, *rest)
         if step == cut:
             raise RuntimeError("cut")
 

@@ -66,11 +66,12 @@ def test_a_checkpoint_of_timm_gives_timms_logits(sibling, tmp_path, name):
 
 def frozen_names(sibling, name):
     """The parameters that train, and the learning rates of the optimizer's groups, with a frozen backbone."""
-    from lightning_project.callbacks import Freeze
+    from lightning_project.callbacks import BackboneFreezer
     from lightning_project.optim import build_optimizer
 
     config, _, model, _ = start(sibling, name, "model.freeze=backbone", "optimizer.backbone_lr_factor=0.5")
-    Freeze(config).on_train_batch_start(SimpleNamespace(current_epoch=0), SimpleNamespace(model=model.train()), None, 0)
+    trainer, classifier = SimpleNamespace(current_epoch=0), SimpleNamespace(model=model.train())
+    BackboneFreezer(config).on_train_batch_start(trainer, classifier, None, 0)
     rates = {group["lr"] for group in build_optimizer(config, model, set()).param_groups if group["params"]}
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad], rates, config.optimizer.lr
 
