@@ -22,6 +22,7 @@ from shared.config import (
 from shared.config.help import format_help
 from shared.errors import UserError, extract_user_message
 from shared.machine.files import REPOSITORY
+from shared.machine.interpreters import list_siblings
 
 QUICKSTART = ["configs/quickstart.yaml"]
 
@@ -370,8 +371,7 @@ def test_sections_are_dataclasses_with_defaults():
 # Which sibling honours what
 
 @pytest.mark.parametrize(("words", "sibling", "hint"), [
-    (["model.name=timm:resnet18"], "keras", "model.name=timm:resnet18 is for PyTorch Lightning alone; leave it out, or "
-                                            "train with lightning_project"),
+    (["model.name=timm:resnet18"], "keras", "model.name=timm:resnet18 is for PyTorch Lightning alone; leave it out"),
     (["model.name=keras:ResNet50"], "lightning", "model.name=keras:ResNet50 is for Keras alone"),
     (["hardware.strategy=fsdp"], "keras", "hardware.strategy=fsdp is for PyTorch Lightning alone"),
     (["hardware.accelerator=tpu"], "lightning", "hardware.accelerator=tpu is for Keras alone"),
@@ -382,6 +382,7 @@ def test_a_key_that_the_other_sibling_alone_honours_is_an_error(words, sibling, 
         require_support(config, sibling)
     assert str(refusal.value).startswith(hint)
     other = {"lightning": "keras", "keras": "lightning"}[sibling]
+    assert (f", or train with {other}_project" in str(refusal.value)) == (other in list_siblings())
     assert require_support(config, other) == []
 
 
