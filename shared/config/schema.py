@@ -88,7 +88,8 @@ class ModelConfig:
                     prefixes=tuple(f"{library}:" for library in LIBRARIES),
                     only_choices={f"{library}:": sibling for library, sibling in LIBRARIES.items()})
     pretrained: str = key("false", "false: initial weights; true: the published checkpoint, by way of the Hugging Face "
-                          "hub's cache; or a folder or .safetensors file in timm's format. Its preprocessing applies")
+                          "hub's cache; or a folder or .safetensors file in timm's format. Its preprocessing applies. "
+                          "Of keras:NAME Keras' own download, or a .keras, .h5 or .safetensors file")
     freeze: str = key("none", "backbone: nothing but the head trains, and BatchNorm's statistics stay too; until "
                       "train.unfreeze_epoch", choices=("none", "backbone"))
     stem: str = key("auto", "first layers of a ResNet: 3x3 stride 1 (small) or 7x7 stride 2 and pooling (large); auto: "
