@@ -51,6 +51,8 @@ class RecorderCallback(Checkpoint):
     so that all they have logged is there.
     """
 
+    state_key = "Record"  # in checkpoints, so that those of older runs can be read
+
     def __init__(self, recorder: Recorder):
         self.recorder = recorder
         self.clock: dict[str, float] | None = None

@@ -21,6 +21,8 @@ from shared.weights.file import save_weights
 class BestWeightsWriter(Checkpoint):
     """Writes best.safetensors, a neutral weight file, after each epoch that is the best so far."""
 
+    state_key = "SaveBest"  # in checkpoints, so that those of older runs can be read
+
     def __init__(self, config: Config, recorder: Recorder, classes: tuple[str, ...], average: Average | None):
         self.config, self.recorder, self.classes, self.average = config, recorder, classes, average
         self.best = BestEpoch(config)
