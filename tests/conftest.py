@@ -51,9 +51,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return BySibling(config, log)
 
 
-def start_readers_as_usual() -> None:
-    """Let data loaders start their processes as in a user's training, not as this process was started."""
+def prepare_process(sibling: str) -> None:
+    """Let data loaders start their processes as in a user's training, not as this process was started; and let
+    TensorFlow use one thread, which it must be told before it computes anything."""
     multiprocessing.set_start_method(None, force=True)
+    if sibling == "keras" and is_installed("keras"):
+        importlib.import_module("keras_project")
+        importlib.import_module("tensorflow").config.threading.set_intra_op_parallelism_threads(1)
 
 
 class Sibling:
@@ -61,7 +65,7 @@ class Sibling:
 
     def __init__(self, name: str):
         self.name = name
-        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_readers_as_usual)
+        self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare_process, (name,))
 
     def call(self, function: Callable, *arguments: Any) -> Any:
         """`function(sibling name, *arguments)`, run in the sibling's process; what it raises is raised here."""
