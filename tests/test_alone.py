@@ -96,7 +96,7 @@ def test_make_offers_what_works(copy):
     assert done.returncode == 0, done.stderr
     # What is set up where nobody says what.
     done = copy.run("make", "--dry-run", "setup")
-    extras = {"lightning": "lightning,dev,timm", "keras": "keras,dev"}[copy.sibling]
+    extras = {"lightning": "lightning,hf,dev,timm", "keras": "keras,hf,dev"}[copy.sibling]
     assert f"--editable '.[{extras}]'" in done.stdout
 
 
