@@ -17,7 +17,7 @@ class StoppedError(Exception):
 
 def summarise_error(error: BaseException) -> str:
     """The class of a library's error and the first line of its message, to be quoted in a message of ours."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return ": ".join(filter(None, (type(error).__name__, *str(error).strip().splitlines()[:1])))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

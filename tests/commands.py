@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
-from tests.documented import REPOSITORY, copy_repository
+from tests.documented import REPOSITORY, apply_guide, copy_repository
 from tests.terminal import run_in_terminal
 
 # Who works with one framework may delete the other's folder; the pages still tell of both.
@@ -37,6 +37,7 @@ class Clone:
 
     def __init__(self, place: Path):
         self.folder, self.place = copy_repository(place / "clone"), place
+        self.followed: set[str] = set()
         environment = self.folder / ".venv"
         venv.create(environment, with_pip=False)
         packages = next(environment.glob("lib/python*/site-packages"))
@@ -76,6 +77,12 @@ class Clone:
         }.items():
             (self.place / "bin" / name).write_text(f"#!/usr/bin/env bash\n{script}\n")
             (self.place / "bin" / name).chmod(0o755)
+
+    def follow_guide(self, section: str) -> None:
+        """Make the change that a section of docs/changing.md shows, once."""
+        if section not in self.followed:
+            apply_guide(section, self.folder)
+            self.followed.add(section)
 
     @cached_property
     def runs(self) -> dict[str, Path]:
@@ -161,6 +168,11 @@ def look_at_dashboard(clone: Clone, command: str) -> str:
     return run_in_terminal(shlex.split(command), clone.folder, clone.environment, until="_seed0", leave="q")
 
 
+def check_folder(clone: Clone, command: str) -> str:
+    assert (clone.folder / shlex.split(command)[-1]).is_dir()
+    return "found"
+
+
 @dataclass(frozen=True)
 class Kind:
     """Commands that are checked alike. `check` runs one and returns what was printed; `reason` says why it is not
@@ -191,5 +203,6 @@ KINDS = [
     Kind(r"pip install .*", check_installation, "downloads gigabytes: the extra and the file exist"),
     Kind(r"(\w+=\S+ )*(sbatch )?configs/launchers/\w+\.(sh|sbatch)( .*)?", run_as_typed,
          "several machines, SLURM, a TPU: stand-ins for them, and train.py checks the words it is given"),
+    Kind(r"rm -r (lightning|keras)_project", check_folder, "tests/test_alone.py does it in a copy, and goes on there"),
     Kind(r"kubectl apply -f \S+", check_file, "needs a cluster: tests/launchers reads the file"),
 ]

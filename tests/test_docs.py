@@ -170,6 +170,8 @@ def test_command_does_what_the_page_says(block, command, clone):
     assert kind, f"{block}: no kind of KINDS knows how to check: {command}"
     for sibling in find_needed(command) & set(ABSENT):
         pytest.skip(f"the {sibling} sibling is not there")
+    if block.page == GUIDE and len(block.sections) > 1:  # its commands are for whoever has made the change
+        clone.follow_guide(block.sections[1])
     if expected := shown_output(block):
         is_error = expected.startswith("error: ")
         done = clone.run(command, status=2 if is_error else 0)

@@ -125,7 +125,8 @@ for wanted in ("true", "false"):
                                           f"hardware.sync_batchnorm={wanted}"], "test", ""))
     with runtime.strategy.scope():
         layer = keras.layers.BatchNormalization(momentum=0.0)
-        model = runtime.prepare_model(keras.Sequential([keras.Input((2,)), keras.Sequential([keras.Input((2,)), layer])]))
+        inner = keras.Sequential([keras.Input((2,)), layer])
+        model = runtime.prepare_model(keras.Sequential([keras.Input((2,)), inner]))
     values = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
     shares = tf.data.Dataset.from_tensors(values).unbatch().batch(8)
     part = next(iter(runtime.strategy.experimental_distribute_dataset(shares)))
