@@ -1,11 +1,16 @@
-"""A server on loopback that can misbehave, and a cache of its own for each test that downloads."""
+"""Fixtures of several files: a server that can misbehave, a cache and a home of a test's own, made run folders."""
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from shared.config import Config
+from tests.shared.archives import cifar10_members, config_for, publish, tgz
+from tests.shared.run_folders import make_run
 
 
 class Server(ThreadingHTTPServer):
@@ -50,3 +55,37 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TEMPLATE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def cifar10(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    publish(server, monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": tgz(cifar10_members())},
+            train_images=100, test_images=20)
+    return config_for("cifar10")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., str]:
+    def write(text, name="given.yaml"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+    return write
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    """A run folder of each sibling."""
+    return [make_run(tmp_path, "lightning", wrong=(0, 1)), make_run(tmp_path, "keras", wrong=(0,))]
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No key, no W&B settings, a home of its own."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    return home

@@ -1,90 +1,29 @@
 """Downloads of small archives of the official formats, from a server on loopback that can misbehave."""
 
 import gzip
-import hashlib
-import io
 import os
-import signal
 import subprocess
 import sys
-import tarfile
-import textwrap
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from shared.batches.data import load_data
-from shared.config import Config
 from shared.datasets import download
-from shared.datasets.definitions import DEFINITIONS, Download
+from shared.datasets.definitions import DEFINITIONS
 from shared.errors import UserError
-
-
-def tgz(members):
-    """A gzipped tar file of {name: bytes or a ready TarInfo}."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-            else:
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
-
-
-def cifar_records(count, label_bytes=1, classes=10):
-    """Records in which every pixel of image i is (i, i + 1, i + 2) and the label i modulo the classes."""
-    image = np.arange(count, dtype=np.uint8)
-    planes = np.repeat((image[:, None] + np.arange(3, dtype=np.uint8)), 1024, axis=1)  # (n, 3072)
-    coarse = np.full((count, label_bytes - 1), 99, np.uint8)
-    return np.hstack([coarse, image[:, None] % classes, planes]).tobytes()
-
-
-def cifar10_members(records=20):
-    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
-    return {f"cifar-10-batches-bin/{name}": cifar_records(records) for name in names}
-
-
-def idx(array):
-    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return head + array.tobytes()
-
-
-def jpeg():
-    packed = io.BytesIO()
-    Image.new("RGB", (8, 8), (200, 10, 10)).save(packed, "JPEG")
-    return packed.getvalue()
-
-
-def publish(server, monkeypatch, key, files, **facts):
-    """Put files on the server and make them the published ones of a definition."""
-    server.files.update(files)
-    downloads = tuple(Download(server.address(name), hashlib.md5(body).hexdigest(), 1) for name, body in files.items())
-    monkeypatch.setitem(DEFINITIONS, key, replace(DEFINITIONS[key], downloads=downloads, **facts))
-
-
-@pytest.fixture
-def cifar10(server, cache, monkeypatch):
-    publish(server, monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": tgz(cifar10_members())},
-            train_images=100, test_images=20)
-    return config_for("cifar10")
-
-
-def config_for(name, root=""):
-    config = Config()
-    config.dataset.name, config.dataset.root = name, str(root)
-    config.train.batch_size = 4
-    return config
-
-
-def contents(folder):
-    """All files and folders below a folder but the lock, and nothing where there is none."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != download.LOCK)
+from tests.shared.archives import (
+    cifar10_members,
+    cifar_records,
+    config_for,
+    contents,
+    expect_one_line,
+    idx,
+    jpeg,
+    publish,
+    tgz,
+)
 
 
 def test_cifar10_is_downloaded_once(server, cache, cifar10, capsys):
@@ -150,15 +89,6 @@ def test_imagenette_is_an_image_folder_with_readable_classes(server, cache, monk
     assert server.requests == ["imagenette2-160.tgz"]
 
 
-def expect_one_line(config, *parts):
-    with pytest.raises(UserError) as caught:
-        load_data(config)
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message
-
-
 def test_truncated_response_leaves_nothing_and_a_second_run_succeeds(server, cache, cifar10):
     server.sent = 0.5
     expect_one_line(cifar10, server.address("cifar-10-binary.tar.gz"), "dataset.root=")
@@ -189,103 +119,6 @@ def test_download_killed_in_the_middle_is_not_taken_for_a_file(server, cache, ci
     (cache / download.DOWNLOADING / "tmp1").write_bytes(b"half")
     assert len(load_data(cifar10).test) == 20
     assert contents(cache) == ["cifar-10-batches-bin", *sorted(cifar10_members())]
-
-
-def test_extraction_killed_in_the_middle(server, cache, cifar10):
-    """A process that is really killed (SIGKILL, so that no clean-up runs) after it extracted two of six members."""
-    archive = cache / "cifar-10-binary.tar.gz"
-    cache.mkdir()
-    archive.write_bytes(server.files["cifar-10-binary.tar.gz"])
-    script = textwrap.dedent("""
-        import os, signal, sys, tarfile
-        from pathlib import Path
-        from shared.datasets import download
-        from shared.datasets.definitions import DEFINITIONS
-        extract, done = tarfile.TarFile.extract, []
-        def extract_two(*args, **options):
-            if len(done) == 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done.append(extract(*args, **options))
-        tarfile.TarFile.extract = extract_two
-        download.unpack_archive(Path(sys.argv[1]), DEFINITIONS["cifar10"], is_ours=True)
-    """)
-    killed = subprocess.run([sys.executable, "-c", script, str(archive)], check=False, capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert sum(name.endswith(".bin") for name in contents(cache)) == 2
-    assert not (cache / "cifar-10-batches-bin").exists()
-
-    assert len(load_data(cifar10).test) == 20
-    assert server.requests == []  # the archive was whole
-    assert contents(cache) == ["cifar-10-batches-bin", *sorted(cifar10_members())]
-
-
-def link(name, target):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = tarfile.SYMTYPE, target
-    return member
-
-
-@pytest.mark.parametrize("evil", [
-    {"../evil.bin": b"x"},
-    {"cifar-10-batches-bin/../../../evil.bin": b"x"},
-    {"cifar-10-batches-bin/out": link("cifar-10-batches-bin/out", "../../.."),
-     "cifar-10-batches-bin/out/evil.bin": b"x"},
-    {"cifar-10-batches-bin/alias.bin": link("cifar-10-batches-bin/alias.bin", "test_batch.bin")},
-], ids=["parent", "parent from within", "through a link", "any link"])
-def test_member_that_would_leave_the_folder(server, cache, cifar10, monkeypatch, tmp_path, evil):
-    publish(server, monkeypatch, "cifar10", {"cifar-10-binary.tar.gz": tgz(cifar10_members() | evil)})
-    expect_one_line(cifar10, "cannot be unpacked")
-    assert contents(tmp_path) == ["cache"]
-
-
-def test_damaged_archive_in_the_cache_is_deleted(server, cache, cifar10):
-    cache.mkdir()
-    whole = server.files["cifar-10-binary.tar.gz"]
-    (cache / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
-    expect_one_line(cifar10, "cifar-10-binary.tar.gz", "it was deleted; run again")
-    assert contents(cache) == []
-    assert len(load_data(cifar10).test) == 20
-
-
-def test_user_archive_is_unpacked_and_kept(server, tmp_path, cifar10):
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "cifar-10-binary.tar.gz").write_bytes(server.files["cifar-10-binary.tar.gz"])
-    assert len(load_data(config_for("cifar10", own)).test) == 20
-    assert contents(own) == ["cifar-10-batches-bin", *sorted(cifar10_members()), "cifar-10-binary.tar.gz"]
-    assert server.requests == []
-
-
-@pytest.mark.parametrize("damage", [
-    lambda whole: whole[:-20],
-    lambda whole: whole[:-8] + bytes(4) + whole[-4:],  # only gzip's checksum, after the end of the last member, tells
-], ids=["truncated", "changed"])
-def test_damaged_user_archive_is_left_alone(server, tmp_path, cifar10, damage):
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "cifar-10-binary.tar.gz").write_bytes(damage(server.files["cifar-10-binary.tar.gz"]))
-    expect_one_line(config_for("cifar10", own), "delete it and get", server.address("cifar-10-binary.tar.gz"))
-    assert contents(own) == ["cifar-10-binary.tar.gz"]
-
-
-@pytest.mark.parametrize("below", ["", "cifar-10-batches-bin"])
-def test_root_with_the_files_is_read_and_never_filled(server, tmp_path, cifar10, below):
-    own = tmp_path / "own"
-    for name, content in cifar10_members().items():
-        (own / below).mkdir(parents=True, exist_ok=True)
-        (own / below / name.rpartition("/")[2]).write_bytes(content)
-    assert len(load_data(config_for("cifar10", own)).test) == 20
-    lost = own / below / "data_batch_3.bin"
-    lost.unlink()
-    expect_one_line(config_for("cifar10", own), str(lost), server.address("cifar-10-binary.tar.gz"))
-    assert server.requests == []
-
-
-def test_file_lost_from_the_cache_is_named(server, cache, cifar10):
-    load_data(cifar10)
-    (cache / "cifar-10-batches-bin" / "data_batch_3.bin").unlink()
-    expect_one_line(cifar10, "data_batch_3.bin", "delete the folder")
-    assert len(server.requests) == 1
 
 
 def test_disk_full_is_one_line(server, cache, cifar10, monkeypatch):

@@ -1,45 +1,25 @@
 """Data sets that the library `datasets` loads, here from folders, since tests reach no network."""
 
-import hashlib
-import io
-import json
 import os
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from shared.batches.data import load_data
-from shared.config import Config, parse_config
-from shared.config.rules import validate_config
-from shared.datasets import download, hub
-from shared.datasets.definition import HubSource
-from shared.datasets.definitions import find_definition
+from shared.datasets import download
 from shared.errors import UserError
-
-needs_library = pytest.mark.skipif(find_spec("datasets") is None,
-                                   reason="the package datasets is not installed; the extra hf brings it")
-
-
-def config_for(source, **dataset):
-    config = Config()
-    config.train.batch_size = 4
-    config.dataset.name = f"hf:{source}"
-    for name, value in dataset.items():
-        setattr(config.dataset, name, value)
-    validate_config(config)
-    return config
-
-
-def encode(number, kind="PNG"):
-    packed = io.BytesIO()
-    Image.new("RGB", (6, 4), (number, 0, 0)).save(packed, kind)
-    return packed.getvalue()
+from tests.shared.pets import (
+    PETS,
+    HubHandler,
+    config_for,
+    describe,
+    encode,
+    make_split,
+    needs_library,
+)
 
 
 @pytest.fixture
@@ -59,22 +39,6 @@ def write(tmp_path, monkeypatch, cache):
             rows.to_parquet(place / f"{split}-00000-of-00001.parquet")
         return place.parent
     return write
-
-
-def make_split(count, classes=2, first=0):
-    """Pictures of different colours, of each class in turn."""
-    numbers = range(first, first + count)
-    return {"picture": [{"bytes": encode(number), "path": None} for number in numbers],
-            "kind": [number % classes for number in numbers]}
-
-
-def describe(*names):
-    from datasets import ClassLabel, Image
-
-    return {"picture": Image(), "kind": ClassLabel(names=list(names))}
-
-
-PETS = "dog", "a/cat"  # not in alphabetical order, and one is no name for a folder
 
 
 @needs_library
@@ -247,45 +211,6 @@ def test_what_cannot_be_loaded_is_one_line(write, tmp_path, monkeypatch):
         load_data(config_for("owner/pets"))
 
 
-def hash_bytes(content):
-    return hashlib.sha1(content).hexdigest()
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    """What the hub answers for the data set owner/pets, whose Parquet files are the server's `files`."""
-
-    def answer(self):
-        path, revision = self.path.partition("?")[0], "a" * 40
-        name = path.rpartition("/")[2]
-        entries = [{"type": "file", "path": f"data/{file}", "size": len(content), "oid": hash_bytes(content)}
-                   for file, content in self.server.files.items()]
-        headers, status, content = {"X-Repo-Commit": revision}, 200, b""
-        if path.startswith("/datasets/owner/pets/resolve/") and name in self.server.files:
-            content = self.server.files[name]
-            headers["ETag"] = f'"{hash_bytes(content)}"'
-        elif path.startswith("/datasets/owner/pets/resolve/"):
-            status, headers["X-Error-Code"] = 404, "EntryNotFound"
-        elif path.startswith("/api/datasets/owner/pets/tree/"):
-            top = [{"type": "directory", "path": "data", "oid": ""}]
-            content = json.dumps(entries if name == "data" else top).encode()
-        elif path.startswith("/api/datasets/owner/pets"):
-            content = json.dumps({"id": "owner/pets", "sha": revision, "siblings": [
-                {"rfilename": entry["path"]} for entry in entries]}).encode()
-        else:
-            status, headers["X-Error-Code"] = 401, "RepoNotFound"
-        self.send_response(status)
-        for key, value in (headers | {"Content-Length": str(len(content))}).items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    do_GET = do_HEAD = answer  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
 @needs_library
 def test_a_data_set_of_the_hub(write, server, tmp_path):
     folder = write({"train": make_split(20), "test": make_split(4)}, describe(*PETS))
@@ -325,46 +250,3 @@ def test_no_framework_is_imported(write):
               f"load_data(parse_config(['dataset.name=hf:{folder}', 'train.batch_size=4'], '', '')); "
               "print(sorted({'torch', 'torchvision', 'tensorflow', 'keras', 'lightning', 'timm'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-@pytest.mark.parametrize(("name", "source"), [
-    ("hf:digits", ("digits",)), ("hf:owner/pets", ("owner/pets",)), ("hf:owner/pets@small", ("owner/pets", "small")),
-    ("hf:owner/pets#kind", ("owner/pets", "", ("kind",))),
-    ("hf:owner/pets@small#picture,kind", ("owner/pets", "small", ("picture", "kind"))),
-])
-def test_what_a_name_means(name, source):
-    found = find_definition(name, "160")
-    assert found.hub == HubSource(name, *source)
-    assert (found.needs_root, found.has_files) == (False, False)
-    place, = found.folders
-    assert place.startswith("hf/")
-    assert place.count("/") == 1
-
-
-def test_a_folder_of_any_name(tmp_path):
-    odd = tmp_path / "pets@home#1"
-    odd.mkdir()
-    assert find_definition(f"hf:{odd}", "160").hub == HubSource(f"hf:{odd}", str(odd))
-
-
-@pytest.mark.parametrize("name", ["dog", "a/cat", "100%", ".hidden", "", "CON", "..", 'a "b" <c>: d|e?*\\', "katze_ü",
-                                  "3_x"])
-def test_names_of_classes_survive_as_names_of_folders(name, tmp_path):
-    place = tmp_path / f"07_{hub.encode_name(name)}"
-    place.mkdir()
-    assert hub.decode_class(place.name) == name
-
-
-def test_the_config_accepts_and_refuses(tmp_path):
-    config = parse_config(["dataset.name=hf:owner/pets@small#kind", "experiment=''"], "", "")
-    assert config.group == "hf-owner-pets@small#kind_resnet18"  # one folder, not two
-    for name, facts, message in (("", {}, r"dataset.name='hf:' is not one of digits, .*, hf:NAME"),
-                                 ("owner/pets", {"root": str(tmp_path)}, "is kept in the cache folder; leave it out"),
-                                 ("owner/pets", {"variant": "320"}, "dataset.variant=320 is not for dataset.name=hf")):
-        with pytest.raises(UserError, match=message):
-            config_for(name, **facts)
-
-
-def test_the_folder_of_a_hub_name_never_changes():
-    """People's caches hold it; another name would load everything once more."""
-    assert find_definition("hf:owner/pets@small#kind", "160").folders == ("hf/owner--pets@small#kind",)

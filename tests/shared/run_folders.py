@@ -1,0 +1,59 @@
+"""Run folders as a training leaves them, made without one."""
+
+import json
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from shared.config import Config, to_dict
+
+LABELS = np.arange(50) % 10
+EPOCHS = (0.4, 0.7, 0.9, 0.94)
+
+
+def pretend_siblings(monkeypatch: pytest.MonkeyPatch, *siblings: str) -> None:
+    """Let the comparison find these siblings' folders here."""
+    for module in ("__main__", "facts", "noise"):
+        monkeypatch.setattr(f"shared.compare.{module}.list_siblings", lambda: siblings)
+
+
+def predictions(wrong, label=LABELS, index=None):
+    """Logits that name the right class for all images but those in `wrong`."""
+    answer = np.where(np.isin(np.arange(len(label)), wrong), (label + 1) % 10, label)
+    return {"index": np.arange(len(label)) if index is None else index, "label": label,
+            "logits": np.eye(10, dtype=np.float32)[answer]}
+
+
+def make_run(root, framework="lightning", seed=0, group="quickstart", stamp="20260101-120000", wrong=(0,),
+             finished=True, config=None, record=None, history=None):
+    """A run folder as `shared.runs` leaves it. `config` has dotted keys; `record` is merged into run.json."""
+    folder = root / group / f"{framework}_seed{seed}_{stamp}"
+    folder.mkdir(parents=True)
+    resolved = OmegaConf.create(to_dict(Config(experiment="quickstart", seed=seed)))
+    for key, value in (config or {}).items():
+        OmegaConf.update(resolved, key, value)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(resolved))
+    run = {"framework": framework, "group": group, "name": folder.name, "seed": seed, "started": f"{stamp}+00:00",
+           "git": {"revision": "a" * 40, "dirty": False}, "versions": {}, "device": "a processor, 2 threads (cpu)",
+           "precision": "bf16", "tf32": False, "parameters": 175258, "global_batch": 64, "steps_per_epoch": 20,
+           "epochs": 4, "sizes": {"train": 1280, "val": 140, "test": len(LABELS)}, "classes": list("0123456789"),
+           "fingerprints": {"data": "d0", "split": f"s{seed}", "test": "t0", "order": f"o{seed}",
+                            "initial_weights": f"w{seed}"}}
+    for key, value in (record or {}).items():
+        run[key] = run[key] | value if isinstance(value, dict) else value
+    (folder / "run.json").write_text(json.dumps(run))
+    rows = [{"samples": 1280 * (epoch + 1), "epoch": epoch + 1, "time/train_s": 2.0 * (epoch + 1),
+             "train/loss": 1 - high, "train/accuracy": high, "val/loss": 1.1 - high, "val/accuracy": high - 0.01,
+             "lr": 0.05, "perf/images_per_second": 640.0, "perf/epoch_seconds": 2.0, "perf/peak_memory_gib": 1.0}
+            for epoch, high in enumerate(EPOCHS)] if history is None else history
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if finished:
+        np.savez_compressed(folder / "predictions.npz", **predictions(wrong))
+        speed = 2.0 if framework == "keras" else 1.0
+        (folder / "result.json").write_text(json.dumps({
+            "framework": framework, "group": group, "seed": seed, "test/accuracy": 1 - len(wrong) / len(LABELS),
+            "test/loss": 0.1 * speed, "val/accuracy": 0.93, "val/loss": 0.16, "parameters": 175258, "best_epoch": 4,
+            "perf/images_per_second": 640.0 / speed, "perf/epoch_seconds": 2.0 * speed,
+            "perf/first_epoch_seconds": 5.0 * speed, "perf/peak_memory_gib": 1.5, "time/train_s": 8.0}))
+    return folder
