@@ -1,88 +1,21 @@
-"""Every launcher is run with stand-ins for the scheduler and the training, on this machine."""
+"""Every launcher but those of SLURM is run with stand-ins for the training and what starts it, on this machine."""
 
-import contextlib
 import json
-import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import PACKAGES, list_siblings
+from shared.machine.interpreters import PACKAGES
+from tests.launchers.conftest import FOLDER, arguments
 
-FOLDER = REPOSITORY / "configs" / "launchers"
 SCRIPTS = sorted(path.name for path in FOLDER.iterdir() if path.suffix in (".sh", ".sbatch"))
-# Of the siblings that are here, since the scripts look for them: tasks on two nodes.
-SLURM = {f"slurm_{name}.sbatch": {"lightning": 4, "keras": 2}[name] for name in list_siblings()}
-STUBS = ("srun", "scancel", "scontrol", "training")
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Launch:
-    """A launcher at work beside its stand-ins."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.bin, self.process = folder, folder / "bin", None
-        self.bin.mkdir()
-        source = (REPOSITORY / "tests" / "launchers" / "stubs.py").read_text()
-        for name in STUBS:
-            (self.bin / name).write_text(f"#!{sys.executable} -S\n{source}")
-            (self.bin / name).chmod(0o755)
-        self.environment = {
-            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder), "STUBS": str(folder),
-            "PYTHON": str(self.bin / "training")}
-
-    def start(self, script: Path, *words: str, **variables: str) -> "Launch":
-        self.process = subprocess.Popen(
-            ["bash", str(script), *words], cwd=REPOSITORY, env=self.environment | variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        return self
-
-    def end(self) -> int:
-        self.out, self.err = self.process.communicate(timeout=30)
-        return self.process.returncode
-
-    def calls(self, name: str) -> list[dict]:
-        path = self.folder / "calls.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        found = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [call for call in found if call["name"] == name]
-
-    def wait_for(self, name: str, number: int = 1) -> None:
-        self.wait_until(lambda: len(self.calls(name)) == number)
-
-    def wait_until(self, reached: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
-        while not reached():
-            assert time.monotonic() < end, self.folder.joinpath("calls.jsonl").read_text()
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.02)
-
-
-@pytest.fixture
-def launch(tmp_path):
-    here = Launch(tmp_path)
-    yield here
-    tasks = tmp_path / "tasks"
-    for pid in tasks.read_text().split() if tasks.exists() else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(int(pid), signal.SIGKILL)
-    if here.process and here.process.poll() is None:
-        here.process.kill()
-        here.process.communicate()
-
-
-def arguments(call: dict) -> list[str]:
-    return call["arguments"]
 
 
 # Written well
@@ -108,138 +41,6 @@ def test_the_page_has_every_launcher():
     assert {path.name for path in FOLDER.iterdir()} == {*SCRIPTS, "kubernetes.yaml"}
     for name in (*SCRIPTS, "kubernetes.yaml"):
         assert f"`{name}`" in page
-
-
-# SLURM
-
-def submitted(launch: Launch, name: str, *words: str, **variables: str) -> Launch:
-    """What sbatch does: run a copy of the script from a spool folder, with the job's variables."""
-    copy = launch.folder / "slurm_script"
-    copy.write_text(variables.pop("script", (FOLDER / name).read_text()))
-    tasks = SLURM[name]
-    job = {"SLURM_SUBMIT_DIR": str(REPOSITORY), "SLURM_JOB_ID": "4711", "SLURM_NNODES": "2",
-           "SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(tasks // 2), "SLURM_CPUS_PER_TASK": "8",
-           "SLURM_JOB_NODELIST": "host2,host10"}
-    return launch.start(copy, *words, **(job | variables))
-
-
-def running(launch: Launch, name: str, **variables: str) -> Launch:
-    submitted(launch, name, "CONFIG", "seed=1", **variables).wait_for("training", SLURM[name])
-    return launch
-
-
-def requeued(launch: Launch) -> list[list[str]]:
-    return [arguments(call) for call in launch.calls("scontrol") if arguments(call)[0] == "requeue"]
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_what_the_job_asks_slurm_for(name):
-    asked = re.findall(r"^#SBATCH (.*)$", (FOLDER / name).read_text(), re.MULTILINE)
-    assert {"--signal=B:USR1@120", "--requeue", "--open-mode=append"} <= set(asked)
-    assert not any("#" in line for line in asked)
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_before_its_time_is_up_a_job_saves_and_is_requeued(launch, name):
-    running(launch, name).process.send_signal(signal.SIGUSR1)
-    assert launch.end() == 143
-    assert [arguments(call) for call in launch.calls("scancel")] == [["--signal=TERM", "4711"]]
-    assert [call["signals"] for call in launch.calls("saved")] == [["SIGTERM"]] * SLURM[name]
-    assert launch.calls("forced termination") == []
-    assert requeued(launch) == [["requeue", "4711"]]
-    assert launch.err == "time is nearly up: asking the training to save\n"
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_signalling_srun_instead_would_be_found(launch, name):
-    script = (FOLDER / name).read_text().replace('scancel --signal=TERM "$SLURM_JOB_ID"', 'kill -TERM "$step"')
-    running(launch, name, script=script).process.send_signal(signal.SIGUSR1)
-    assert launch.end() == 137
-    assert len(launch.calls("forced termination")) == 1
-    assert launch.calls("saved") == []
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_a_training_that_is_too_slow_to_save_is_requeued_all_the_same(launch, name):
-    running(launch, name, TRAINING="hangs").process.send_signal(signal.SIGUSR1)
-    launch.wait_for("scancel")
-    for pid in (launch.folder / "tasks").read_text().split():  # as SLURM does when the time is up
-        os.kill(int(pid), signal.SIGKILL)
-    assert launch.end() == 137
-    assert requeued(launch) == [["requeue", "4711"]]
-
-
-@pytest.mark.parametrize("name", SLURM)
-@pytest.mark.parametrize("status", [0, 2])
-def test_a_training_that_ends_by_itself_is_not_requeued(launch, name, status):
-    assert submitted(launch, name, "CONFIG", TRAINING=str(status)).end() == status
-    assert requeued(launch) == []
-    assert launch.err == ""
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_a_training_that_finishes_just_then_is_not_requeued(launch, name):
-    running(launch, name, TRAINING="finishes").process.send_signal(signal.SIGUSR1)
-    assert launch.end() == 0
-    assert requeued(launch) == []
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_a_cancelled_job_stays_until_it_has_saved_and_is_not_requeued(launch, name):
-    running(launch, name).process.send_signal(signal.SIGTERM)
-    time.sleep(0.1)  # SLURM signals the tasks a moment later
-    for pid in (launch.folder / "tasks").read_text().split():
-        os.kill(int(pid), signal.SIGTERM)
-    assert launch.end() == 143
-    assert len(launch.calls("saved")) == SLURM[name]
-    assert requeued(launch) == launch.calls("scancel") == []
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_a_second_signal_changes_nothing(launch, name):
-    running(launch, name).process.send_signal(signal.SIGUSR1)
-    launch.wait_for("scancel")
-    launch.process.send_signal(signal.SIGTERM)
-    assert launch.end() == 143
-    assert requeued(launch) == [["requeue", "4711"]]
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_a_job_that_may_not_be_requeued_says_so(launch, name):
-    running(launch, name, REQUEUE_STATUS="1").process.send_signal(signal.SIGUSR1)
-    assert launch.end() == 143
-    assert launch.err.splitlines()[-1] == "error: this job may not be requeued; submit it again to go on"
-
-
-@pytest.mark.parametrize("name", SLURM)
-def test_submitted_from_elsewhere(launch, name):
-    assert submitted(launch, name, SLURM_SUBMIT_DIR=str(launch.folder)).end() == 2
-    assert launch.err == f"error: {launch.folder} is not the repository's root; submit from there\n"
-    assert launch.calls("srun") == []
-
-
-@pytest.mark.skipif("slurm_lightning.sbatch" not in SLURM, reason="lightning_project is not here")
-def test_slurm_starts_lightning_once_per_device(launch):
-    assert submitted(launch, "slurm_lightning.sbatch", "CONFIG", "seed=1", TRAINING="0").end() == 0
-    step, = launch.calls("srun")
-    assert arguments(step)[:2] == ["--kill-on-bad-exit=0", "--wait=60"]
-    assert step["environment"]["SRUN_CPUS_PER_TASK"] == "8"
-    assert {call["environment"]["SLURM_PROCID"] for call in launch.calls("training")} == {"0", "1", "2", "3"}
-    for call in launch.calls("training"):
-        assert arguments(call) == ["lightning_project/train.py", "hardware.num_nodes=2", "hardware.devices=2",
-                                   "resume=auto", "CONFIG", "seed=1"]
-
-
-@pytest.mark.skipif("slurm_keras.sbatch" not in SLURM, reason="keras_project is not here")
-def test_slurm_starts_keras_once_per_machine_in_slurms_order(launch):
-    assert submitted(launch, "slurm_keras.sbatch", "CONFIG", "seed=1", TRAINING="0").end() == 0
-    assert len(launch.calls("training")) == 2
-    for call in launch.calls("training"):
-        assert arguments(call) == ["keras_project/train.py", "hardware.num_nodes=2", "hardware.devices=0",
-                                   "resume=auto", "CONFIG", "seed=1"]
-        cluster = json.loads(call["environment"]["TF_CONFIG"])
-        assert cluster == {"cluster": {"worker": ["host2:24711", "host10:24711"]},
-                           "task": {"type": "worker", "index": int(call["environment"]["SLURM_PROCID"])}}
 
 
 # torchrun
