@@ -10,6 +10,7 @@ import io
 import multiprocessing
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -33,6 +34,12 @@ SMALL = {"resnet18": ((1, 1, 0, 0), False)}  # a ResNet of 300,000 parameters, i
 def needs(sibling: str) -> pytest.MarkDecorator:
     """A mark that skips a test where the sibling cannot run."""
     return pytest.mark.skipif(not is_installed(sibling), reason=f"the {sibling} sibling is not installed")
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start be interrupted, even where a shell runs the tests in its background and has
+    them ignore SIGINT, which every program started from them would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

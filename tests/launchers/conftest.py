@@ -35,7 +35,7 @@ class Launch:
     def start(self, script: Path, *words: str, **variables: str) -> "Launch":
         self.process = subprocess.Popen(
             ["bash", str(script), *words], cwd=REPOSITORY, env=self.environment | variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         return self
 
     def end(self) -> int:
@@ -68,7 +68,7 @@ def launch(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(int(pid), signal.SIGKILL)
     if here.process and here.process.poll() is None:
-        here.process.kill()
+        os.killpg(here.process.pid, signal.SIGKILL)  # with what it started, which would hold the pipes open for ever
         here.process.communicate()
 
 

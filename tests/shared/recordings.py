@@ -1,6 +1,5 @@
 """A recorder of a run that a test makes, and the clock that it reads."""
 
-
 import numpy as np
 
 from shared.config import Config
