@@ -35,7 +35,7 @@ class Launch:
     def start(self, script: Path, *words: str, **variables: str) -> "Launch":
         self.process = subprocess.Popen(
             ["bash", str(script), *words], cwd=REPOSITORY, env=self.environment | variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return self
 
     def end(self) -> int:
@@ -64,11 +64,13 @@ def launch(tmp_path):
     here = Launch(tmp_path)
     yield here
     tasks = tmp_path / "tasks"
-    for pid in tasks.read_text().split() if tasks.exists() else []:
+    # A training that outlived its launcher would hold the pipes open, and the end below would wait for ever.
+    started = [call["pid"] for call in here.calls("training")]
+    for pid in [*started, *map(int, tasks.read_text().split() if tasks.exists() else [])]:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     if here.process and here.process.poll() is None:
-        os.killpg(here.process.pid, signal.SIGKILL)  # with what it started, which would hold the pipes open for ever
+        here.process.kill()
         here.process.communicate()
 
 
