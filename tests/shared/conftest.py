@@ -1,12 +1,15 @@
 """Fixtures of several files: a server that can misbehave, a cache and a home of a test's own, made run folders."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from shared.config import Config
 from tests.shared.archives import cifar10_members, config_for, publish, tgz
@@ -89,3 +92,19 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
     return home
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A ResNet-18's first and last tensors in timm's format."""
+    random = np.random.default_rng(0)
+    tensors = {"conv1.weight": random.normal(size=(64, 3, 7, 7)), "fc.weight": random.normal(size=(1000, 512)),
+               "fc.bias": random.normal(size=1000)}
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    save_file({**{name: tensor.astype(np.float32) for name, tensor in tensors.items()},
+               "bn1.num_batches_tracked": np.array(3)}, folder / "model.safetensors")
+    facts = {"architecture": "resnet18", "num_classes": 1000, "pretrained_cfg": {
+        "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic", "crop_pct": 0.9}}
+    (folder / "config.json").write_text(json.dumps(facts))
+    return folder

@@ -1,4 +1,4 @@
-"""What PyTorch and Lightning compute as they come, for test_differences.py; defaults_keras.py has the same functions.
+"""What PyTorch and Lightning compute as they come, for the tests beside it; defaults_keras.py has the same functions.
 
 Arrays in, arrays out: images are (n, H, W, C), kernels (H, W, in, out), weights (in, out).
 """

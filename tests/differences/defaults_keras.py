@@ -1,4 +1,4 @@
-"""What Keras computes as it comes, and what this repository's classes make of it, for test_differences.py;
+"""What Keras computes as it comes, and what this repository's classes make of it, for the tests beside it;
 defaults_lightning.py has the same functions.
 
 Arrays in, arrays out: images are (n, H, W, C), kernels (H, W, in, out), weights (in, out).
