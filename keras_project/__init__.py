@@ -2,6 +2,24 @@
 
 import os
 
-# Both are read when TensorFlow and Keras are first imported, which only modules of this package do.
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from shared.errors import UserError
+from shared.machine.console import drop_start_up_lines
+from shared.machine.environment import refuse_variables
+
+# Keras ends `fit` early by them.
+refuse_variables("KERAS_MAX_")
+# These are read when TensorFlow and Keras are first imported, which only modules of this package do.
+os.environ["KERAS_BACKEND"], os.environ["KERAS_NNX_ENABLED"] = "tensorflow", "false"
+os.environ.pop("TF_USE_LEGACY_KERAS", None)  # keras_cv would look for Keras 2
+
+# What TensorFlow logs at its start says nothing about the training: which instructions it was built for, and that a
+# machine without a GPU has none. Whoever wants to see it sets the variable to 0.
+try:
+    with drop_start_up_lines(os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") >= "2"):
+        import keras  # noqa: F401  this imports TensorFlow
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")
+except (AssertionError, ValueError) as error:  # of the two, for one of the settings there
+    raise UserError(f"{os.environ.get('KERAS_HOME', '~/.keras')}/keras.json: {error or 'a value is refused'}; delete "
+                    "the file, since every setting in it that matters is made by this repository") from None

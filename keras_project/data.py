@@ -7,6 +7,7 @@ from keras_project.runtime import Runtime
 from shared.batches.batches import Batches, EvalBatches, TrainBatches
 from shared.batches.data import Data, Images
 from shared.config import Config
+from shared.machine.console import tell_if_slow
 
 
 def build_train_dataset(config: Config, data: Data, runtime: Runtime, first_step: int = 0) -> tf.data.Dataset:
@@ -55,7 +56,8 @@ def read_dataset(batches: Batches, runtime: Runtime, first: int = 0) -> tf.data.
 
     def read_batch(number: tf.Tensor) -> dict[str, tf.Tensor]:
         def list_arrays(number: int) -> list:
-            batch = batches[int(number)]
+            with tell_if_slow("reading a batch of images"):
+                batch = batches[int(number)]
             return [batch[name] for name in spec]
         arrays = tf.numpy_function(list_arrays, [number], [dtype for dtype, _ in spec.values()], stateful=False)
         return {name: tf.ensure_shape(array, shape)

@@ -65,6 +65,7 @@ def build_runtime(config: Config) -> Runtime:
     if settings.threads:
         tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     gpus = tf.config.list_physical_devices("GPU")
+    hardware.tell_unused_gpu(settings.accelerator, len(gpus), "TensorFlow")
     tpu = hardware.has_tpu() and (settings.accelerator == "tpu" or has_tpu_support())
     accelerator = hardware.choose_accelerator(settings.accelerator, len(gpus), tpu)
     on_gpu = accelerator == "gpu"
@@ -77,6 +78,11 @@ def build_runtime(config: Config) -> Runtime:
     # Tensor cores have bfloat16 since compute capability 8.0 (Ampere).
     precision = hardware.choose_precision(settings.precision, accelerator,
                                           details.get("compute_capability", (0, 0)) >= (8, 0))
+    # Keras reads these from the user's keras.json, or from what a notebook has set.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
     # The policy sets the dtype of layers, and floatx that of losses, metrics and optimizers.
     keras.config.set_floatx("float64" if precision == "fp64" else "float32")
     keras.config.set_dtype_policy(POLICY[precision])
@@ -93,10 +99,15 @@ def build_runtime(config: Config) -> Runtime:
     say(f"Keras {keras.__version__} and TensorFlow {tf.__version__} on {device} ({accelerator}), {precision}, {name}",
         leader=rank == 0)
     facts = {"device": f"{device} ({accelerator})", "precision": precision,
-             "devices": strategy.num_replicas_in_sync, "strategy": name,
+             "devices": strategy.num_replicas_in_sync, "strategy": name, "threads": count_threads(),
              "tf32": on_gpu and tf.config.experimental.tensor_float_32_execution_enabled()}
     return Runtime(config, accelerator, tf.float64 if precision == "fp64" else tf.float32, rank, processes, strategy,
                    facts)
+
+
+def count_threads() -> int:
+    """How many CPU threads one operation uses. TensorFlow says 0 where it takes all that this process may use."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or hardware.count_cores()
 
 
 def has_tpu_support() -> bool:

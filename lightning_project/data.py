@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -12,19 +13,43 @@ from shared.batches.batches import Batches, EvalBatches, TrainBatches
 from shared.batches.data import Data, Images
 from shared.config import Config
 from shared.datasets.sampling import derive_step_seed
+from shared.machine.console import say, tell_if_slow
+from shared.machine.hardware import measure_shared_memory
 
 
 class BatchDataset(Dataset):
-    """A data set whose item i is batch i, as tensors, with i as `number`. So the data loader has nothing to collate."""
+    """A data set whose item i is batch i, with i as `number`. So the data loader has nothing to collate.
 
-    def __init__(self, batches: Batches):
-        self.batches = batches
+    Its arrays are tensors, which processes hand over in shared memory, or with `in_pipes` of NumPy, which they send.
+    """
+
+    def __init__(self, batches: Batches, in_pipes: bool):
+        self.batches, self.in_pipes = batches, in_pipes
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(array) for name, array in self.batches[i].items()} | {"number": torch.tensor(i)}
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor | np.ndarray]:
+        batch = self.batches[i] | {"number": np.array(i)}
+        return batch if self.in_pipes else {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def keep_batch(batch: dict[str, torch.Tensor | np.ndarray]) -> dict[str, torch.Tensor | np.ndarray]:
+    """The batch as it is. A data loader of its own accord would make tensors of arrays, in the reading process."""
+    return batch
+
+
+class WatchedLoader(DataLoader):
+    """A data loader that says so where a batch is long in coming."""
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor | np.ndarray]]:
+        batches, end = super().__iter__(), object()
+        while True:
+            with tell_if_slow("reading a batch of images"):
+                batch = next(batches, end)
+            if batch is end:
+                return
+            yield batch
 
 
 class StepSampler(Sampler[int]):
@@ -53,11 +78,28 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
         self.augment = Augmentation(config.augment, data.mean, data.std, runtime.dtype)
+        self.workers = runtime.choose_workers(from_files=data.train.files is not None)
+        self.in_pipes = self.must_use_pipes()
+
+    def must_use_pipes(self) -> bool:
+        """Whether the batches that are read ahead do not fit into shared memory, in which case readers would wait for
+        ever; and say so."""
+        largest = max(self.config.train.batch_size, self.config.train.eval_batch_size)
+        batch = largest * self.data.image_size**2 * self.data.channels
+        # A reader is two batches ahead. Those of training wait while others validate.
+        needed = 2 * self.workers * 2 * batch * self.runtime.processes
+        free = measure_shared_memory()
+        if needed <= free:
+            return False
+        say(f"the shared memory in /dev/shm has {free / 2**20:,.0f} MiB free, and {self.workers} readers may need "
+            f"{needed / 2**20:,.0f}: they send batches through pipes, which is slower; give a container more, such as "
+            "docker run --shm-size=8g", leader=self.runtime.leader)
+        return True
 
     def build_loader(self, batches: Batches, sampler: Sampler[int] | None = None) -> DataLoader:
-        workers = self.runtime.choose_workers(from_files=self.data.train.files is not None)
-        return DataLoader(BatchDataset(batches), batch_size=None, sampler=sampler, num_workers=workers,
-                          pin_memory=self.runtime.accelerator == "gpu", persistent_workers=workers > 0)
+        return WatchedLoader(BatchDataset(batches, self.in_pipes), batch_size=None, sampler=sampler,
+                             collate_fn=keep_batch, num_workers=self.workers, persistent_workers=self.workers > 0,
+                             pin_memory=self.runtime.accelerator == "gpu")
 
     def train_dataloader(self) -> DataLoader:
         batches = TrainBatches(self.config, self.data, self.runtime.rank, self.runtime.processes)
@@ -77,6 +119,10 @@ class DataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> list[DataLoader]:
         return [self.val_dataloader(), self.test_dataloader()]
+
+    def on_before_batch_transfer(self, batch: dict[str, torch.Tensor | np.ndarray],
+                                 dataloader_idx: int) -> dict[str, torch.Tensor]:
+        return {name: torch.as_tensor(array) for name, array in batch.items()}
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
         """Images (n, C, S, S) and targets (n, K) for the model, with index (n,) and, in evaluation, weight (n,)."""

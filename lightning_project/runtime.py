@@ -1,12 +1,14 @@
 """Accelerator, precision, threads: what the config asks for, in Lightning's terms."""
 
 import atexit
+import builtins
 import logging
 import os
 import sys
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,6 +80,7 @@ def build_runtime(config: Config) -> Runtime:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     gpus = torch.cuda.device_count()
+    hardware.tell_unused_gpu(settings.accelerator, gpus, "PyTorch")
     accelerator = hardware.choose_accelerator(settings.accelerator, gpus)
     on_gpu = accelerator == "gpu"
     # As in Keras, bf16 only where the GPU has it and does not emulate it, and TF32 on every GPU that has it.
@@ -88,6 +91,7 @@ def build_runtime(config: Config) -> Runtime:
     dtype = torch.float64 if precision == "fp64" else torch.float32
     # Lightning's fp64 does not reach metrics, and a metric of torchmetrics forgets its `set_dtype` on another device.
     torch.set_default_dtype(dtype)
+    torch.set_default_device(None)  # a notebook may have set another
     devices = choose_devices(settings, accelerator, gpus)
     processes = devices * settings.num_nodes
     require_equal_shares(config, processes)
@@ -118,7 +122,7 @@ def build_runtime(config: Config) -> Runtime:
         if is_launched_from_outside():
             connect_processes(rank, processes, on_gpu)
     facts = {"device": f"{device} ({accelerator})", "precision": precision, "devices": processes, "strategy": name,
-             "tf32": on_gpu and torch.backends.cudnn.allow_tf32}
+             "threads": torch.get_num_threads(), "tf32": on_gpu and torch.backends.cudnn.allow_tf32}
     return Runtime(config, accelerator, dtype, rank, processes, trainer, facts)
 
 
@@ -143,7 +147,8 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
     """The number of devices on each machine.
 
     Raises:
-        UserError: where a launcher started another number of processes, or there are several machines and no launcher.
+        UserError: where a launcher started another number of processes; where there are several machines and no
+            launcher, or several devices and no script to start again.
     """
     devices, nodes = hardware.choose_devices(settings.devices, accelerator, gpus), settings.num_nodes
     if TorchElasticEnvironment.detect():
@@ -156,11 +161,20 @@ def choose_devices(settings: HardwareConfig, accelerator: str, gpus: int) -> int
         raise UserError(f"hardware.num_nodes={nodes} needs a launcher that starts the processes, torchrun or SLURM; "
                         "see docs/scaling.md")
     else:
+        if devices > 1 and not has_script():
+            raise UserError(f"hardware.devices={devices} starts this program once more for each device, and a notebook "
+                            "or python -c cannot be started again; use hardware.devices=1 here, or run "
+                            "lightning_project/train.py")
         return devices
     if started != devices * nodes:
         raise UserError(f"the launcher started {started} processes, but hardware.devices={devices} times "
                         f"hardware.num_nodes={nodes} is {devices * nodes}; make them agree")
     return devices
+
+
+def has_script() -> bool:
+    """Whether this program can be started again by the words of its command line, as Lightning does."""
+    return not hasattr(builtins, "get_ipython") and not hasattr(sys, "ps1") and Path(sys.argv[0]).is_file()
 
 
 def find_rank(devices: int) -> int:

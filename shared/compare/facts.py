@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from shared.compare.verdict import describe_difference
 from shared.machine.console import Table, format_percent, format_points
+from shared.machine.environment import is_of_speed
 from shared.machine.interpreters import list_siblings
 from shared.runs.records import FRAMEWORKS, SavedRun, is_number, label_runs
 
@@ -109,6 +110,10 @@ def list_notes(runs: list[SavedRun]) -> list[str]:
     counts = [run.record.get("devices", 1) for run in runs]
     if difference := describe_difference("devices", runs, label_runs(runs), counts):
         notes.append(f"Speed and memory are of different numbers of devices ({difference.removeprefix('devices: ')}).")
+    variables = sorted({key for run in runs for key in run.record if is_of_speed(key.removeprefix("environment."))})
+    for key in ("threads", *variables):
+        if difference := describe_difference(key, runs, label_runs(runs), [run.record.get(key) for run in runs]):
+            notes.append(f"Speed is of different settings ({difference}).")
     for framework in list_siblings():
         if not any(run.framework == framework for run in runs):
             notes.append(f"There is no run of {framework} here; train one and compare again.")

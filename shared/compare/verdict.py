@@ -3,6 +3,7 @@
 import textwrap
 from typing import Any
 
+from shared.machine.environment import changes_numbers
 from shared.runs.records import FRAMEWORKS, SavedRun, label_runs
 
 # Keys whose value may differ within one experiment: where its files are, and how it uses the machine. The keys of the
@@ -22,8 +23,8 @@ def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str
     """What makes `runs` different experiments, as lines `key: lightning=.. keras=..`; empty for the same experiment.
 
     This compares the config, without keys that do not change the experiment; what run.json records of data, split,
-    order, initial weights, precision, device, batch, steps and evaluation set; and which images the predictions of
-    finished runs are for. What run.json does not record counts as a difference, since it may differ.
+    order, initial weights, precision, device, batch, steps, evaluation set and environment variables; and which images
+    the predictions of finished runs are for. What run.json does not record counts as a difference, since it may differ.
 
     With `up_to_seed` the runs may differ in their seed, and fingerprints are compared among runs of the same seed.
     """
@@ -38,6 +39,8 @@ def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str
     seeds = sorted({run.seed for run in runs}) if up_to_seed else [None]
     # Where BatchNorm normalises over the images of one device, the number of devices changes the result.
     per_device = all(run.config.get("hardware.sync_batchnorm") is False for run in runs)
+    variables = sorted({key for run in runs for key in run.record if changes_numbers(key.removeprefix("environment."))})
+    found += [describe_difference(key, runs, names, [run.record.get(key) for run in runs]) for key in variables]
     for key in (*RECORDED, *(("devices",) if per_device else ())):
         values = [run.record.get(key) for run in runs]
         by_seed = key in FINGERPRINTS and up_to_seed

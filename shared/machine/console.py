@@ -1,9 +1,19 @@
 """What the commands print: lines on stderr, tables for a terminal or for Markdown, and numbers in them."""
 
+import contextlib
 import itertools
+import os
+import re
 import sys
+import tempfile
 import textwrap
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from threading import Thread
+
+from shared.machine.hardware import has_nvidia_gpu
 
 WIDTH = 100  # columns of the terminal that tables and sentences have to fit into
 
@@ -49,3 +59,63 @@ def say(*words: object, leader: bool = True) -> None:
     """Print to stderr. Where several processes share a run, only its `leader` prints."""
     if leader:
         print(*words, file=sys.stderr, flush=True)
+
+
+PATIENCE = 60  # seconds
+waits: dict[object, tuple[str, float]] = {}  # what each block of `tell_if_slow` does, and since when
+
+
+@contextlib.contextmanager
+def tell_if_slow(what: str) -> Iterator[None]:
+    """Print a line where the block takes longer than PATIENCE, so that nobody waits without knowing for what."""
+    start_watching()
+    mark = object()
+    waits[mark] = what, time.monotonic()
+    try:
+        yield
+    finally:
+        waits.pop(mark, None)
+
+
+@cache
+def start_watching() -> None:
+    """Start the thread that prints the lines. It is one for all blocks, since a block may be a few microseconds."""
+    def watch() -> None:
+        while True:
+            time.sleep(PATIENCE / 10)
+            for mark, (what, since) in list(waits.items()):
+                if time.monotonic() - since > PATIENCE and waits.pop(mark, None):
+                    say(f"{what} has taken {PATIENCE} seconds and goes on; is a disk or a network drive gone?")
+    Thread(target=watch, daemon=True).start()
+
+
+# Lines of the logging library of TensorFlow's C++ code: level, month and day, time, thread, file.
+LOG_LINE = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ \S+:\d+\] |WARNING: All log messages before absl::|"
+                      r"To enable the following instructions:")
+
+
+@contextlib.contextmanager
+def drop_start_up_lines(wanted: bool = True) -> Iterator[None]:
+    """Keep back what C++ code logs on stderr in this block, where no Python setting reaches it. All else is printed
+    after the block; so are warnings and errors where the block fails, and on a machine with an NVIDIA GPU, where they
+    may say why it is not used."""
+    if not wanted:
+        yield
+        return
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            for line in file.read().decode(errors="replace").splitlines():
+                logged = LOG_LINE.match(line)
+                if not logged or (logged[1] in tuple("WEF") and (failed or has_nvidia_gpu())):
+                    print(line, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
     if wanted != "auto":
         return wanted
     return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether the operating system knows an NVIDIA GPU, whether or not a framework can use it."""
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
+
+
+def tell_unused_gpu(accelerator: str, gpus: int, package: str) -> None:
+    """Say where training goes on without a GPU that is here, because this build of the framework finds none."""
+    if accelerator == "auto" and not gpus and has_nvidia_gpu() and os.environ.get("CUDA_VISIBLE_DEVICES") not in (
+            "", "-1"):
+        print(f"this machine has an NVIDIA GPU that {package} does not find, so that the CPU trains; make setup-gpu "
+              "installs what it needs, hardware.accelerator=gpu insists on it", file=sys.stderr, flush=True)
 
 
 def has_tpu() -> bool:
@@ -79,6 +93,11 @@ def choose_devices(wanted: int, accelerator: str, available: int) -> int:
     return wanted or available
 
 
+def count_cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose_workers(wanted: int, from_files: bool, accelerator: str) -> int:
     """How many processes or threads read training batches, where `hardware.workers` is `wanted`; with 0 the training
     process reads them itself.
@@ -87,8 +106,15 @@ def choose_workers(wanted: int, from_files: bool, accelerator: str) -> int:
     """
     if wanted >= 0:
         return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if from_files else (2 if accelerator == "gpu" else 0)
+    return min(8, count_cores()) if from_files else (2 if accelerator == "gpu" else 0)
+
+
+def measure_shared_memory() -> float:
+    """The free bytes of the shared memory by which processes hand over arrays; infinite where it is not limited."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:  # other systems than Linux
+        return float("inf")
 
 
 def measure_peak_memory() -> float:

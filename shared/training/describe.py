@@ -6,6 +6,7 @@ from shared.batches.batches import count_steps
 from shared.batches.data import Data
 from shared.datasets.sampling import fingerprint, order_epoch, order_epoch_balanced
 from shared.machine.console import say
+from shared.machine.environment import AT_START
 from shared.models import ModelEntry
 from shared.runs.folder import RunFolder
 from shared.training.decay import is_decayed
@@ -31,7 +32,7 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
                   if not name.endswith(("running_mean", "running_var"))
                   and is_decayed(name, tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
-               "skipped_images": len(data.skipped),
+               "skipped_images": len(data.skipped), "environment": AT_START,
                "fingerprints": {**data.fingerprints(), "order": fingerprint(order),
                                 "initial_weights": fingerprint_weights(weights)}, **facts}
     run.write_record(**content)
