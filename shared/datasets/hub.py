@@ -223,14 +223,14 @@ def find_ending(content: bytes, path: str) -> str:
     """What the file of an image ends in: as in the data set, else as its format is, else as the most common one."""
     from PIL import Image
 
-    from shared.datasets.folder import EXTENSIONS
+    from shared.datasets.endings import list_endings
 
     ending = os.path.splitext(path)[1].lower()
-    if ending in EXTENSIONS:
+    if ending in list_endings():
         return ending
     try:
         with Image.open(io.BytesIO(content)) as image:
             formats = Image.registered_extensions()
-            return next((ending for ending in EXTENSIONS if formats.get(ending) == image.format), ".jpg")
+            return next((ending for ending in list_endings() if formats.get(ending) == image.format), ".jpg")
     except Exception:  # decoders raise many kinds; whether a file that cannot be read stops the run is asked later
         return ".jpg"

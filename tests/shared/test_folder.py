@@ -90,7 +90,7 @@ def test_nested_files_count_and_others_do_not(pictures):
     (root / "cat" / "notes.txt").write_text("a cat")
     (root / "cat" / "._000.png").write_bytes(b"what macOS leaves behind")
     (root / "dog" / "000.png").rename(root / "dog" / "UPPER.PNG")
-    classes, listings = folder.scan_folder(root)
+    classes, listings, _ = folder.scan_folder(root)
     assert classes == ("cat", "dog")
     files, labels = listings["train"]
     assert [os.path.relpath(file, root) for file in files] == ["cat/000.png", "cat/deep/er/000.png", "dog/UPPER.PNG"]
