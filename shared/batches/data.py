@@ -126,7 +126,7 @@ def load_folder(dataset: DatasetConfig, definition: Definition) -> Stored:
     folders, listings, left_out = folder.scan_folder(root, allow_empty=bool(definition.hub))
     remarks = []
     # What a publisher's archive holds beside the images, or a folder that this repository wrote, needs no line.
-    if left_out.first and not (definition.downloads or definition.hub):
+    if left_out and not (definition.downloads or definition.hub):
         remarks.append(f"left out: {left_out.describe()}; the first is {os.path.relpath(left_out.first, root)}")
     splits = {name: Images(labels, None, files) for name, (files, labels) in listings.items()}
     skipped = []
@@ -186,7 +186,7 @@ def validate_data(data: Data, config: Config) -> None:
                         f"({dataset.limit_train}), lower dataset.val_fraction, or add images")
     if len(data.val) == 0:
         raise UserError(f"dataset.val_fraction={dataset.val_fraction:g} of {len(train)} training images leaves none to "
-                        "validate with; raise it, or dataset.limit_train")
+                        "validate with, as each class keeps one; raise it or dataset.limit_train, or add images")
     if len(data.test) == 0:
         raise UserError(f"no images are left to test with; raise dataset.test_fraction={dataset.test_fraction:g}, or "
                         "add images")

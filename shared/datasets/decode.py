@@ -132,7 +132,7 @@ def describe_dark_bits(files: np.ndarray, root: str, enough: int = 16, most: int
     bits = 8 + brightest.bit_length()
     if not deep or bits > 14:
         return ""
-    return (f"images of 16 bits come out nearly black: no pixel of the {len(deep)} looked at, such as "
+    return (f"images of 16 bits come out far too dark: no pixel of the {len(deep)} looked at, such as "
             f"{os.path.relpath(deep[0], root)}, uses more than the lower {bits} bits; multiply the values of all files "
             f"by {2 ** (16 - bits)}, once, and save them anew")
 

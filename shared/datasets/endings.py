@@ -83,7 +83,10 @@ class LeftOut:
             parts.append(f"{name(len(self.folders), 'folder')} ({', '.join(sorted(self.folders)[:5])}{more})")
         return ", ".join(parts) + self.advise()
 
+    def __bool__(self) -> bool:
+        return bool(self.first)
+
     def advise(self) -> str:
         """What to install where it would help, as the end of a sentence."""
         needed = [ending for ending in HEIF if ending in self.endings and ending not in list_endings()]
-        return f" ({' and '.join(needed)}: pip install pillow-heif)" if needed else ""
+        return f" (for {' and '.join(needed)}: pip install pillow-heif)" if needed else ""

@@ -92,7 +92,7 @@ def validate_classes(place: Path, found: list[str], train: Path, expected: list[
                         f"out of dataset.root, or sort them into {place / '<class>'}")
     if lost := sorted(set(expected) - set(found)):
         alike = [name for name in found if name not in expected and simplify(name) == simplify(lost[0])]
-        hint = f"; rename its {alike[0]!a}, which is other characters than {lost[0]!a}" if alike else ""
+        hint = f"; its {alike[0]!a} is {lost[0]!a} written otherwise, rename one of them" if alike else ""
         raise UserError(f"{place} has no folder for class '{lost[0]}' that {train} has; splits need the same classes"
                         f"{hint}")
     if extra := sorted(set(found) - set(expected)):
@@ -110,8 +110,8 @@ def list_images(place: Path, classes: list[str], bar: tqdm, allow_empty: bool, l
         others = LeftOut()
         found = sorted(find_images(str(place / name), others))
         if not found and not allow_empty:
-            raise UserError(f"{place / name} holds no images ({others.describe() or 'and no other files'}); fill the "
-                            "class or remove it")
+            but = f", but {others.describe()}" if others else ""
+            raise UserError(f"{place / name} holds no images{but}; fill the class or remove it")
         left_out.update(others)
         files += found
         labels += [label] * len(found)

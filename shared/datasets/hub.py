@@ -182,10 +182,14 @@ def describe_feature(feature: Any) -> str:
 
 def read_classes(rows: Any, label: str) -> list[Class | None]:
     """The class of each row: its name, or the text or number in the column; None where a row has none."""
+    from shared.datasets.endings import SYSTEM_FOLDERS
+
     values, names = list(rows[label]), getattr(rows.features[label], "names", None)
     if names is None:
         return values
-    return [None if value is None or value < 0 else names[value] for value in values]  # -1: not published
+    # -1: not published. What lies in a system's folder of a local copy has that folder's name.
+    return [None if value is None or value < 0 or names[value].lower() in SYSTEM_FOLDERS else names[value]
+            for value in values]
 
 
 def name_class_folders(source: HubSource, labels: dict[str, list[Class | None]], feature: Any) -> dict[Class, str]:
