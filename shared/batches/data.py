@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from shared.batches.copies import settle_copies
+from shared.batches.images import Images, list_content, list_file_sizes
 from shared.config import Config, DatasetConfig
 from shared.datasets import folder
 from shared.datasets.arrays import read_arrays
+from shared.datasets.decode import describe_dark_bits
 from shared.datasets.definition import Definition
 from shared.datasets.definitions import find_definition
 from shared.datasets.download import locate_files
@@ -16,37 +19,7 @@ from shared.datasets.hub import decode_class
 from shared.datasets.imagenet import read_synsets
 from shared.datasets.sampling import FIXED_SEED, LIMIT, choose_stratified, fingerprint, split_stratified
 from shared.errors import UserError
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images: one array in memory, or files that are decoded when they are needed. The arrays are read-only.
-
-    `files` is an array of fixed width, because the processes that read images share its memory. A list of strings would
-    be copied into each process page by page, since reading a string changes its reference count.
-    """
-
-    labels: np.ndarray          # (n,) int64
-    pixels: np.ndarray | None   # (n, H, W, C) uint8, C is 1 or 3
-    files: np.ndarray | None    # (n,) str of fixed width, absolute paths
-
-    def __post_init__(self) -> None:
-        assert (self.pixels is None) != (self.files is None), "either pixels or files"
-        for name in ("labels", "pixels", "files"):
-            array = getattr(self, name)
-            if array is not None:
-                assert len(array) == len(self.labels), f"{len(array)} {name} for {len(self.labels)} labels"
-                view = array.view()
-                view.flags.writeable = False
-                object.__setattr__(self, name, view)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> "Images":
-        """The images at these positions, (k,) integers or (n,) bool, in this order."""
-        return Images(self.labels[indices], None if self.pixels is None else self.pixels[indices],
-                      None if self.files is None else self.files[indices])
+from shared.machine.console import say
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +39,11 @@ class Data:
     root: str = ""              # the folder that holds the files; empty where pixels are in memory
     folders: tuple[str, ...] = ()   # names of the classes' folders; empty where pixels are in memory
     identity: str = ""          # hash of all images and labels, before any limit or validation split
+    remarks: tuple[str, ...] = ()   # what a user should know of the images, a line each
+
+    def say_remarks(self, leader: bool = True) -> None:
+        for remark in self.remarks:
+            say(remark, leader=leader)
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes to compare runs by, equal wherever the data set lies.
@@ -89,6 +67,7 @@ class Stored:
     folders: tuple[str, ...] = ()   # the rest is only for files, see `Data`
     root: str = ""
     skipped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def load_data(config: Config) -> Data:
@@ -96,11 +75,13 @@ def load_data(config: Config) -> Data:
 
     Validation images are taken from the training images and never from the test images. A limit keeps a stratified
     subset; it applies before validation images are taken, and one above the number of images keeps all. Where a data
-    set has no test images of its own, those that are set apart are the same for every seed.
+    set has no test images of its own, those that are set apart are the same for every seed. Copies are looked for last,
+    among the images that are used.
 
     Raises:
         UserError: files are missing, damaged or cannot be downloaded; a reader is missing or returns something else
-            than `Definition` demands; or too few images are left to train, validate or test with.
+            than `Definition` demands; too few images are left to train, validate or test with; or an image is in two
+            of these parts and the config refuses that.
     """
     dataset = config.dataset
     definition = find_definition(dataset.name, dataset.variant)
@@ -116,13 +97,20 @@ def load_data(config: Config) -> Data:
         kept, held_out = split_stratified(train.labels, dataset.val_fraction, config.seed)
         train, val = train.take(kept), train.take(held_out)
     test = limit_images(splits["test"], dataset.limit_test, 0)  # the same test images for every seed
+    parts, remarks = settle_copies({"train": train, "val": val, "test": test}, dataset.on_duplicate, root)
+    remarks = [*stored.remarks, *remarks, describe_dark_bits(parts["train"].files, root) if root else "",
+               describe_absent(parts, stored.classes)]
 
-    data = Data(name=dataset.name, classes=stored.classes, train=train, val=val, test=test,
+    data = Data(name=dataset.name, classes=stored.classes, **parts,
                 image_size=dataset.image_size or definition.image_size, channels=definition.channels,
                 mean=spread_over_channels(dataset.mean, definition.mean),
-                std=spread_over_channels(dataset.std, definition.std),
-                skipped=stored.skipped, root=root, identity=identity, folders=stored.folders)
-    validate_data(data, config)
+                std=spread_over_channels(dataset.std, definition.std), skipped=stored.skipped, root=root,
+                folders=stored.folders, identity=identity, remarks=tuple(filter(None, remarks)))
+    try:
+        validate_data(data, config)
+    except UserError:
+        data.say_remarks()  # one of them may be the reason
+        raise
     return data
 
 
@@ -135,7 +123,11 @@ def load_arrays(dataset: DatasetConfig, definition: Definition) -> Stored:
 
 def load_folder(dataset: DatasetConfig, definition: Definition) -> Stored:
     root = locate_files(definition, dataset.root) if definition.members else Path(dataset.root).expanduser().absolute()
-    folders, listings = folder.scan_folder(root, allow_empty=bool(definition.hub))
+    folders, listings, left_out = folder.scan_folder(root, allow_empty=bool(definition.hub))
+    remarks = []
+    # What a publisher's archive holds beside the images, or a folder that this repository wrote, needs no line.
+    if left_out and not (definition.downloads or definition.hub):
+        remarks.append(f"left out: {left_out.describe()}; the first is {os.path.relpath(left_out.first, root)}")
     splits = {name: Images(labels, None, files) for name, (files, labels) in listings.items()}
     skipped = []
     if dataset.on_bad_image == "skip":
@@ -143,7 +135,8 @@ def load_folder(dataset: DatasetConfig, definition: Definition) -> Stored:
             bad = folder.find_unreadable(images.files)
             skipped += images.files[bad].tolist()
             splits[name] = images.take(~bad)
-        folder.report_skipped(skipped)
+        if skipped:
+            remarks.append(folder.describe_skipped(skipped))
     if "test" not in splits:
         if "val" in splits:  # ImageNet and Imagenette publish no labels of test images; results are those on val
             splits["test"] = splits.pop("val")
@@ -154,7 +147,7 @@ def load_folder(dataset: DatasetConfig, definition: Definition) -> Stored:
         folders = tuple(map(decode_class, folders))
     readable = dict(definition.class_names) or (read_synsets() if set(folders) <= read_synsets().keys() else {})
     classes = tuple(readable.get(name, name) for name in folders)
-    return Stored(classes, splits, folders, str(root), tuple(skipped))
+    return Stored(classes, splits, folders, str(root), tuple(skipped), tuple(remarks))
 
 
 def spread_over_channels(given: list[float], own: tuple[float, ...]) -> tuple[float, ...]:
@@ -172,34 +165,31 @@ def limit_images(images: Images, count: int, seed: int) -> Images:
     return images.take(choose_stratified(images.labels, count, seed, LIMIT))
 
 
+def describe_absent(parts: dict[str, Images], classes: tuple[str, ...]) -> str:
+    """A line about classes of which no image validates or tests; empty where each class has one."""
+    found = []
+    for part, name in (("val", "validation"), ("test", "test")):
+        absent = np.setdiff1d(np.arange(len(classes)), parts[part].labels)
+        if len(absent) and len(parts[part]):
+            more = ", ..." if len(absent) > 3 else ""
+            names = ", ".join(classes[label] for label in absent[:3])
+            found.append(f"no {name} image of {len(absent)} of {len(classes)} classes ({names}{more})")
+    return f"{' and '.join(found)}, so nothing is measured of them; add images, or hold more out" if found else ""
+
+
 def validate_data(data: Data, config: Config) -> None:
     """Raise `UserError` where too few images are left."""
     train, dataset = data.train, config.dataset
+    absent = np.setdiff1d(np.arange(len(data.classes)), train.labels)
+    if len(absent):
+        raise UserError(f"no training image of class '{data.classes[absent[0]]}' is left; raise dataset.limit_train "
+                        f"({dataset.limit_train}), lower dataset.val_fraction, or add images")
     if len(data.val) == 0:
         raise UserError(f"dataset.val_fraction={dataset.val_fraction:g} of {len(train)} training images leaves none to "
-                        "validate with; raise it, or dataset.limit_train")
+                        "validate with, as each class keeps one; raise it or dataset.limit_train, or add images")
     if len(data.test) == 0:
         raise UserError(f"no images are left to test with; raise dataset.test_fraction={dataset.test_fraction:g}, or "
                         "add images")
     if config.train.batch_size > len(train):
         raise UserError(f"train.batch_size={config.train.batch_size} is more than the {len(train)} training images; "
                         "lower it, or raise dataset.limit_train")
-    absent = np.setdiff1d(np.arange(len(data.classes)), train.labels)
-    if len(absent):
-        raise UserError(f"no training image of class '{data.classes[absent[0]]}' is left; raise dataset.limit_train "
-                        f"({dataset.limit_train}), lower dataset.val_fraction, or add images")
-
-
-def list_content(images: Images, root: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and pixels or paths relative to `root`: what one set of images differs from another by."""
-    if images.files is None:
-        return images.labels, images.pixels
-    return images.labels, np.array([file.removeprefix(root).lstrip("/") for file in images.files.tolist()], np.str_)
-
-
-def list_file_sizes(images: Images) -> np.ndarray:
-    """The size of each file, (n,) int64, in bytes. Raises `UserError` where one is missing."""
-    try:
-        return np.array([os.path.getsize(file) for file in images.files.tolist()], np.int64)
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; remove the broken link, or restore the file") from error

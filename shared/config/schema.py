@@ -57,6 +57,9 @@ class DatasetConfig:
                        "each time augmented anew", choices=("none", "oversample"))
     on_bad_image: str = key("stop", "an unreadable image file stops the run, or is skipped and counted",
                             choices=("stop", "skip"))
+    on_duplicate: str = key("warn", "images that are the same, byte for byte, in two of the parts train, val and test "
+                            "are told; or are left out of train, and of val where test has them; or stop the run",
+                            choices=("warn", "drop", "stop"))
 
 
 @dataclass

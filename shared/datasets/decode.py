@@ -1,6 +1,9 @@
 """Image files as pixels. Both siblings read files with these functions, so that both get the same pixels."""
 
+import contextlib
 import os
+import re
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -13,14 +16,23 @@ Box = Callable[[int, int], tuple[float, float, float, float]]
 
 # Formats whose images Pillow opens as 32-bit integers although their pixels have 16 bits.
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
+EIGHT_BIT_ENDINGS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
+BITS_PER_SAMPLE = 258  # a TIFF's tag
+
+HEIF = (".heic", ".heif", ".hif")  # what telephones write
+with contextlib.suppress(ImportError):  # it is read where the user has installed pillow-heif
+    import pillow_heif
+    pillow_heif.register_heif_opener()
+# Pillow warns from 89 megapixels on and refuses from 179 on. Whoever names a folder means to have its images read.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(path: str | os.PathLike) -> np.ndarray:
     """The pixels of an image file, (H, W, 3) uint8 sRGB, upright as its EXIF orientation asks.
 
-    Grey becomes three equal channels. Of 16 bits the upper eight are kept. Transparent parts are laid over white, as
-    in a browser. An animation counts as its first frame. An embedded ICC profile is not applied; the decoders of
-    torchvision and TensorFlow do not apply it either.
+    Grey becomes three equal channels. Of 16 bits the upper eight are kept, and so of a TIFF's 12. Transparent parts are
+    laid over white, as in a browser. An animation counts as its first frame. An embedded ICC profile is not applied;
+    the decoders of torchvision and TensorFlow do not apply it either.
 
     Raises:
         UserError: the file is missing, empty, truncated or no image, or its pixels have 32 bits, whose range is not
@@ -79,7 +91,8 @@ def open_rgb(path: str | os.PathLike) -> Image.Image:
 def convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
         # Pillow's own conversion turns every value above 255 into white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        is_twelve = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE) == (12,)
+        return Image.fromarray((np.asarray(image) >> (4 if is_twelve else 8)).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels without a known range; convert it to 8 or 16 bits")
     if image.has_transparency_data:
@@ -95,4 +108,38 @@ def describe_error(path: str | os.PathLike, error: Exception) -> str:
         return error.strerror
     if isinstance(error, UnidentifiedImageError):
         return "empty file" if os.path.getsize(path) == 0 else "no known image format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than the {2 * Image.MAX_IMAGE_PIXELS:,} pixels that Pillow reads; scale it down"
+    if "MAX_TEXT" in str(error):  # PngImagePlugin's limits on what is compressed beside the pixels
+        return "it holds a text or a colour profile above a megabyte, which Pillow refuses; save it without metadata"
     return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+def describe_dark_bits(files: np.ndarray, root: str, enough: int = 16, most: int = 256) -> str:
+    """A line about files whose pixels have 16 bits of which the upper ones are empty in all that are looked at, as
+    cameras and microscopes of 12 bits write them; empty where there are none.
+
+    Of the files that can have 16 bits so many are opened, evenly spread, until `enough` of them have.
+    """
+    candidates = [file for file in files.tolist() if not file.lower().endswith(EIGHT_BIT_ENDINGS)]
+    places = np.unique(np.linspace(0, len(candidates) - 1, min(most, len(candidates))).astype(int))
+    deep, brightest = [], 0
+    for file in (candidates[place] for place in places):
+        with contextlib.suppress(UserError, OSError, ValueError, SyntaxError):  # told when the image is needed
+            if len(deep) < enough and has_sixteen_bits(file):
+                brightest = max(brightest, int(decode_image(file).max()))
+                deep.append(file)
+    bits = 8 + brightest.bit_length()
+    if not deep or bits > 14:
+        return ""
+    return (f"images of 16 bits come out far too dark: no pixel of the {len(deep)} looked at, such as "
+            f"{os.path.relpath(deep[0], root)}, uses more than the lower {bits} bits; multiply the values of all files "
+            f"by {2 ** (16 - bits)}, once, and save them anew")
+
+
+def has_sixteen_bits(path: str) -> bool:
+    """Whether the pixels of an image file have 16 bits, and any number of channels. Only its header is read."""
+    with Image.open(path) as image:
+        # Pillow opens colours of 16 bits as 8-bit ones, and names the stored ones in how it is to unpack them.
+        return image.mode == "I;16" or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS) or bool(
+            re.search(r";16|\b65535\b", str([tile[3] for tile in image.tile])))

@@ -182,10 +182,14 @@ def describe_feature(feature: Any) -> str:
 
 def read_classes(rows: Any, label: str) -> list[Class | None]:
     """The class of each row: its name, or the text or number in the column; None where a row has none."""
+    from shared.datasets.endings import SYSTEM_FOLDERS
+
     values, names = list(rows[label]), getattr(rows.features[label], "names", None)
     if names is None:
         return values
-    return [None if value is None or value < 0 else names[value] for value in values]  # -1: not published
+    # -1: not published. What lies in a system's folder of a local copy has that folder's name.
+    return [None if value is None or value < 0 or names[value].lower() in SYSTEM_FOLDERS else names[value]
+            for value in values]
 
 
 def name_class_folders(source: HubSource, labels: dict[str, list[Class | None]], feature: Any) -> dict[Class, str]:
@@ -223,14 +227,14 @@ def find_ending(content: bytes, path: str) -> str:
     """What the file of an image ends in: as in the data set, else as its format is, else as the most common one."""
     from PIL import Image
 
-    from shared.datasets.folder import EXTENSIONS
+    from shared.datasets.endings import list_endings
 
     ending = os.path.splitext(path)[1].lower()
-    if ending in EXTENSIONS:
+    if ending in list_endings():
         return ending
     try:
         with Image.open(io.BytesIO(content)) as image:
             formats = Image.registered_extensions()
-            return next((ending for ending in EXTENSIONS if formats.get(ending) == image.format), ".jpg")
+            return next((ending for ending in list_endings() if formats.get(ending) == image.format), ".jpg")
     except Exception:  # decoders raise many kinds; whether a file that cannot be read stops the run is asked later
         return ".jpg"

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 # One number per use, so that no two uses of a seed share a stream.
-SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS, BALANCE = range(7)
+SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS, BALANCE, TIES = range(8)
 
 # Test images that this repository sets apart are drawn with this seed instead of config.seed, so that they stay the
 # same when config.seed changes. It is larger than any value of config.seed.
@@ -27,18 +27,14 @@ def draw_uniforms(count: int, *key: int) -> np.ndarray:
     return (draw_bits(count, *key) >> np.uint64(11)) * 2.0**-53
 
 
-def choose_stratified(labels: np.ndarray, count: int, *key: int) -> np.ndarray:
-    """`count` indices, (count,) int64, ascending, among which each class has the share that it has in `labels`.
+def choose_stratified(labels: np.ndarray, count: int, *key: int, spare: int = 0) -> np.ndarray:
+    """At most `count` indices, (k,) int64, ascending, among which each class has the share that it has in `labels`.
 
-    Each class gets the whole part of its quota. The places that are left go to the classes with the largest remainders;
-    of equal remainders the lower class comes first.
+    They are fewer than `count` only where each class has to spare so many images, which are not chosen.
     """
     assert 0 <= count <= len(labels), f"{count} of {len(labels)}"
     classes, sizes = np.unique(labels, return_counts=True)
-    # In whole numbers, because with fractions a rounding error could decide between equal remainders.
-    take, remainders = np.divmod(sizes * count, max(len(labels), 1))
-    by_remainder = np.argsort(-remainders, kind="stable")
-    take[by_remainder[: count - take.sum()]] += 1
+    take = share_places(sizes, count, np.maximum(sizes - spare, 0), draw_bits(len(sizes), *key, TIES))
     rank = draw_bits(len(labels), *key)
     chosen = []
     for label, number in zip(classes, take, strict=True):
@@ -47,9 +43,33 @@ def choose_stratified(labels: np.ndarray, count: int, *key: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
 
+def share_places(sizes: np.ndarray, count: int, most: np.ndarray, lots: np.ndarray) -> np.ndarray:
+    """How many of `count` places each class of so many images gets, (K,) int64: no more than `most` of each class.
+
+    Each class gets the whole part of its quota. The places that are left go to the classes with the largest remainders;
+    of equal remainders the `lots` of the classes decide, because names must not: the last of the alphabet would have
+    no test image for any seed. Where there is a place for every class, each has one at least, and those that have the
+    most above their quota give it.
+    """
+    order = np.argsort(lots, kind="stable")  # argmax takes the first of equals
+    sizes, most = sizes[order], most[order]
+    count, total = min(count, int(most.sum())), max(int(sizes.sum()), 1)
+    least = np.minimum(most, 1) * (count >= np.count_nonzero(most))
+    take = np.clip(sizes * count // total, least, most)
+    while left := count - int(take.sum()):
+        step, is_open = (1, take < most) if left > 0 else (-1, take > least)
+        # In whole numbers, because with fractions a rounding error could decide between equal remainders.
+        owed = step * (sizes * count - take * total)
+        take[np.argmax(np.where(is_open, owed, np.iinfo(np.int64).min))] += step
+    return take[np.argsort(order)]
+
+
 def split_stratified(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to train with and to validate with, both ascending int64, stratified by class."""
-    held_out = choose_stratified(labels, round(len(labels) * fraction), seed, SPLIT)
+    """Indices of the images to train with and to validate or test with, both ascending int64, stratified by class.
+
+    No class loses its last image to train with.
+    """
+    held_out = choose_stratified(labels, round(len(labels) * fraction), seed, SPLIT, spare=1)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 

@@ -32,13 +32,14 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
                   if not name.endswith(("running_mean", "running_var"))
                   and is_decayed(name, tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
-               "skipped_images": len(data.skipped), "environment": AT_START,
+               "skipped_images": len(data.skipped), "remarks": list(data.remarks), "environment": AT_START,
                "fingerprints": {**data.fingerprints(), "order": fingerprint(order),
                                 "initial_weights": fingerprint_weights(weights)}, **facts}
     run.write_record(**content)
     say(f"{data.name}: {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test images of "
         f"{data.image_size}x{data.image_size}x{data.channels} in {len(data.classes)} classes; {steps:,} steps of "
         f"{config.train.batch_size} in each of {config.train.epochs} epochs", leader=run.leader)
+    data.say_remarks(run.leader)
     say(f"{config.model.name}: {parameters:,} parameters, {decayed:,} of them decay", leader=run.leader)
     if config.model.freeze == "backbone":
         until = f"in the first {config.train.unfreeze_epoch} of {config.train.epochs} epochs" \

@@ -33,7 +33,8 @@ def config(tmp_path):
 
 def data_of(*counts):
     splits = [Images(np.arange(count) % 3, np.zeros((count, 4, 4, 1), np.uint8), None) for count in counts]
-    return Data("made", CLASSES, *splits, 4, 1, (0.5,), (0.5,), skipped=("x.png",))
+    return Data("made", CLASSES, *splits, 4, 1, (0.5,), (0.5,), skipped=("x.png",),
+                remarks=("one thing", "another"))
 
 
 @pytest.mark.parametrize(("everything", "decayed"), [(False, "24"), (True, "31")])
@@ -54,6 +55,15 @@ def test_a_run_is_described(config, capsys, everything, decayed):
     assert "10 training, 5 validation and 6 test images of 4x4x1 in 3 classes; 2 steps of 4 in each of" in told
     assert f"31 parameters, {decayed} of them decay" in told
     assert f"run folder: {run.folder}\n" in told
+    assert "\none thing\nanother\n" in told
+    assert record["remarks"] == ["one thing", "another"]
+
+
+def test_of_several_processes_one_speaks(config, capsys):
+    run = RunFolder.start(config, "keras")
+    run.leader = False
+    describe_run(run, data_of(10, 5, 6), RESNET, draw_initial_weights(SHAPES, 2), parameters=31)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("epoch", "words"), [(0, "every epoch"), (3, "the first 3 of 9 epochs"), (9, "every epoch")])

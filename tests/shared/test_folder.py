@@ -90,7 +90,7 @@ def test_nested_files_count_and_others_do_not(pictures):
     (root / "cat" / "notes.txt").write_text("a cat")
     (root / "cat" / "._000.png").write_bytes(b"what macOS leaves behind")
     (root / "dog" / "000.png").rename(root / "dog" / "UPPER.PNG")
-    classes, listings = folder.scan_folder(root)
+    classes, listings, _ = folder.scan_folder(root)
     assert classes == ("cat", "dog")
     files, labels = listings["train"]
     assert [os.path.relpath(file, root) for file in files] == ["cat/000.png", "cat/deep/er/000.png", "dog/UPPER.PNG"]
@@ -117,6 +117,31 @@ def test_imagenet_mini_in_its_own_folder(pictures, tmp_path):
 def test_imagenet_mini_says_where_it_comes_from(tmp_path):
     with pytest.raises(UserError, match=r"train does not exist; get it from https://www.kaggle.com"):
         load_data(config_for("imagenet_mini", tmp_path))
+
+
+@pytest.mark.parametrize(("sizes", "absent"), [
+    ((5,) * 20, (11, 10)), ((2,) * 12, (10, 10)), ((9, 9, 9), (1, 0)), ((10, 10, 10), (0, 0)), ((1, 1, 9, 9), (2, 2)),
+    ((40, 2), (1, 0))])
+def test_classes_without_an_image_in_a_part_are_counted(pictures, sizes, absent):
+    """By default a tenth is set apart to test, and a tenth of the others to validate."""
+    layout = {f"c{label:02}": size for label, size in enumerate(sizes)}
+    loaded = [load_data(config_for("image_folder", pictures(layout), seed=seed)) for seed in range(4)]
+    for data in loaded:
+        lacking = [len(sizes) - len(set(images.labels.tolist())) for images in (data.val, data.test)]
+        assert lacking == list(absent)
+        assert set(data.train.labels.tolist()) == set(range(len(sizes)))
+        parts = [f"no {name} image of {number} of {len(sizes)} classes ("
+                 for name, number in zip(("validation", "test"), absent, strict=True) if number]
+        assert len(data.remarks) == bool(parts)
+        assert all(part in data.remarks[0] for part in parts)
+    assert len({data.fingerprints()["test"] for data in loaded}) == 1
+
+
+def test_the_seed_chooses_the_classes_that_lack_images(pictures):
+    root = pictures({f"c{label:02}": 5 for label in range(20)})
+    chosen = [set(load_data(config_for("image_folder", root, seed=seed)).val.labels.tolist()) for seed in range(6)]
+    assert len({tuple(sorted(labels)) for labels in chosen}) > 1
+    assert max(max(labels) for labels in chosen) > 10
 
 
 @pytest.mark.parametrize(("layout", "message"), [
@@ -175,15 +200,28 @@ def test_skip_leaves_unreadable_files_out_and_says_so(damaged, capsys):
     assert len(data.train) + len(data.val) == 139
     assert not set(data.skipped) & set(data.train.files.tolist() + data.val.files.tolist())
     assert names(data.test, root) == ["test/cat/000.png", "test/cat/001.png", "test/dog/000.png"]
+    assert capsys.readouterr().err == ""  # and no progress bar where there is no terminal
+    data.say_remarks(leader=False)
+    assert capsys.readouterr().err == ""
+    data.say_remarks()
     told = capsys.readouterr().err
     assert told.startswith("2 unreadable image files left out: ")
     assert str(bad[0]) in told
-    assert told.count("\n") == 1  # and no progress bar where there is no terminal
+    assert told.count("\n") == 1
 
 
-def test_stop_opens_no_file(damaged, monkeypatch, capsys):
+def test_what_was_left_out_is_told_before_the_error_that_it_leads_to(pictures, capsys):
+    root = pictures(both("train", 4) | both("test", 2))
+    for number in range(4):
+        (root / "train" / "dog" / f"{number:03}.png").write_text("no picture")
+    with pytest.raises(UserError, match="no training image of class 'dog' is left"):
+        load_data(config_for("image_folder", root, on_bad_image="skip"))
+    assert capsys.readouterr().err.startswith("4 unreadable image files left out: ")
+
+
+def test_stop_decodes_no_file(damaged, monkeypatch, capsys):
     root, _ = damaged
-    monkeypatch.setattr(folder, "decode_image", lambda _: pytest.fail("a file was opened"))
+    monkeypatch.setattr(folder, "decode_image", lambda _: pytest.fail("a file was decoded"))
     data = load_data(config_for("image_folder", root))
     assert (len(data.train) + len(data.val), len(data.test), data.skipped) == (140, 4, ())
     assert capsys.readouterr().err == ""

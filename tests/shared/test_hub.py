@@ -139,6 +139,18 @@ def test_an_image_folder_of_the_library(tmp_path, write):
 
 
 @needs_library
+@pytest.mark.parametrize("own", ["@eaDir", "#recycle", "lost+found"])
+def test_a_systems_folder_in_a_folder_of_the_library_is_no_class(tmp_path, capsys, own, write):
+    for number in range(20):
+        place = tmp_path / "pets" / "train" / ("cat", "dog", "cat", own)[number % 4]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(encode(number))
+    data = load_data(config_for(tmp_path / "pets"))
+    assert (data.classes, len(data.train) + len(data.val) + len(data.test)) == (("cat", "dog"), 15)
+    assert "images of split train without a class are left out: 5 of 20" in capsys.readouterr().err
+
+
+@needs_library
 def test_columns_are_told_by_type_or_by_the_user(write):
     from datasets import ClassLabel, Value
 

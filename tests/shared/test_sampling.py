@@ -50,23 +50,60 @@ def test_uniforms_lie_in_0_to_1_and_fill_it_evenly():
 
 # Choice and split
 
-@pytest.mark.parametrize(("sizes", "count", "expected"), [
-    ((10, 20, 70), 10, (1, 2, 7)),
-    ((10, 10, 10), 10, (4, 3, 3)),      # a tie goes to the lower class
-    ((4, 3, 3), 5, (2, 2, 1)),          # quotas 2, 1.5, 1.5
-    ((1, 1, 98), 10, (0, 0, 10)),       # quotas 0.1, 0.1, 9.8
-    ((81, 11, 8), 10, (8, 1, 1)),       # quotas 8.1, 1.1, 0.8
-    # Quotas 8.1, 2.1, 1.1 and seven times 0.1: the one image left over goes to the first of ten equal remainders. In
-    # floating point 1.1 - 1 is the largest of them.
-    ((81, 21, 11, 1, 1, 1, 1, 1, 1, 1), 12, (9, 2, 1, 0, 0, 0, 0, 0, 0, 0)),
-    ((5, 5), 0, (0, 0)), ((5, 5), 10, (5, 5)),
-])
-def test_each_class_keeps_its_share(sizes, count, expected):
+def count_chosen(sizes, count, *key, spare=0):
+    """How many images of each class are chosen, of so many that it has."""
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    chosen = choose_stratified(labels, count, 0)
-    assert np.bincount(labels[chosen], minlength=len(sizes)).tolist() == list(expected)
+    chosen = choose_stratified(labels, count, *key or (0,), spare=spare)
     assert chosen.dtype == np.int64
     assert np.array_equal(chosen, np.unique(chosen))
+    return np.bincount(labels[chosen], minlength=len(sizes)).tolist()
+
+
+@pytest.mark.parametrize(("sizes", "count", "expected"), [
+    ((10, 20, 70), 10, (1, 2, 7)),
+    ((81, 11, 8), 10, (8, 1, 1)),           # quotas 8.1, 1.1, 0.8
+    ((41, 33, 26), 10, (4, 3, 3)),          # quotas 4.1, 3.3, 2.6
+    ((1, 1, 98), 2, (0, 0, 2)),             # fewer places than classes
+    ((1, 1, 98), 10, (1, 1, 8)),            # quotas 0.1, 0.1, 9.8: a place for every class
+    ((2, 3, 45, 50), 10, (1, 1, 4, 4)),     # quotas 0.4, 0.6, 9 and 10 of 10: the largest give most
+    ((5, 5), 0, (0, 0)), ((5, 5), 10, (5, 5)),
+])
+def test_each_class_keeps_its_share_and_has_one_where_there_is_room(sizes, count, expected):
+    assert count_chosen(sizes, count) == list(expected)
+
+
+@pytest.mark.parametrize(("sizes", "count", "expected"), [
+    ((10, 10, 10), 10, (3, 3, 4)),
+    ((4, 3, 3), 5, (1, 2, 2)),              # quotas 2, 1.5, 1.5
+    ((7,) * 20, 7, (0,) * 13 + (1,) * 7),
+])
+def test_lots_decide_between_equal_remainders(sizes, count, expected):
+    drawn = [count_chosen(sizes, count, seed) for seed in range(40)]
+    assert {tuple(sorted(counts)) for counts in drawn} == {expected}
+    tied = [place for place, size in enumerate(sizes) if size == sizes[-1]]
+    shares = np.array(drawn)[:, tied].mean(axis=0)
+    assert len({tuple(counts) for counts in drawn}) > 1
+    assert np.ptp(shares) < 0.5  # where the lower class came first, the first had one more than the last every time
+    assert count_chosen(sizes, count, 3) == drawn[3]
+
+
+def test_remainders_are_equal_in_whole_numbers():
+    """Quotas 2.1 and nine times 1.1: in floating point 1.1 - 1 and 2.1 - 2 differ, and one class would always win."""
+    winners = {np.argmax(np.array(count_chosen((21, *(11,) * 9), 12, seed)) - (2, *(1,) * 9)) for seed in range(100)}
+    assert winners == set(range(10))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 2, 1), (1, 50, 3), (5,) * 20])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_no_class_loses_its_last_image_to_train_with(sizes, fraction):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    train, held_out = split_stratified(labels, fraction, seed=0)
+    assert np.bincount(labels[train], minlength=len(sizes)).min() >= 1
+    able = np.count_nonzero(np.array(sizes) > 1)
+    wanted = round(fraction * len(labels))
+    assert len(held_out) == min(wanted, len(labels) - len(sizes))
+    if wanted >= able:
+        assert len(np.unique(labels[held_out])) == able
 
 
 def test_choice_of_nothing_from_nothing():
