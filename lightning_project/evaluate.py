@@ -57,6 +57,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     config.hardware.devices, config.hardware.num_nodes, config.hardware.strategy = 1, 1, "auto"
     runtime = build_runtime(config)
     data = load_data(config)
+    data.say_remarks()
     model = build_model(config, data)
     load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
     callbacks = [ProgressBars()] if sys.stderr.isatty() else []
