@@ -12,6 +12,10 @@ from shared.errors import UserError
 # Who keeps an image that two parts have: the test images are the same for every seed, so they come first.
 ORDER = ("test", "val", "train")
 
+# With `warn` more files are not compared: many of them would be read at each start, which from a hard disk or a network
+# drive takes hours for a million.
+MOST_FILES = 200_000
+
 
 def settle_copies(parts: dict[str, Images], policy: str, root: str) -> tuple[dict[str, Images], list[str]]:
     """The parts train, val and test as `policy`, which is dataset.on_duplicate, wants them, and lines about copies.
@@ -22,6 +26,10 @@ def settle_copies(parts: dict[str, Images], policy: str, root: str) -> tuple[dic
     Raises:
         UserError: with `stop`, where an image is in two parts.
     """
+    number = sum(map(len, parts.values()))
+    if policy == "warn" and parts["train"].files is not None and number > MOST_FILES:
+        return parts, [f"copies are not looked for among {number:,} files, since it takes long; "
+                       "dataset.on_duplicate=drop and stop do it"]
     copies = list(find_copies(list_contents({part: parts[part] for part in ORDER})))
     crossing = [copy for copy in copies if copy.part != copy.other_part]
     lines = describe_conflicts(copies, parts, root)

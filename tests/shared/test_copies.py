@@ -192,3 +192,16 @@ def test_a_file_that_cannot_be_read_equals_none(tmp_path):
 def test_a_wrong_word_is_refused():
     with pytest.raises(UserError, match=r"dataset\.on_duplicate='ignore' is not one of warn, drop, stop"):
         parse_config(["dataset.on_duplicate=ignore"], "", "")
+
+
+@pytest.mark.parametrize(("policy", "left"), [("warn", 13), ("drop", 12), ("stop", None)])
+def test_among_many_files_only_drop_and_stop_look(tmp_path, monkeypatch, policy, left):
+    monkeypatch.setattr("shared.batches.copies.MOST_FILES", 30)
+    root = make_copies(tmp_path, IN_TRAIN[:1])
+    if left is None:
+        with pytest.raises(UserError, match="two parts: 1 of train in test"):
+            load_data(config_for(root, on_duplicate=policy))
+        return
+    data = load_data(config_for(root, on_duplicate=policy))
+    assert len(data.train) == left
+    assert data.remarks[0].startswith("copies are not looked for among 37 files" if policy == "warn" else "the same")
