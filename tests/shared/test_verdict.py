@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from shared.compare.facts import list_notes
 from shared.compare.verdict import find_differences
 from shared.runs.records import read_run
 from tests.shared.run_folders import make_run, predictions
@@ -99,3 +100,14 @@ def test_a_run_from_before_a_key_was_there_had_its_default(pair):
     assert len(kept) == len(lines) - 5
     (pair[0] / "config.yaml").write_text("\n".join(kept))
     assert differences(pair) == []
+
+
+@pytest.mark.parametrize(("name", "value", "counts"), [
+    ("NVIDIA_TF32_OVERRIDE", "0", True), ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16", True), ("XLA_FLAGS", "--x", True),
+    ("OMP_NUM_THREADS", "1", False), ("CUDA_VISIBLE_DEVICES", "1", False), ("TF_NUM_INTRAOP_THREADS", "2", False)])
+def test_variables_that_change_numbers_decide_and_those_of_speed_are_a_note(tmp_path, name, value, counts):
+    folders = [make_run(tmp_path), make_run(tmp_path, "keras", record={"environment": {name: value}})]
+    told = f"environment.{name}: lightning=- keras={value}"
+    assert differences(folders) == ([told] if counts else [])
+    notes = list_notes([read_run(folder) for folder in folders])
+    assert (f"Speed is of different settings ({told})." in notes) == (not counts)

@@ -71,16 +71,16 @@ def test_settings_of_a_notebook_change_nothing(sibling, tmp_path):
     other.pool.shutdown()
     assert plain["error"] is None, plain["error"]
     assert changed["error"] is None, changed["error"]
-    timeless = [{name: value for name, value in done["result"].items() if not name.startswith(("perf/", "time"))}
-                for done in (plain, changed)]
-    assert timeless[0] == pytest.approx(timeless[1], rel=1e-6)
+    scores = [{name: value for name, value in done["result"].items() if name.startswith(("test/", "val/"))}
+              for done in (plain, changed)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
     records = [json.loads((done["run"] / "run.json").read_text(encoding="utf-8")) for done in (plain, changed)]
     assert records[0]["parameters"] == records[1]["parameters"]
 
 
 HOSTILE = {"keras": {"KERAS_BACKEND": "jax", "KERAS_NNX_ENABLED": "true", "TF_USE_LEGACY_KERAS": "1",
                      "KERAS_FLOATX": "float16"},
-           "lightning": {"TORCH_LOGS": "", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}}
+           "lightning": {"TORCH_HOME": "nowhere", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}}
 FIRST_WORDS = {"keras": "Keras 3", "lightning": "PyTorch 2"}
 
 
@@ -163,7 +163,7 @@ def test_a_notebook_trains_on_one_device_and_refuses_two_in_lightning(tmp_path, 
                             resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = ["".join(output.get("text", "") for output in cell["outputs"] if output.get("name") == "stdout")
                for cell in notebook.cells]
-    assert 0 <= float(printed[1]) <= 1
+    assert 0 <= float(printed[1].splitlines()[-1]) <= 1
     folders = [path.parent for path in Path(tmp_path / "runs").rglob("result.json")]
     assert len(folders) == 1
     refusal = {"lightning": "UserError hardware.devices=2 starts this program once more",
