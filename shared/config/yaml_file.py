@@ -86,6 +86,6 @@ def read_node(node: Node, path: Path) -> Any:
         return [read_node(item, path) for item in node.value]
     if isinstance(node, MappingNode):
         return {}
-    after = node.end_mark.buffer[node.end_mark.pointer:].partition("\n")[0]
-    comment = re.match(r"[ \t]+(#[^\s#][^\0\r]*)", after)
-    return Scalar(node.value, node.start_mark.line + 1, node.style is None, comment.group(1) if comment and node.style is None else "")
+    plain, end = node.style is None, node.end_mark
+    comment = re.compile(r"[ \t]+(#[^\s#][^\0\r\n]*)").match(end.buffer, end.pointer)
+    return Scalar(node.value, node.start_mark.line + 1, plain, comment[1] if comment and plain else "")
