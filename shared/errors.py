@@ -2,6 +2,8 @@
 
 import re
 
+LONGEST = 120  # characters of what a message quotes
+
 
 class UserError(Exception):
     """A wrong config, file or machine. The message is one line: what was found, what was expected, what to do."""
@@ -18,6 +20,11 @@ class StoppedError(Exception):
 def summarise_error(error: BaseException) -> str:
     """The class of a library's error and the first line of its message, to be quoted in a message of ours."""
     return ": ".join(filter(None, (type(error).__name__, *str(error).strip().splitlines()[:1])))
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """`text`, or its beginning and its end where it is longer than a line."""
+    return text if len(text) <= longest else f"{text[:longest * 2 // 3]} ... {text[-longest // 4:]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,7 +58,16 @@ def extract_user_message(error: BaseException) -> str | None:
     """
     text = str(error)
     if "UserError: " in text:
-        return re.search(r"UserError: (.*)", text).group(1).rstrip()
+        return shorten_quotes(re.search(r"UserError: (.*)", text).group(1).rstrip())
     if "InvalidCxxCompiler" in text:  # raised by torch.compile, many frames below our call
         return "hardware.compile=true needs a C++ compiler; install g++ or name one in CXX, or leave the key out"
-    return " ".join(text.splitlines()) if isinstance(error, UserError) else None
+    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.splitlines()))
+    return shorten_quotes(line) if isinstance(error, UserError) else None
+
+
+def shorten_quotes(line: str) -> str:
+    """A message in which nothing that it quotes, and no single word, is longer than a line.
+
+    A word may be twice as long, since it may be a path that the reader has to find.
+    """
+    return re.sub(rf"(?<![^\s=(])'[^']{{{LONGEST},}}'|\S{{{2 * LONGEST},}}", lambda found: shorten(found[0]), line)

@@ -12,6 +12,7 @@ from typing import Any
 
 from shared.errors import UserError
 from shared.machine.console import Table
+from shared.machine.ending import report_errors
 
 # Up to this size images get a ResNet's small stem and a ViT's small patches.
 SMALL_IMAGES = 64  # pixels
@@ -221,6 +222,7 @@ def tabulate_models() -> Table:
 
 
 if __name__ == "__main__":
-    print(f"{tabulate_models().to_text(math.inf)}\naccuracy: {ACCURACY}\n"
-          "Beside these, model.name=timm:NAME takes any model of timm in Lightning, and model.name=keras:NAME any of "
-          "keras.applications in Keras.")
+    report_errors(lambda: print(
+        f"{tabulate_models().to_text(math.inf)}\naccuracy: {ACCURACY}\n"
+        "Beside these, model.name=timm:NAME takes any model of timm in Lightning, and model.name=keras:NAME any of "
+        "keras.applications in Keras."))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from shared.bench.measure import measure_bare, write_cifar10
 from shared.config import parse_config, to_yaml
-from shared.config.command import report_errors
 from shared.machine.console import Table
+from shared.machine.ending import report_errors
 from shared.machine.hardware import describe_cpu
 from shared.machine.interpreters import find_interpreter, list_siblings
 from shared.models import MODELS

@@ -12,6 +12,8 @@ from pathlib import Path
 from shared.compare.page import format_text
 from shared.compare.report import compare_runs
 from shared.errors import UserError, extract_user_message
+from shared.machine.ending import report_errors
+from shared.machine.files import expand_home
 from shared.machine.interpreters import list_siblings
 from shared.runs.records import find_finished_runs, select_newest_runs
 
@@ -48,10 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError("--group chooses among all runs, and run folders are named too; drop one of the two")
         folders = options.runs
         if not folders:
-            found = find_finished_runs(options.output_dir.expanduser(), options.group, list_siblings())
+            found = find_finished_runs(expand_home(options.output_dir), options.group, list_siblings())
             folders = [run.folder for run in select_newest_runs(
                 found, by=lambda run: (run.framework, run.seed) if options.seeds else run.framework)]
-        print(format_text(compare_runs(folders, options.out and options.out.expanduser(), options.seeds)))
+        print(format_text(compare_runs(folders, options.out and expand_home(options.out), options.seeds)))
     except Exception as error:
         line = extract_user_message(error)
         if line is None:
@@ -62,4 +64,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    report_errors(lambda: sys.exit(main()))

@@ -3,6 +3,8 @@
 schema.py   every key with its default, unit, meaning and the siblings that honour it
 rules.py    what values may be, alone and together
 support.py  which sibling and which model honour which key
+values.py   what is written, as a value of the type that its key has
+yaml_file.py  what is written in a file
 reading.py  files, the command line, and how a config is written down
 help.py     --help and the table of keys
 command.py  what every command of the repository does alike
@@ -14,6 +16,7 @@ from shared.config.reading import (
     flatten,
     load_config,
     parse_config,
+    read_kept_values,
     read_yaml,
     to_dict,
     to_yaml,
@@ -34,4 +37,5 @@ from shared.config.support import require_support
 
 __all__ = ["AugmentConfig", "Config", "DatasetConfig", "DebugConfig", "HardwareConfig", "ModelConfig", "TrackingConfig",
            "build_config", "find_config_file", "find_direction", "flatten", "get_value", "list_keys", "load_config",
-           "parse_config", "read_yaml", "require_support", "suggest", "to_dict", "to_yaml", "validate_config"]
+           "parse_config", "read_kept_values", "read_yaml", "require_support", "suggest", "to_dict", "to_yaml",
+           "validate_config"]

@@ -1,6 +1,7 @@
 """Print every key of the schema and which sibling honours it, as Markdown: python -m shared.config"""
 
 from shared.config.help import tabulate_keys
+from shared.machine.ending import report_errors
 
 if __name__ == "__main__":
-    print(tabulate_keys().to_markdown())
+    report_errors(lambda: print(tabulate_keys().to_markdown()))

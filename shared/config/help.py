@@ -10,7 +10,8 @@ def format_help(command: str, purpose: str) -> str:
     """The text of `--help`."""
     lines = [purpose, "", f"usage: {command} [file.yaml ...] [key=value ...]", "",
              "Files are merged from left to right, then the keys. Without a file, configs/quickstart.yaml is taken;",
-             "with resume=RUN_FOLDER, the config of that run.",
+             "with resume=RUN_FOLDER, the config of that run. A text (str) is all that stands behind the '='.",
+             "A list is written [a, b], and ${key} in a value stands for the value of that key.",
              "  --help          this text", "  --print-config  print the resolved config and stop", ""]
     defaults = Config()
     section = None

@@ -1,10 +1,10 @@
 """Rules that the values of a config have to keep, alone and together. None needs data or a framework."""
 
 import difflib
+import errno
 import math
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from shared.config.schema import Config, get_value, list_keys
@@ -51,15 +51,32 @@ def validate_paths(config: Config) -> None:
     for dotted in ("output_dir", "resume", "init_from", "model.pretrained", "dataset.root"):
         path = get_value(config, dotted)
         require(not os.path.expanduser(path).startswith("~"), f"{dotted}='{path}' is in the home of nobody known here")
+        require(can_be_path(path), f"{dotted}='{path}' cannot be a path: it is too long, or has a zero byte in it")
     root = config.dataset.root
-    require(not root or Path(root).expanduser().is_dir(),
+    require(not root or os.path.isdir(os.path.expanduser(root)),
             f"dataset.root='{root}' is not a folder; name one that exists, or leave it out for the cache")
-    require(not Path(config.output_dir).expanduser().is_file(),
+    require(not os.path.isfile(os.path.expanduser(config.output_dir)),
             f"output_dir='{config.output_dir}' is a file; name a folder, which is made where it does not exist")
-    require(config.resume in ("none", "auto") or Path(config.resume).expanduser().is_dir(),
+    require(config.resume in ("none", "auto") or os.path.isdir(os.path.expanduser(config.resume)),
             f"resume='{config.resume}' is not a folder; name a run folder, or use none or auto")
+    require(can_be_path(os.path.join(config.output_dir, config.group)),
+            f"experiment='{config.group}' becomes a folder's name and is too long for one, or has a zero byte in it")
     require("/" not in config.experiment and config.experiment not in (".", ".."),
             f"experiment='{config.experiment}' becomes a folder's name and may not contain '/'")
+
+
+def can_be_path(path: str) -> bool:
+    """Whether the system would take `path` for one. There may be nothing there."""
+    path = os.path.expanduser(path)
+    for name in (path, *path.split(os.sep)):  # of a path in a folder that is not there the system looks at no name
+        try:
+            os.lstat(name)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return False
+        except ValueError:  # a zero byte
+            return False
+    return True
 
 
 def validate_dataset(config: Config) -> None:

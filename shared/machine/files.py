@@ -71,16 +71,21 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     write_whole(path, save)
 
 
+def expand_home(given: str | Path) -> Path:
+    """A path with the ~ at its beginning filled in; as it is where nobody has such a home."""
+    return Path(os.path.expanduser(given))
+
+
 def find_weight_file(given: str) -> Path:
     """The neutral weight file that `given` names: itself, or best.safetensors in a run folder.
 
     Raises:
         UserError: where there is none.
     """
-    path = Path(given).expanduser()
-    if path.is_dir():
+    path = expand_home(given)
+    if os.path.isdir(path):
         path = path / "best.safetensors"
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too for a path that is too long
         raise UserError(f"{path} does not exist; name a run folder that has finished an epoch, or a .safetensors file")
     return path
 

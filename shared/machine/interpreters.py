@@ -4,7 +4,6 @@
 import importlib.util
 import os
 import sys
-from pathlib import Path
 
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
@@ -40,7 +39,7 @@ def find_interpreter(sibling: str) -> str | None:
     """
     named = os.environ.get(name_variable(sibling))
     if named:  # a path must not depend on the folder in which a program is started; links lead out of environments
-        return str(Path(named).expanduser().absolute()) if os.sep in named else named
+        return os.path.abspath(os.path.expanduser(named)) if os.sep in named else named
     if is_installed(sibling):
         return sys.executable
     own = REPOSITORY / f".venv-{sibling}" / "bin" / "python"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from shared.batches.data import load_data
 from shared.config import Config, parse_config
-from shared.config.command import report_errors
 from shared.errors import UserError
 from shared.machine.console import Table, say
+from shared.machine.ending import report_errors
 from shared.machine.interpreters import (
     explain_not_runnable,
     list_siblings,

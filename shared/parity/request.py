@@ -19,8 +19,8 @@ import numpy as np
 
 from shared.batches.data import Data
 from shared.config import Config, load_config, to_yaml
-from shared.config.command import report_errors
 from shared.datasets.sampling import draw_uniforms
+from shared.machine.ending import report_errors
 from shared.weights.file import Weights
 
 Arrays = dict[str, np.ndarray]

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from shared.config import Config, flatten, read_yaml, suggest, to_dict
+from shared.config import Config, flatten, read_kept_values, suggest, to_dict
 from shared.datasets.sampling import fingerprint
 from shared.errors import UserError
 
@@ -91,16 +92,14 @@ def read_run(folder: Path) -> SavedRun:
     Raises:
         UserError: where it is no run folder, or a file in it is damaged.
     """
-    if not (folder / "run.json").is_file() or not (folder / "config.yaml").is_file():
-        missing = "run.json" if (folder / "config.yaml").is_file() else "config.yaml"
-        raise UserError(f"{folder} is not a run folder: " + (f"it has no {missing}" if folder.is_dir() else
+    missing = [name for name in ("config.yaml", "run.json") if not os.path.isfile(folder / name)]
+    if missing:
+        raise UserError(f"{folder} is not a run folder: " + (f"it has no {missing[0]}" if os.path.isdir(folder) else
                         "there is no such folder") + "; name one such as runs/quickstart/lightning_seed0_...")
-    from omegaconf import OmegaConf
-
     record = read_record(folder)
     # The values are not checked against the schema, which would refuse the data set's folder of another machine.
     # A key that was added since the run was made has its default: that is how the run behaved.
-    config = flatten(to_dict(Config())) | flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml")))
+    config = flatten(to_dict(Config())) | read_kept_values(folder / "config.yaml")
     result = read_json(folder / "result.json") if (folder / "result.json").exists() else None
     for name, value in (result or {}).items():
         if "/" in name and value is not None and not is_number(value):
@@ -187,9 +186,9 @@ def find_finished_runs(output_dir: Path, group: str | None = None,
     Raises:
         UserError: where there is none.
     """
-    if not output_dir.is_dir():
+    if not os.path.isdir(output_dir):
         raise UserError(f"--output-dir {output_dir} is not a folder; train first with: make train")
-    if group is not None and not (output_dir / group).is_dir():
+    if group is not None and not os.path.isdir(output_dir / group):
         groups = sorted(path.name for path in output_dir.iterdir() if path.is_dir())
         hint = suggest(group, groups) if groups else ""
         raise UserError(f"--group {group}: no such group in {output_dir}; "

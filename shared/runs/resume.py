@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from shared.config import Config, flatten, read_yaml, to_dict
+from shared.config import Config, flatten, read_kept_values, to_dict
 
 # Keys that a resumed run may change: how long it trains, on which machine, and where it reports to.
 CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "dataset.on_bad_image",
@@ -14,9 +14,7 @@ CHANGEABLE_SECTIONS = ("hardware.", "tracking.", "debug.")
 
 def find_changed_keys(folder: Path, config: Config) -> list[str]:
     """The keys that have another value than in the config of the run in `folder`, but must not have."""
-    from omegaconf import OmegaConf
-
-    old, new = flatten(OmegaConf.to_container(read_yaml(folder / "config.yaml"))), flatten(to_dict(config))
+    old, new = read_kept_values(folder / "config.yaml"), flatten(to_dict(config))
     return [name for name in new if name in old and old[name] != new[name]
             and name not in CHANGEABLE and not name.startswith(CHANGEABLE_SECTIONS)]
 

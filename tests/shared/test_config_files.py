@@ -3,8 +3,10 @@
 import re
 
 import pytest
+import yaml
 
-from shared.config import Config, build_config, flatten, get_value, list_keys, read_yaml
+from shared.config import Config, build_config, flatten, get_value, list_keys, load_config, read_yaml, to_yaml
+from shared.config.reading import read_override
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
 
@@ -12,13 +14,12 @@ from shared.machine.interpreters import list_siblings
 CONFIGS = sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")
                  if "launchers" not in path.parts)
 # What a config of one's own images is given on the command line, or names on its owner's machine.
-NEEDED = {"image_folder": {"dataset": {"root": "."}}, "imagenet_mini": {"dataset": {"root": "."}}}
+NEEDED = {"image_folder": read_override("dataset.root=."), "imagenet_mini": read_override("dataset.root=.")}
 
 
 def given(name: str) -> dict:
-    from omegaconf import OmegaConf
-
-    return flatten(OmegaConf.to_container(read_yaml(REPOSITORY / name)))
+    """What another reader of YAML finds in a file, so that a preset means the same to it."""
+    return flatten(yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8")))
 
 
 def header(name: str) -> str:
@@ -41,15 +42,29 @@ def test_a_config_gives_a_reason_for_each_value(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_parses_and_does_what_it_says(name, monkeypatch, tmp_path):
-    from omegaconf import OmegaConf
-
     monkeypatch.chdir(tmp_path)
     keys = given(name)
     needed = NEEDED.get(keys.get("dataset.name"), {})
-    config = build_config([(name, read_yaml(REPOSITORY / name)), ("needed", OmegaConf.create(needed))])
+    config = build_config([(name, read_yaml(REPOSITORY / name)), ("needed", needed)])
     if needed:
         keys.pop("dataset.root", None)
-    assert {dotted: get_value(config, dotted) for dotted in keys} == keys
+    found = {dotted: get_value(config, dotted) for dotted in keys}
+    assert found == keys
+    assert {dotted: type(value) for dotted, value in found.items() if isinstance(value, str | bool)} \
+        == {dotted: type(value) for dotted, value in keys.items() if isinstance(value, str | bool)}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_config_that_a_run_keeps_of_a_preset_loads_to_the_same(name, monkeypatch, tmp_path):
+    from omegaconf import OmegaConf
+
+    monkeypatch.chdir(tmp_path)
+    needed = NEEDED.get(given(name).get("dataset.name"), {})
+    config = build_config([(name, read_yaml(REPOSITORY / name)), ("needed", needed)])
+    (tmp_path / "kept.yaml").write_text(to_yaml(config))
+    # As runs of before have it, which OmegaConf alone wrote.
+    (tmp_path / "older.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    assert load_config(tmp_path / "kept.yaml") == load_config(tmp_path / "older.yaml") == config
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
@@ -74,14 +89,12 @@ def test_a_preset_opens_with_its_claim(name):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "/debug/" in name])
 def test_a_debug_config_can_follow_any_preset(name, monkeypatch, tmp_path):
-    from omegaconf import OmegaConf
-
     assert len(header(name)) > 30
     monkeypatch.chdir(tmp_path)
     for preset in (preset for preset in CONFIGS if preset.count("/") == 1):
         needed = NEEDED.get(given(preset).get("dataset.name"), {})
-        build_config([(preset, read_yaml(REPOSITORY / preset)), ("needed", OmegaConf.create(needed)),
-               (name, read_yaml(REPOSITORY / name))])
+        build_config([(preset, read_yaml(REPOSITORY / preset)), ("needed", needed),
+                      (name, read_yaml(REPOSITORY / name))])
 
 
 def test_a_config_key_that_is_not_in_the_schema_would_be_found():

@@ -72,7 +72,7 @@ from tests.shared.command_lines import parsed, refused
     (["train.monitor=val/loss", "train.monitor_mode=max"],
      "contradicts train.monitor=val/loss, of which min is better"),
     (["train.monitor=test/accuracy"], "test images must not choose the best epoch"),
-    (["train.monitor=''"], "train.monitor is empty"), (["model.name='timm:'"], "model.name='timm:' is not one of"),
+    (["train.monitor="], "train.monitor is empty"), (["model.name=timm:"], "model.name='timm:' is not one of"),
     (["experiment=a/b"], "experiment='a/b' becomes a folder's name"), (["experiment=.."], "experiment='..' becomes"),
 ])
 def test_contradictions_are_refused(words, hint, monkeypatch, tmp_path):

@@ -42,7 +42,7 @@ def test_names_of_classes_survive_as_names_of_folders(name, tmp_path):
 
 
 def test_the_config_accepts_and_refuses(tmp_path):
-    config = parse_config(["dataset.name=hf:owner/pets@small#kind", "experiment=''"], "", "")
+    config = parse_config(["dataset.name=hf:owner/pets@small#kind", "experiment="], "", "")
     assert config.group == "hf-owner-pets@small#kind_resnet18"  # one folder, not two
     for name, facts, message in (("", {}, r"dataset.name='hf:' is not one of digits, .*, hf:NAME"),
                                  ("owner/pets", {"root": str(tmp_path)}, "is kept in the cache folder; leave it out"),

@@ -1,0 +1,62 @@
+"""How a command ends: with one line for a mistake of the user's, and with an exit status that says what happened."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+from shared.errors import StoppedError, extract_user_message
+from shared.machine.interpreters import explain_missing_package
+
+CLOSED_PIPE = 141  # as a shell counts a process that SIGPIPE ended, 128 + 13
+
+
+def report_errors(work: Callable[[], object]) -> None:
+    """Do `work`, and leave with the status that says how it ended. Only a bug leaves with a traceback."""
+    try:
+        try:
+            report_mistakes(work)
+        finally:  # now, because what Python cannot write at its end it tells in lines of its own
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # one that was closed from the start is None
+                stream.flush()
+    except OSError as error:
+        if not drop_broken_output():
+            raise
+        if isinstance(error, BrokenPipeError):  # `| head` has read enough
+            sys.exit(CLOSED_PIPE)
+        with contextlib.suppress(OSError):
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def drop_broken_output() -> bool:
+    """Whether stdout or stderr cannot be written to. The one that cannot leads nowhere from now on."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            print(file=stream, flush=True)  # a line to try, since what failed before is no longer in the buffer
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            return True
+    return False
+
+
+def report_mistakes(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except StoppedError as stopped:
+        if str(stopped):  # of several processes one speaks
+            print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)  # as a shell counts a process that the signal ended
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning answers Ctrl-C itself and leaves with status 1.
+        if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)):
+            raise
+        print("\nstopped; resume=auto goes on from the last checkpoint, if there is one", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        known = explain_missing_package(error) if isinstance(error, ModuleNotFoundError) else None
+        line = extract_user_message(known or error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
