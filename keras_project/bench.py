@@ -51,7 +51,8 @@ def measure_bare(config: Config, out: Path, steps: int) -> None:
     """Write the speed of bare steps, in images per second, and the peak memory of this process to `out`."""
     from keras_project.runtime import measure_peak_memory
 
-    out.write_text(json.dumps({"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}))
+    found = {"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}
+    out.write_text(json.dumps(found), encoding="utf-8")
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
@@ -63,7 +64,7 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
         result = train(config)
         steps = round(result["perf/epoch_seconds"] * result["perf/images_per_second"] / config.train.batch_size)
         measured.append({"train": result["perf/images_per_second"], "bare": measure_bare_speed(config, steps)})
-    out.write_text(json.dumps(measured))
+    out.write_text(json.dumps(measured), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Block:
 def collect_blocks(page: Path) -> list[Block]:
     """The fenced blocks of a Markdown page, without the indentation of the list that they may stand in."""
     blocks, sections, lead = [], [], ""
-    lines = enumerate(page.read_text().splitlines(), start=1)
+    lines = enumerate(page.read_text(encoding="utf-8").splitlines(), start=1)
     for number, line in lines:
         if fence := FENCE.fullmatch(line):
             text = "".join(read_fenced(lines, page, number, *fence.group(1, 2)))
@@ -99,7 +99,7 @@ def apply_guide(section: str, tree: Path, page: Path = GUIDE) -> dict[str, int]:
             not apply.
     """
     blocks = [block for block in collect_blocks(page) if section in block.sections[1:]]
-    if not blocks and not re.search(rf"^#+ +{re.escape(section)} *$", page.read_text(), re.MULTILINE):
+    if not blocks and not re.search(rf"^#+ +{re.escape(section)} *$", page.read_text(encoding="utf-8"), re.MULTILINE):
         raise LookupError(f"{page.name} has no section '{section}'")
     gone = tuple(f"{name}_project/" for name in PACKAGES if not (tree / f"{name}_project").is_dir())
     touched: dict[str, int] = {}

@@ -30,13 +30,13 @@ def test_readme_links_every_page():
 
 def links(page: Path) -> list[str]:
     """Where a page's links and images lead, but for other sites."""
-    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"\w+:", target)]
 
 
 def anchors(page: Path) -> set[str]:
     """What GitHub calls a page's headings in links."""
-    titles = re.findall(r"^#+ +(.*?) *$", page.read_text(), re.MULTILINE)
+    titles = re.findall(r"^#+ +(.*?) *$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 

@@ -59,7 +59,7 @@ ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weight
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), str(path))
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def modules(folder: str) -> dict[str, Path]:

@@ -34,7 +34,7 @@ def main() -> None:
         images = (BATCHES + 1) * config.train.batch_size
         config = parse_config([*arguments, f"dataset.limit_train={images}"], "python -m shared.bench", __doc__)
         file = Path(folder, "config.yaml")
-        file.write_text(to_yaml(config))
+        file.write_text(to_yaml(config), encoding="utf-8")
         print(f"{describe_cpu()}; {config.model.name}, batch {config.train.batch_size}, {ROUNDS} rounds")
         print(f"{'':10} {'train.py':>18} {'bare step':>18} {'ratio (lowest to highest)':>28}")
         for sibling in list_siblings():

@@ -46,4 +46,4 @@ def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count
         raise explain_not_runnable(sibling, error) from None
     if done.returncode:
         raise UserError(f"{sibling} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    return json.loads(out.read_text())
+    return json.loads(out.read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def main() -> None:
                 "dataset.limit_train=200", "dataset.limit_test=100", f"train.batch_size={BATCH}", f"model.name={name}",
                 f"output_dir={place}/runs", "tracking.mode=disabled", *sys.argv[1:]],
                 "python -m shared.bench.models", __doc__)
-            file.write_text(to_yaml(config))
+            file.write_text(to_yaml(config), encoding="utf-8")
             row = [name, str(size)]
             for sibling in siblings:
                 if find_interpreter(sibling) is None:

@@ -43,7 +43,7 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
         from shared.compare.curves import draw_comparison
 
         draw_comparison(runs, label_runs(runs), title, verdict, not differences, picture)
-        page.write_text(format_markdown(title, runs, differences, verdict, blocks))
+        page.write_text(format_markdown(title, runs, differences, verdict, blocks), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out}: cannot write there: {error.strerror or error}; choose another folder with "
                         "--out") from None

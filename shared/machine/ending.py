@@ -1,11 +1,13 @@
 """How a command ends: with one line for a mistake of the user's, and with an exit status that says what happened."""
 
 import contextlib
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
 
-from shared.errors import StoppedError, extract_user_message
+from shared.errors import StoppedError, UserError, extract_user_message
 from shared.machine.interpreters import explain_missing_package
 
 CLOSED_PIPE = 141  # as a shell counts a process that SIGPIPE ended, 128 + 13
@@ -13,6 +15,9 @@ CLOSED_PIPE = 141  # as a shell counts a process that SIGPIPE ended, 128 + 13
 
 def report_errors(work: Callable[[], object]) -> None:
     """Do `work`, and leave with the status that says how it ended. Only a bug leaves with a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             report_mistakes(work)
@@ -40,8 +45,18 @@ def drop_broken_output() -> bool:
     return False
 
 
+def require_readable_words() -> None:
+    """Raise `UserError` where Python could not read a word of the command line in the locale's encoding. It keeps such
+    bytes as surrogates, which no file of ours can hold."""
+    for word in sys.argv[1:]:
+        if re.search("[\udc80-\udcff]", word):
+            raise UserError(f"the encoding {sys.getfilesystemencoding()} of this locale cannot read the word "
+                            f"{ascii(word)}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
+
+
 def report_mistakes(work: Callable[[], object]) -> None:
     try:
+        require_readable_words()
         work()
     except StoppedError as stopped:
         if str(stopped):  # of several processes one speaks

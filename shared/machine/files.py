@@ -43,7 +43,7 @@ def append_line(path: Path, line: str) -> None:
         UserError: where the disk is full or may not be written to.
     """
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}); make room or choose another "
@@ -59,7 +59,7 @@ def to_json(content: dict, indent: int | None = None) -> str:
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n"))
+    write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8"))
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

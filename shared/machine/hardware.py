@@ -12,7 +12,7 @@ from shared.errors import UserError
 def describe_cpu() -> str:
     """The CPU's name and its number of threads."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -22,7 +22,7 @@ def describe_cpu() -> str:
 def cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for bfloat16 (AVX-512 BF16 or AMX); without them, bf16 is slower than fp32."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -68,7 +68,7 @@ class ProbeProcess:
         status = self.process.wait()
         if status == 0:
             return
-        lines = self.log.read_text(errors="replace").splitlines() or ["it left no message"]
+        lines = self.log.read_text(errors="replace", encoding="utf-8").splitlines() or ["it left no message"]
         if status == 2:
             raise UserError(f"{self.label}: {lines[-1].removeprefix('error: ')}")
         if lines[-1].startswith("ModuleNotFoundError"):
@@ -88,7 +88,7 @@ def start_probe(label: str, tasks: list[Task], folder: Path, plugin: Path | None
     environment.pop(PLUGIN, None)
     if plugin:
         environment[PLUGIN] = str(plugin)
-    with (folder / "log.txt").open("w") as log:
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
         try:
             process = subprocess.Popen([python, "-m", f"{sibling}_project.probe", str(request)],
                                        stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -251,7 +251,7 @@ def main(words: list[str]) -> bool:
     seconds = time.perf_counter() - started
     print(f"{tabulate_rungs(findings).to_text()}\n{format_verdict(findings)}  ({precision}, {seconds:.0f} s)")
     report = make_report_folder(config) / "parity.md"
-    report.write_text(format_report(findings, words, precision, seconds))
+    report.write_text(format_report(findings, words, precision, seconds), encoding="utf-8")
     print(f"report: {report}")
     return find_first_failure(findings) is None
 

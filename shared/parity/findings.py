@@ -31,7 +31,7 @@ class Answer:
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:
-        return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def compare_epochs(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding
     epochs = [[row for row in answer.rows if "val/loss" in row] for answer in (ours, theirs)]
     steps = len([row for row in ours.rows if "train/loss_step" in row])
     images = {"train": steps // len(epochs[0]) * task.config.train.batch_size,
-              "val": json.loads((ours.run / "run.json").read_text())["sizes"]["val"]}
+              "val": json.loads((ours.run / "run.json").read_text(encoding="utf-8"))["sizes"]["val"]}
     images["val"] = min(images["val"], task.config.debug.limit_batches * task.config.train.eval_batch_size)
     case = task.name.removeprefix("fit-")
     for name in (name for name in epochs[0][0] if name.startswith(("train/", "val/"))):

@@ -57,17 +57,17 @@ def write_request(tasks: list[Task], folder: Path) -> Path:
     for task in tasks:
         config = folder / f"{task.name}.yaml"
         task.config.output_dir = str(folder / "runs" / task.name)
-        config.write_text(to_yaml(task.config))
+        config.write_text(to_yaml(task.config), encoding="utf-8")
         entries.append({"name": task.name, "kind": task.kind, "config": str(config)})
     request = folder / "request.json"
-    request.write_text(json.dumps({"output": str(folder), "tasks": entries}, indent=2))
+    request.write_text(json.dumps({"output": str(folder), "tasks": entries}, indent=2), encoding="utf-8")
     return request
 
 
 def answer_request(kinds: dict[str, Callable[[Config], Arrays]]) -> None:
     """Answer the request that the command line names; `kinds` holds the sibling's function for each kind of task."""
     def answer_tasks() -> None:
-        request = json.loads(Path(sys.argv[1]).read_text())
+        request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         if plugin := os.environ.get(PLUGIN):
             runpy.run_path(plugin)
         for task in request["tasks"]:

@@ -18,7 +18,7 @@ def compare_scores(task: Task, answer: Answer) -> Finding:
     """
     from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
 
-    result = json.loads((answer.run / "result.json").read_text())
+    result = json.loads((answer.run / "result.json").read_text(encoding="utf-8"))
     with np.load(answer.run / "predictions.npz") as file:
         logits, label, index = file["logits"].astype(np.float64), file["label"], file["index"]
     answers, classes = logits.argmax(axis=1), np.arange(logits.shape[1])

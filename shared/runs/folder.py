@@ -180,4 +180,5 @@ class RunFolder:
 def write_config(folder: Path, config: Config) -> None:
     """Write config.yaml. It leaves out `resume`, which says how this process started, not what the experiment is."""
     text = to_yaml(replace(config, resume="none"))
-    write_whole(folder / "config.yaml", lambda file: file.write_text(text))  # other processes may be reading the file
+    # As a whole, since other processes may be reading the file.
+    write_whole(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))

@@ -112,7 +112,7 @@ def read_run(folder: Path) -> SavedRun:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises `UserError` where there is none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -148,7 +148,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             lines = list(file)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None

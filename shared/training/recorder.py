@@ -54,12 +54,12 @@ class Recorder:
 
     def rewind(self, step: float, clock: dict[str, float] | None = None) -> None:
         """Go back to `step`, after which a resumed run goes on: drop the rows after it and set the `clock`."""
-        rows = [json.loads(line) for line in self.run.metrics_file.read_text().splitlines() if line.endswith("}")] \
-            if self.run.metrics_file.exists() else []
+        text = self.run.metrics_file.read_text(encoding="utf-8") if self.run.metrics_file.exists() else ""
+        rows = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
         self.rows = [row for row in rows if row["samples"] <= step * self.config.train.batch_size]
         if self.run.leader:
             write_whole(self.run.metrics_file, lambda file: file.write_text("".join(
-                to_json(row) + "\n" for row in self.rows)))
+                to_json(row) + "\n" for row in self.rows), encoding="utf-8"))
         self.train_seconds = max((row["time/train_s"] for row in self.rows), default=0.0)
         best = BestEpoch(self.config)
         for row in self.list_epoch_rows():

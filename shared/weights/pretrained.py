@@ -74,7 +74,7 @@ def find_local_checkpoint(config: Config, architecture: str) -> Checkpoint:
 def read_facts(config: Config, source: str, facts: Path, weights: Path, architecture: str) -> Checkpoint:
     """The checkpoint whose config.json is `facts`. Raises `UserError` where that is none, or of another model."""
     try:
-        content = json.loads(facts.read_text())
+        content = json.loads(facts.read_text(encoding="utf-8"))
         found, settings = content["architecture"], content.get("pretrained_cfg", content)
         mean, std = (tuple(map(float, settings[name])) for name in ("mean", "std"))
         settings = {"mean": mean, "std": std, "interpolation": settings["interpolation"],

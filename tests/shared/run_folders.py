@@ -33,27 +33,29 @@ def make_run(root, framework="lightning", seed=0, group="quickstart", stamp="202
     resolved = OmegaConf.create(to_dict(Config(experiment="quickstart", seed=seed)))
     for key, value in (config or {}).items():
         OmegaConf.update(resolved, key, value)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(resolved))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(resolved), encoding="utf-8")
     run = {"framework": framework, "group": group, "name": folder.name, "seed": seed, "started": f"{stamp}+00:00",
            "git": {"revision": "a" * 40, "dirty": False}, "versions": {}, "device": "a processor, 2 threads (cpu)",
            "precision": "bf16", "tf32": False, "parameters": 175258, "global_batch": 64, "steps_per_epoch": 20,
            "epochs": 4, "sizes": {"train": 1280, "val": 140, "test": len(LABELS)}, "classes": list("0123456789"),
+           "environment": {},
            "fingerprints": {"data": "d0", "split": f"s{seed}", "test": "t0", "order": f"o{seed}",
                             "initial_weights": f"w{seed}"}}
     for key, value in (record or {}).items():
         run[key] = run[key] | value if isinstance(value, dict) else value
-    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     rows = [{"samples": 1280 * (epoch + 1), "epoch": epoch + 1, "time/train_s": 2.0 * (epoch + 1),
              "train/loss": 1 - high, "train/accuracy": high, "val/loss": 1.1 - high, "val/accuracy": high - 0.01,
              "lr": 0.05, "perf/images_per_second": 640.0, "perf/epoch_seconds": 2.0, "perf/peak_memory_gib": 1.0}
             for epoch, high in enumerate(EPOCHS)] if history is None else history
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     if finished:
         np.savez_compressed(folder / "predictions.npz", **predictions(wrong))
         speed = 2.0 if framework == "keras" else 1.0
-        (folder / "result.json").write_text(json.dumps({
+        result = {
             "framework": framework, "group": group, "seed": seed, "test/accuracy": 1 - len(wrong) / len(LABELS),
             "test/loss": 0.1 * speed, "val/accuracy": 0.93, "val/loss": 0.16, "parameters": 175258, "best_epoch": 4,
             "perf/images_per_second": 640.0 / speed, "perf/epoch_seconds": 2.0 * speed,
-            "perf/first_epoch_seconds": 5.0 * speed, "perf/peak_memory_gib": 1.5, "time/train_s": 8.0}))
+            "perf/first_epoch_seconds": 5.0 * speed, "perf/peak_memory_gib": 1.5, "time/train_s": 8.0}
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return folder

@@ -67,7 +67,7 @@ def test_a_reader_that_goes_away_meanwhile_ends_a_command(prints):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 @pytest.mark.parametrize("words", PRINTING[:3], ids=" ".join)
 def test_a_full_disk_is_one_line(words):
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         done = start(words, stdout=full, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (2, "error: the output cannot be written: No space left on device\n")
 

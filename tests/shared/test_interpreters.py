@@ -19,7 +19,8 @@ from shared.parity import __main__ as parity
 def stand_in(path: Path, words: str) -> Path:
     """An interpreter that writes PYTHONPATH and its arguments beside itself and then fails with `words`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho \"$PYTHONPATH $@\" >> {path}.called\necho '{words}' >&2\nexit 1\n")
+    script = f"#!/bin/sh\necho \"$PYTHONPATH $@\" >> {path}.called\necho '{words}' >&2\nexit 1\n"
+    path.write_text(script, encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -98,7 +99,7 @@ def test_parity_and_bench_start_each_sibling_with_its_own(monkeypatch, tmp_path,
         label = {name: label for label, name in parity.SIBLINGS.items()}[sibling]
         with pytest.raises(RuntimeError, match=f"this is {sibling}"):
             parity.start_probe(label, [], tmp_path / "work").wait()
-        called = Path(f"{python}.called").read_text().splitlines()
+        called = Path(f"{python}.called").read_text(encoding="utf-8").splitlines()
         assert [line.split()[2] for line in called] == [f"{sibling}_project.bench", f"{sibling}_project.probe"]
         # This repository's code comes first, whichever clone the interpreter was installed from.
         assert {line.split()[0].split(os.pathsep)[0] for line in called} == {str(tmp_path)}

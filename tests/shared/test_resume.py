@@ -82,7 +82,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_ones_before_it(config):
     write_checkpoint(file, lambda path: path.write_text("whole"))
 
     def full(path: Path) -> None:
-        path.write_text("ha")
+        path.write_text("ha", encoding="utf-8")
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(UserError, match=r"last.safetensors cannot be written .No space left on device.; what was"):
         write_checkpoint(file, full)
