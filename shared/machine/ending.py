@@ -51,7 +51,7 @@ def require_readable_words() -> None:
     for word in sys.argv[1:]:
         if re.search("[\udc80-\udcff]", word):
             raise UserError(f"the encoding {sys.getfilesystemencoding()} of this locale cannot read the word "
-                            f"{ascii(word)}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
+                            f"{word!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
 
 
 def report_mistakes(work: Callable[[], object]) -> None:
