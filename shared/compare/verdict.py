@@ -24,7 +24,8 @@ def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str
 
     This compares the config, without keys that do not change the experiment; what run.json records of data, split,
     order, initial weights, precision, device, batch, steps and evaluation set; whether the schedule changed in
-    mid-run; and which images the predictions of finished runs are for. What run.json does not record counts as a difference, since it may differ.
+    mid-run; and which images the predictions of finished runs are for. What run.json does not record counts as a
+    difference, since it may differ.
 
     With `up_to_seed` the runs may differ in their seed, and fingerprints are compared among runs of the same seed.
     """
