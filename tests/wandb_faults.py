@@ -85,8 +85,7 @@ class Server:
         return {}
 
     def table(self) -> dict[int, float]:
-        """The samples of each of the run's steps. W&B tells rows by their step, so that of two with one the last counts.
-        """
+        """The samples of each of the run's steps. W&B tells rows by their step: of two with one, the last counts."""
         return {row["_step"]: row["samples"] for row in map(json.loads, self.lines)}
 
     @property

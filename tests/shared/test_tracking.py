@@ -152,9 +152,9 @@ def test_what_wandb_has_written_into_its_settings_file_holds(run, fake, monkeypa
 
 def test_the_settings_file_of_the_folder_counts_most_and_a_damaged_one_nothing(run, fake, nobody, tmp_path):
     made = fake()
-    for folder, text in (("home/.config/wandb", "[default]\nmode = disabled\n"), ("wandb", "[default]\nmode = offline\n")):
+    for folder, mode in (("home/.config/wandb", "disabled"), ("wandb", "offline")):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "settings").write_text(text)
+        (tmp_path / folder / "settings").write_text(f"[default]\nmode = {mode}\n")
     Trackers(run())
     assert made.words["mode"] == "offline"
     (tmp_path / "wandb" / "settings").write_bytes(b"\xff no section")
