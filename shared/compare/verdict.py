@@ -64,9 +64,8 @@ def describe_pieces(run: SavedRun) -> str:
     segments = run.record.get("segments") or []
     if not any("jump" in segment for segment in segments):
         return "in one piece"
-    return ", then ".join(f"{segment['name']} over {segment['epochs']} epochs"
-                          + (f" from epoch {segment['from_epoch']:g} on" if segment["from_epoch"] else "")
-                          for segment in segments)
+    return ", ".join((f"from epoch {segment['from_epoch']:g} on " if segment["from_epoch"] else "")
+                     + f"{segment['name']} to epoch {segment['epochs']}" for segment in segments)
 
 
 def describe_difference(key: str, runs: list[SavedRun], names: list[str], values: list[Any],
