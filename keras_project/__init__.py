@@ -20,6 +20,8 @@ try:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
-except (AssertionError, ValueError) as error:  # of the two, for one of the settings there
+except (AssertionError, ValueError) as error:
+    if isinstance(error, ValueError) and "configuration" not in str(error):
+        raise  # TensorFlow asserts and Keras says "Invalid ... configuration" where a value in keras.json is refused
     raise UserError(f"{os.environ.get('KERAS_HOME', '~/.keras')}/keras.json: {error or 'a value is refused'}; delete "
-                    "the file, since every setting in it that matters is made by this repository") from None
+                    "the file, since every setting in it that matters is made by this repository") from error

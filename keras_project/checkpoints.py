@@ -184,10 +184,10 @@ def fit_from_step(model: keras.Model, build_batches: Callable[[int], tf.data.Dat
     """
     parts, epochs = config.train.accumulate, config.train.epochs  # `fit` counts each part of a batch as a step
     epoch, done = divmod(first_step, steps)
-    if (steps - done) % config.hardware.steps_per_execution:
+    if epoch < epochs and (steps - done) % config.hardware.steps_per_execution:
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
                         f"{steps - done} steps that are left of epoch {epoch + 1}; resume with 1")
-    if done:
+    if done and epoch < epochs:
         model.test_on_batch(*next(iter(build_batches(first_step))))  # makes the metrics' variables, to be restored
         model.fit(build_batches(first_step), initial_epoch=epoch, epochs=epoch + 1,
                   steps_per_epoch=(steps - done) * parts, shuffle=False, verbose=0, **arguments)

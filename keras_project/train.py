@@ -47,6 +47,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     load_weights(model, weights)
 
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.broadcast_text)
+    if run.is_done:
+        return run.read_result()
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
     name_images = TrainBatches(config, data).name_images

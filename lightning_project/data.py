@@ -1,5 +1,6 @@
 """The batches of `shared.batches` in PyTorch data loaders."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import lightning as L
@@ -20,7 +21,8 @@ from shared.machine.hardware import measure_shared_memory
 class BatchDataset(Dataset):
     """A data set whose item i is batch i, with i as `number`. So the data loader has nothing to collate.
 
-    Its arrays are tensors, which processes hand over in shared memory, or with `in_pipes` of NumPy, which they send.
+    Its arrays are tensors, which a reading process hands over in shared memory. With `in_pipes` they are NumPy's, which
+    it sends through a pipe.
     """
 
     def __init__(self, batches: Batches, in_pipes: bool):
@@ -37,6 +39,11 @@ class BatchDataset(Dataset):
 def keep_batch(batch: dict[str, torch.Tensor | np.ndarray]) -> dict[str, torch.Tensor | np.ndarray]:
     """The batch as it is. A data loader of its own accord would make tensors of arrays, in the reading process."""
     return batch
+
+
+def measure_image(batches: Batches) -> int:
+    """The bytes that an image takes in a batch, with all that belongs to it."""
+    return sum(dtype.itemsize * math.prod(shape[1:]) for dtype, shape in batches.describe_arrays().values())
 
 
 class WatchedLoader(DataLoader):
@@ -79,16 +86,17 @@ class DataModule(L.LightningDataModule):
         self.config, self.data, self.runtime = config, data, runtime
         self.augment = Augmentation(config.augment, data.mean, data.std, runtime.dtype)
         self.workers = runtime.choose_workers(from_files=data.train.files is not None)
-        self.in_pipes = self.must_use_pipes()
+        self.in_pipes = self.decide_on_pipes()
 
-    def must_use_pipes(self) -> bool:
-        """Whether the batches that are read ahead do not fit into shared memory, in which case readers would wait for
-        ever; and say so."""
-        largest = max(self.config.train.batch_size, self.config.train.eval_batch_size)
-        batch = largest * self.data.image_size**2 * self.data.channels
-        # A reader is two batches ahead. Those of training wait while others validate.
-        needed = 2 * self.workers * 2 * batch * self.runtime.processes
-        free = measure_shared_memory()
+    def decide_on_pipes(self) -> bool:
+        """Whether readers send their batches through pipes, because what they read ahead may not fit into the shared
+        memory, in which case they would wait for ever. A line says so."""
+        config, data = self.config, self.data
+        images = (measure_image(TrainBatches(config, data)) * config.train.batch_size / config.train.accumulate
+                  + measure_image(EvalBatches(config, data, data.val)) * config.train.eval_batch_size)
+        # A reader is two batches ahead, and the readers of training wait with theirs while others validate. Each
+        # process has its own readers and its share of the images.
+        needed, free = 2 * self.workers * images / config.hardware.num_nodes, measure_shared_memory()
         if needed <= free:
             return False
         say(f"the shared memory in /dev/shm has {free / 2**20:,.0f} MiB free, and {self.workers} readers may need "

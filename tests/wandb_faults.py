@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,11 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         if here.fault == "refuses":  # the connections that were open when it went away
             self.close_connection = True
             return
-        answer = {}
-        if self.path == "/graphql":
-            query = json.loads(body)["query"]
-            answer = {"data": next((data for name, data in ANSWERS.items() if name in query), {})}
-        content = json.dumps(answer).encode()
+        content = json.dumps(here.answer(self.path, body)).encode()
         self.send_response(500 if here.fault == "fails" else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -58,15 +55,38 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server:
-    """`fault` is "answers", "fails" (with 500), "hangs" (takes connections and never answers) or "refuses" them."""
+    """`fault` is "answers", "fails" (with 500), "hangs" (takes connections and never answers) or "refuses" them.
+
+    It keeps the `lines` of history of a single run as W&B's file stream has it: what is sent with an offset takes the
+    place of what was there from that line on.
+    """
 
     def __init__(self, fault: str):
         self.fault, self.bodies, self.closing = "answers", [], threading.Event()
+        self.lines: list[str] = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads, self.http.block_on_close, self.http.owner = True, False, self
         self.address = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
         self.become(fault)
+
+    def answer(self, path: str, body: bytes) -> dict[str, Any]:
+        if path == "/graphql":
+            query = json.loads(body)["query"]
+            if "RunResumeStatus" in query and self.lines:
+                return {"data": {"model": {**RUN["project"], "bucket": {
+                    **RUN, "historyLineCount": len(self.lines), "eventsLineCount": 0, "logLineCount": 0,
+                    "summaryMetrics": self.lines[-1], "historyTail": json.dumps(self.lines[-1:]), "eventsTail": "[]",
+                    "tags": [], "notes": None, "wandbConfig": json.dumps({"t": 1})}}}}
+            return {"data": next((data for name, data in ANSWERS.items() if name in query), {})}
+        sent = json.loads(body).get("files", {}).get("wandb-history.jsonl") if path.endswith("/file_stream") else None
+        if sent:
+            self.lines[sent["offset"]:] = sent["content"]
+        return {}
+
+    def table(self) -> dict[int, float]:
+        """The samples of each of the run's steps. W&B tells rows by their step: of two with one, the last counts."""
+        return {row["_step"]: row["samples"] for row in map(json.loads, self.lines)}
 
     @property
     def asked(self) -> int:

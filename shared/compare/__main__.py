@@ -53,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             found = find_finished_runs(expand_home(options.output_dir), options.group, list_siblings())
             folders = [run.folder for run in select_newest_runs(
                 found, by=lambda run: (run.framework, run.seed) if options.seeds else run.framework)]
-        print(format_text(compare_runs(folders, options.out and expand_home(options.out), options.seeds)))
+        comparison = compare_runs(folders, options.out and expand_home(options.out), options.seeds)
+        print(format_text(comparison), flush=True)
+        if comparison.unwritten:
+            raise UserError(comparison.unwritten)
     except Exception as error:
         line = extract_user_message(error)
         if line is None:

@@ -14,7 +14,7 @@ class Comparison:
     """What was found about `runs`.
 
     `differences` is empty where they are the same experiment; `blocks` are tables and sentences; `picture` and `page`
-    are the files that were written.
+    are the files that were written; `unwritten` says why where they could not be.
     """
     runs: list[SavedRun]
     differences: list[str]
@@ -22,6 +22,7 @@ class Comparison:
     blocks: list[Table | str]
     picture: Path
     page: Path
+    unwritten: str = ""
 
 
 def format_heading(runs: list[SavedRun]) -> str:
@@ -53,9 +54,9 @@ def format_text(comparison: Comparison) -> str:
         said.append(comparison.verdict)
     for block in comparison.blocks:
         said.append(f"\n{block.to_text()}\n" if isinstance(block, Table) else wrap(block))
-    said = ["\n".join(said).rstrip(), "", f"picture: {shorten_path(comparison.picture)}",
-            f"page:    {shorten_path(comparison.page)}"]
-    return "\n".join(said)
+    files = [] if comparison.unwritten else ["", f"picture: {shorten_path(comparison.picture)}",
+                                             f"page:    {shorten_path(comparison.page)}"]
+    return "\n".join(["\n".join(said).rstrip(), *files])
 
 
 def wrap(sentence: str, first_indent: str = "", indent: str = "") -> str:

@@ -15,8 +15,10 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
 
     With `seeds`, only the newest finished run of each sibling and seed counts, and runs of the same seed are paired.
 
+    Where they cannot be written, as beside runs that are for reading only, what is returned says why.
+
     Raises:
-        UserError: where a folder holds no run, a file in it is damaged, or `out` cannot be written to.
+        UserError: where a folder holds no run, or a file in it is damaged.
     """
     distinct = {folder.resolve(): folder for folder in folders}
     runs = [read_run(folder) for folder in distinct.values()]
@@ -37,7 +39,7 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
 
     out = out or runs[0].folder.resolve().parent
     picture, page = out / "comparison.png", out / "comparison.md"
-    title = format_heading(runs)
+    title, unwritten = format_heading(runs), ""
     try:
         out.mkdir(parents=True, exist_ok=True)
         from shared.compare.curves import draw_comparison
@@ -45,6 +47,5 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
         draw_comparison(runs, label_runs(runs), title, verdict, not differences, picture)
         page.write_text(format_markdown(title, runs, differences, verdict, blocks), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{out}: cannot write there: {error.strerror or error}; choose another folder with "
-                        "--out") from None
-    return Comparison(runs, differences, verdict, blocks, picture, page)
+        unwritten = f"{out}: cannot write there: {error.strerror or error}; choose another folder with --out"
+    return Comparison(runs, differences, verdict, blocks, picture, page, unwritten)

@@ -17,14 +17,16 @@ FINGERPRINTS = ("fingerprints.data", "fingerprints.split", "fingerprints.test", 
 RECORDED = (*FINGERPRINTS, "precision", "tf32", "device", "global_batch", "steps_per_epoch", "epochs", "sizes.train",
             "sizes.val", "sizes.test", "classes")
 EVALUATION = "predictions (index and label)"
+PIECES = "schedule"
 
 
 def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str]:
     """What makes `runs` different experiments, as lines `key: lightning=.. keras=..`; empty for the same experiment.
 
     This compares the config, without keys that do not change the experiment; what run.json records of data, split,
-    order, initial weights, precision, device, batch, steps, evaluation set and environment variables; and which images
-    the predictions of finished runs are for. What run.json does not record counts as a difference, since it may differ.
+    order, initial weights, precision, device, batch, steps, evaluation set and environment variables; whether the
+    schedule changed in mid-run; and which images the predictions of finished runs are for. What run.json does not
+    record counts as a difference, since it may differ.
 
     With `up_to_seed` the runs may differ in their seed, and fingerprints are compared among runs of the same seed.
     """
@@ -49,6 +51,7 @@ def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str
             found.append(describe_difference(
                 f"seed {seed}: {key}" if by_seed else key, [runs[i] for i in chosen], [names[i] for i in chosen],
                 [values[i] for i in chosen], required=True))
+    found.append(describe_difference(PIECES, runs, names, [describe_pieces(run) for run in runs]))
     for seed in seeds:
         chosen = [i for i, run in enumerate(runs) if run.finished and seed in (None, run.seed)]
         found.append(describe_difference(
@@ -56,6 +59,16 @@ def find_differences(runs: list[SavedRun], up_to_seed: bool = False) -> list[str
             [names[i] for i in chosen],
             [runs[i].predictions and runs[i].predictions.fingerprint() for i in chosen], required=True))
     return [line for line in found if line]
+
+
+def describe_pieces(run: SavedRun) -> str:
+    """What schedule a run had from which epoch on. Where it was resumed with more or fewer epochs and had the learning
+    rates of a run that never was, as with a constant one, it is of one piece like that one."""
+    segments = run.record.get("segments") or []
+    if not any("jump" in segment for segment in segments):
+        return "in one piece"
+    return ", ".join((f"from epoch {segment['from_epoch']:g} on " if segment["from_epoch"] else "")
+                     + f"{segment['name']} to epoch {segment['epochs']}" for segment in segments)
 
 
 def describe_difference(key: str, runs: list[SavedRun], names: list[str], values: list[Any],

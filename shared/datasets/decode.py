@@ -125,7 +125,8 @@ def describe_dark_bits(files: np.ndarray, root: str, enough: int = 16, most: int
     places = np.unique(np.linspace(0, len(candidates) - 1, min(most, len(candidates))).astype(int))
     deep, brightest = [], 0
     for file in (candidates[place] for place in places):
-        with contextlib.suppress(UserError, OSError, ValueError, SyntaxError):  # told when the image is needed
+        # Whatever is wrong with it is told when the image is needed.
+        with contextlib.suppress(UserError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             if len(deep) < enough and has_sixteen_bits(file):
                 brightest = max(brightest, int(decode_image(file).max()))
                 deep.append(file)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from shared.datasets.definition import Definition, Download
 from shared.errors import UserError
 from shared.machine.console import say
+from shared.machine.files import expand_home
 
 LOCK, DOWNLOADING, UNPACKING = ".lock", ".downloading", ".unpacking-"
 
@@ -29,7 +30,7 @@ def find_cache_folder() -> Path:
     """Where downloads are kept: the environment variable TEMPLATE_CACHE, or the system's usual cache folder."""
     import pooch
 
-    return Path(os.environ.get("TEMPLATE_CACHE") or pooch.os_cache("lightning-keras-template")).expanduser().absolute()
+    return expand_home(os.environ.get("TEMPLATE_CACHE") or pooch.os_cache("lightning-keras-template")).absolute()
 
 
 def locate_files(definition: Definition, root: str) -> Path:

@@ -99,7 +99,7 @@ def drop_start_up_lines(wanted: bool = True) -> Iterator[None]:
     """Keep back what C++ code logs on stderr in this block, where no Python setting reaches it. All else is printed
     after the block; so are warnings and errors where the block fails, and on a machine with an NVIDIA GPU, where they
     may say why it is not used."""
-    if not wanted:
+    if not wanted or sys.stderr is None:  # None where it was closed from the start
         yield
         return
     sys.stderr.flush()

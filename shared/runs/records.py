@@ -170,6 +170,12 @@ def read_history(path: Path) -> list[dict[str, float]]:
     return sorted(rows.values(), key=lambda row: row["samples"])
 
 
+def count_finished_epochs(folder: Path) -> int:
+    """How many epochs the run in `folder` has had, as metrics.jsonl says: the rows of whole epochs tell their speed."""
+    return max((round(row["epoch"]) for row in read_history(folder / "metrics.jsonl")
+                if "perf/epoch_seconds" in row and "epoch" in row), default=0)
+
+
 class FinishedRun(NamedTuple):
     """What run.json says of a finished run. The order of the fields makes runs sort by the time of their start."""
     started: str

@@ -33,12 +33,18 @@ def report_scores(framework: str, source: str, test: dict[str, np.ndarray],
     `test` holds logits (n, K), index and label (n,); `scores` are those of the validation and of the test images.
 
     Raises:
-        UserError: where the predictions cannot be written.
+        UserError: where the predictions cannot be written, as in a folder that is for reading only. The scores are
+            printed then, too.
     """
-    path = find_weight_file(source)
-    file = path.parent / f"predictions_{framework}.npz"
-    write_arrays(file, **test)
+    file = find_weight_file(source).parent / f"predictions_{framework}.npz"
     result = name_scores_by_split(*scores)
     print("  ".join(f"{name} {value:.4f}" for name, value in result.items())
-          + f"  ({len(test['label']):,} test images, by {framework})\npredictions: {file}")
+          + f"  ({len(test['label']):,} test images, by {framework})", flush=True)
+    try:
+        write_arrays(file, **test)
+    except UserError as error:
+        reason = getattr(error.__context__, "strerror", None) or error.__context__
+        raise UserError(f"the scores above are whole, but {file} cannot be written ({reason}); to keep the predictions "
+                        "too, make room or name a copy of the run folder") from None
+    print(f"predictions: {file}")
     return {"framework": framework, "predictions": str(file), **result}

@@ -13,11 +13,13 @@ from tqdm import tqdm
 from shared.config import Config
 from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_lost
 from shared.machine import hardware
+from shared.machine.console import say
 from shared.machine.files import append_line, to_json, write_json, write_whole
 from shared.runs.folder import RunFolder
 from shared.scores import name_scores_by_split
 from shared.training.best import BestEpoch
 from shared.training.seams import explain_missing_monitor
+from shared.training.segments import add_segment, describe_change
 from shared.training.stopping import StopRequest
 from shared.training.trackers import Trackers
 
@@ -69,6 +71,18 @@ class Recorder:
         self.step = 0 if math.isinf(step) else int(step)
         if clock:
             self.train_seconds, self.carried = clock["train_seconds"], clock["epoch_seconds"]
+        if self.run.resumed and not math.isinf(step):
+            self.record_segment(self.step)
+
+    def record_segment(self, step: int) -> None:
+        """Record in run.json what schedule holds after `step` where it is another than before, and say what changes."""
+        if not (self.run.leader and self.run.record):
+            return
+        segments = add_segment(self.run.record["segments"], self.config, step, self.steps)
+        if segments != self.run.record["segments"]:
+            for line in describe_change(self.run.record["segments"], segments, str(self.run.folder)):
+                say(line)
+            self.run.write_segments(segments)
 
     def begin_epoch(self) -> None:
         """To be called before the first training step of an epoch, or before the first after a resume within it."""
@@ -162,6 +176,7 @@ class Recorder:
             now += time.perf_counter() - self.epoch_started
         row = {"samples": step * self.config.train.batch_size, "epoch": step / self.steps, "time/train_s": now,
                **metrics}
+        self.run.require_hold()
         self.rows.append(row)
         if self.run.leader:
             append_line(self.run.metrics_file, to_json(row) + "\n")
@@ -178,6 +193,8 @@ class Recorder:
         all test images, with the best weights; `scores` are those of the validation and of the test images.
         """
         epochs = self.list_epoch_rows()
+        if self.run.resumed:
+            self.record_segment(len(epochs) * self.steps)  # nobody has, where no epoch was left to train
         # The first epoch includes compilation, so it counts only where there is no other.
         steady = epochs[1:] or epochs
         result = {
@@ -213,6 +230,7 @@ class Recorder:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.stop.restore_handlers()
+        self.run.release()
         if error is None:
             return
         self.trackers.finish(None, status=1)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +15,7 @@ from safetensors.numpy import save_file
 
 from shared.config import Config
 from tests.shared.archives import cifar10_members, config_for, publish, tgz
-from tests.shared.run_folders import make_run
+from tests.shared.run_folders import HOLD, WAIT, make_run
 
 
 class Server(ThreadingHTTPServer):
@@ -108,3 +110,20 @@ def checkpoint(tmp_path):
         "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic", "crop_pct": 0.9}}
     (folder / "config.json").write_text(json.dumps(facts))
     return folder
+
+
+@pytest.fixture
+def held() -> Iterator[Callable[..., subprocess.Popen]]:
+    """A function that lets another process hold a run folder, and do what `then` says, at most until the test ends."""
+    processes = []
+
+    def hold(folder: Path, then: str = WAIT) -> subprocess.Popen:
+        process = subprocess.Popen([sys.executable, "-c", HOLD + then, str(folder)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+    yield hold
+    for process in processes:
+        process.kill()
+        process.communicate()

@@ -1,12 +1,24 @@
 """Run folders as a training leaves them, made without one."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from shared.config import Config, to_dict
+from shared.runs.lock import HOLDER
+
+# Of a process that takes hold of FOLDER, says so, and stays until the end of its input.
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from shared.runs.lock import RunLock
+lock = RunLock.acquire(Path(sys.argv[1]))
+"""
+WAIT = "print('held', flush=True)\nsys.stdin.read()\n"
 
 LABELS = np.arange(50) % 10
 EPOCHS = (0.4, 0.7, 0.9, 0.94)
@@ -59,3 +71,10 @@ def make_run(root, framework="lightning", seed=0, group="quickstart", stamp="202
             "perf/first_epoch_seconds": 5.0 * speed, "perf/peak_memory_gib": 1.5, "time/train_s": 8.0}
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
     return folder
+
+
+def hold_by_another_machine(folder, age=0.0, **facts):
+    """A holder file as of a process elsewhere that gave its last sign of life `age` seconds ago."""
+    facts = {"host": "elsewhere", "pid": 7, "process_start": 1, "machine": "elsewhere 1", "since": "yesterday"} | facts
+    (folder / HOLDER).write_text(json.dumps(facts))
+    os.utime(folder / HOLDER, (time.time() - age,) * 2)

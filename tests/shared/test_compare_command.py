@@ -93,6 +93,21 @@ def test_damaged_run_nobody_named_is_passed_over(pair, tmp_path, capsys):
     assert f"passed over: {broken / 'run.json'}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [
+    lambda group: (group / "comparison.png").mkdir(),
+    lambda group: (group / "comparison.md").mkdir(),
+    lambda group: (group / "comparison.md").symlink_to(group / "gone" / "file")])
+def test_a_comparison_is_printed_before_what_cannot_be_written_is_told(pair, capsys, damage):
+    damage(pair[0].parent)  # a folder that is for reading only does not stop root
+    assert main(list(map(str, pair))) == 2
+    printed = capsys.readouterr()
+    assert "same experiment" in printed.out
+    assert "test accuracy" in printed.out
+    assert "picture:" not in printed.out
+    assert printed.err.startswith(f"error: {pair[0].parent}: cannot write there: ")
+    assert len(printed.err.splitlines()) == 1
+
+
 def test_help_imports_nothing_heavy():
     """As a user starts it. matplotlib, scipy and OmegaConf take a second or more together."""
     code = ("import sys; from shared.compare.__main__ import main\n"

@@ -114,3 +114,18 @@ def test_predictions_that_cannot_be_written_are_told_in_a_line(config, tmp_path)
     test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.arange(3)}
     with pytest.raises(UserError, match=r"predictions_keras\.npz cannot be written"):
         report_scores("keras", str(tmp_path), test, [{}, {}])
+
+
+@pytest.mark.parametrize("damage", [
+    lambda folder: (folder / "predictions_keras.npz.unfinished").mkdir(),
+    lambda folder: (folder / "predictions_keras.npz.unfinished").symlink_to(folder / "gone" / "file"),
+    lambda folder: (folder / "predictions_keras.npz").mkdir()])
+def test_scores_are_printed_before_what_cannot_be_written_is_told(config, tmp_path, capsys, damage):
+    save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
+    damage(tmp_path)
+    test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.arange(3)}
+    scores = [{"accuracy": 0.5, "loss": 1.25}, {"accuracy": 0.75, "loss": 1.5}]
+    with pytest.raises(UserError, match=r"^the scores above are whole, but .*predictions_keras\.npz cannot be written"):
+        report_scores("keras", str(tmp_path), test, scores)
+    assert capsys.readouterr().out == \
+        "val/accuracy 0.5000  val/loss 1.2500  test/accuracy 0.7500  test/loss 1.5000  (3 test images, by keras)\n"

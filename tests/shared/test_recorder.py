@@ -107,7 +107,7 @@ def test_only_the_leader_writes_and_speaks(config, clock, capsys):
     go(follower, clock, 0)
     follower.best_epoch = 1
     assert follower.finish(7, predictions(), SCORES)["parameters"] == 7
-    assert sorted(path.name for path in run.folder.iterdir()) == ["checkpoints", "config.yaml"]
+    assert sorted(path.name for path in run.folder.glob("[!.]*")) == ["checkpoints", "config.yaml"]
     assert capsys.readouterr().out == ""
 
 

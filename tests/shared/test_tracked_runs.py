@@ -55,6 +55,20 @@ def test_without_a_key_an_offline_run_is_written_and_nobody_is_asked(tmp_path):
         assert word.encode() in content, word
 
 
+@pytest.mark.parametrize("way", ["WANDB_DISABLED=true", "WANDB_MODE=disabled", "wandb disabled"])
+def test_disabled_in_any_way_nothing_is_written(tmp_path, monkeypatch, way):
+    if "=" in way:
+        monkeypatch.setenv(*way.split("="))
+    else:  # W&B's own command, which leaves a settings file
+        wandb = Path(sys.executable).with_name("wandb")
+        subprocess.run([wandb, "disabled"], check=True, capture_output=True)
+    done = process("experiment=made", "tracking.mode=auto")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[1] == "[]"
+    assert list(tmp_path.glob("wandb/*run-*")) == []
+
+
 def test_tensorboard_reads_back_what_was_written_and_tensorflow_stays_out(tmp_path):
     done = process("tracking.mode=disabled", "tracking.tensorboard=true")
     assert done.returncode == 0, done.stderr

@@ -97,7 +97,70 @@ def test_the_mode(run, fake, monkeypatch, setting, variable, key, expected):
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     Trackers(run(mode=setting))
     assert made.words["mode"] == expected
-    assert made.words.get("resume") == ("allow" if expected == "online" else None)
+    assert made.words.get("resume") == (None if expected is None else "allow")
+
+
+@pytest.mark.parametrize("value", ["true", "True", "1", "yes", "on"])
+def test_wandb_disabled_writes_no_run(run, fake, monkeypatch, value):
+    made = fake()
+    made.words = None
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
+    monkeypatch.setenv("WANDB_MODE", "online")  # of two wishes the one that sends nothing
+    assert Trackers(run()).active == {}
+    assert made.words is None
+    Trackers(run(mode="offline"))  # the key of this experiment stands above what holds at large
+    assert made.words["mode"] == "offline"
+
+
+@pytest.mark.parametrize("value", ["", "false", "0", "no", "off"])
+def test_wandb_disabled_may_say_that_it_is_not(run, fake, monkeypatch, value):
+    made = fake()
+    monkeypatch.setenv("WANDB_DISABLED", value)
+    Trackers(run())
+    assert made.words["mode"] == "offline"
+
+
+@pytest.mark.parametrize(("variable", "expected"), [
+    ("dryrun", "offline"), ("run", "online"), ("shared", "online"), ("Disabled", None), (" offline ", "offline"),
+    ("auto", "online")])
+def test_other_names_of_modes(run, fake, monkeypatch, variable, expected):
+    made = fake()
+    made.words = {"mode": None}
+    monkeypatch.setenv("WANDB_MODE", variable)
+    monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
+    Trackers(run())
+    assert made.words["mode"] == expected
+
+
+@pytest.mark.parametrize("place", ["wandb", ".wandb", "elsewhere/wandb", "home/.config/wandb", "given"])
+@pytest.mark.parametrize(("mode", "expected"), [("disabled", None), ("offline", "offline"), ("dryrun", "offline"),
+                                                ("online", "online")])
+def test_what_wandb_has_written_into_its_settings_file_holds(run, fake, monkeypatch, tmp_path, place, mode, expected):
+    made = fake()
+    made.words = {"mode": None}
+    monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
+    if place == "elsewhere/wandb":
+        monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    if place == "given":
+        monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "given"))
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "settings").write_text(f"[default]\nmode = {mode}\n\n")
+    Trackers(run())
+    assert made.words["mode"] == expected
+
+
+def test_the_settings_file_of_the_folder_counts_most_and_a_damaged_one_nothing(run, fake, nobody, tmp_path):
+    made = fake()
+    for folder, mode in (("home/.config/wandb", "disabled"), ("wandb", "offline")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "settings").write_text(f"[default]\nmode = {mode}\n")
+    Trackers(run())
+    assert made.words["mode"] == "offline"
+    (tmp_path / "wandb" / "settings").write_bytes(b"\xff no section")
+    made.words = None
+    assert Trackers(run()).active == {}
+    assert made.words is None
 
 
 @pytest.mark.parametrize("variable", [None, "online"])
@@ -183,7 +246,7 @@ def test_where_the_server_fails_the_run_goes_on_offline_and_says_so_once(run, fa
     tracker.log(ROW)
     tracker.finish({}, status=0)
     assert modes == ["online", "offline"]
-    assert made.words["resume"] is None
+    assert made.words["resume"] == "allow"  # what the server has got before is to stay
     assert (made.rows, made.status) == ([ROW], 0)
     assert capsys.readouterr().err == (
         "Weights & Biases cannot be reached (no answer), so nothing is sent while this run goes on; it is kept "

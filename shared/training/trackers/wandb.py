@@ -1,5 +1,6 @@
 """Weights & Biases: online where an API key is configured, else offline."""
 
+import configparser
 import contextlib
 import logging
 import netrc
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from shared.config import to_dict
+from shared.machine.files import expand_home
 from shared.runs.folder import RunFolder
 from shared.training.trackers.axes import AXES
 
@@ -19,6 +21,36 @@ TIMEOUT = 15
 
 # Bytes that must be free on W&B's disk before each row: more than W&B writes at a time.
 ROOM_BYTES = 65536
+
+TRUE = ("1", "on", "t", "true", "y", "yes")
+# Other names of modes: the old ones, and that for several processes which log as one, as here one does for all.
+MODES = {"auto": "", "dryrun": "offline", "run": "online", "shared": "online"}
+
+
+def find_wished_mode() -> str:
+    """What the user has set for W&B at large: in a variable of the environment, or with `wandb offline` and `wandb
+    disabled`, which write a settings file; empty where that is nothing.
+
+    WANDB_DISABLED is no longer known to W&B itself, but to the libraries of many who have it set.
+    """
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() in TRUE:
+        return "disabled"
+    mode = (os.environ.get("WANDB_MODE") or read_settings_mode()).strip().lower()
+    return MODES.get(mode, mode)
+
+
+def read_settings_mode() -> str:
+    """The mode in W&B's settings files, of which the folder's counts more than the user's; empty for online, which is
+    W&B's default and asks for nothing."""
+    root = expand_home(os.environ.get("WANDB_DIR") or ".")
+    own = root / (".wandb" if (root / ".wandb").is_dir() else "wandb")
+    users = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    settings = configparser.ConfigParser(interpolation=None)
+    for file in (users / "settings", own / "settings"):
+        with contextlib.suppress(OSError, UnicodeError, configparser.Error):  # W&B says what is wrong with its files
+            settings.read(file, encoding="utf-8")
+    mode = settings.get("default", "mode", fallback="")
+    return "" if mode in ("online", "run") else mode
 
 
 def has_api_key() -> bool:
@@ -45,12 +77,12 @@ class WeightsAndBiases:
 
     @property
     def mode(self) -> str:
-        """online, offline or disabled. `tracking.mode` decides; where it is auto, WANDB_MODE does; where that is not
-        set, whether a key is configured."""
+        """online, offline or disabled. `tracking.mode` decides; where it is auto, what the user has set for W&B at
+        large does; where that is nothing, whether a key is configured."""
         mode = self.config.tracking.mode
         if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or "auto"
-        return mode if mode != "auto" else "online" if has_api_key() else "offline"
+            mode = find_wished_mode()
+        return mode or ("online" if has_api_key() else "offline")
 
     @property
     def wanted(self) -> bool:
@@ -80,8 +112,9 @@ class WeightsAndBiases:
         settings = self.config.tracking
         self.wandb_run = wandb.init(
             project=settings.project, group=self.config.group, name=self.run.name, job_type="train",
-            # The name of the run folder is unique, and a resumed run keeps it.
-            id=self.run.name, resume="allow" if mode == "online" else None, mode=mode,
+            # The name of the run folder is unique, and a resumed run keeps it. Offline, W&B notes the wish to resume in
+            # its record, and `wandb sync` then goes on after the rows that the server has, not from step 0 again.
+            id=self.run.name, resume="allow", mode=mode,
             tags=[self.run.framework, *settings.tags],
             config={**to_dict(self.config), "framework": self.run.framework},
             # Without a time limit W&B ends a run only when it has sent everything, however long that takes.
@@ -127,7 +160,7 @@ def require_room() -> None:
 
     W&B itself would write to another folder or lose rows, and say nothing.
     """
-    folder = Path(os.environ.get("WANDB_DIR") or ".").expanduser().absolute()
+    folder = expand_home(os.environ.get("WANDB_DIR") or ".").absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
