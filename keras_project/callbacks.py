@@ -98,7 +98,8 @@ class Profiler(keras.callbacks.Callback):
         self.recorder, self.running = recorder, False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        if epoch == min(1, self.params["epochs"] - 1):
+        # Of several processes one, since they would write the same files.
+        if self.recorder.run.leader and epoch == min(1, self.params["epochs"] - 1):
             tf.profiler.experimental.start(str(self.recorder.run.folder / "profile"))
             self.running = True
 

@@ -152,7 +152,8 @@ class Profiler(Callback):
         self.profiler = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch == min(1, trainer.max_epochs - 1):
+        # Of several processes one, since they would write the same file.
+        if self.recorder.run.leader and trainer.current_epoch == min(1, trainer.max_epochs - 1):
             self.profiler = torch.profiler.profile()
             self.profiler.start()
 
