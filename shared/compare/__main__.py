@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             folders = [run.folder for run in select_newest_runs(
                 found, by=lambda run: (run.framework, run.seed) if options.seeds else run.framework)]
         comparison = compare_runs(folders, options.out and expand_home(options.out), options.seeds)
-        print(format_text(comparison), flush=True)
+        print(format_text(comparison))
         if comparison.unwritten:
             raise UserError(comparison.unwritten)
     except Exception as error:

@@ -39,7 +39,7 @@ def report_scores(framework: str, source: str, test: dict[str, np.ndarray],
     file = find_weight_file(source).parent / f"predictions_{framework}.npz"
     result = name_scores_by_split(*scores)
     print("  ".join(f"{name} {value:.4f}" for name, value in result.items())
-          + f"  ({len(test['label']):,} test images, by {framework})", flush=True)
+          + f"  ({len(test['label']):,} test images, by {framework})")
     try:
         write_arrays(file, **test)
     except UserError as error:

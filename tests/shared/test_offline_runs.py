@@ -5,6 +5,7 @@ sends, and not what W&B's service makes of it.
 """
 
 import json
+import os
 import shutil
 import signal
 import struct
@@ -97,9 +98,12 @@ def written(tmp_path_factory):
         for piece in pieces:
             track(folder, *piece, **more)
         return folder
+    late = write("late", (1, 3000, "killed"), (3001, 3004))
+    record = next((late / offline_runs(late)[0]).glob("*.wandb"))
+    os.truncate(record, record.stat().st_size - 3)  # most kills leave it so, but some come right after a whole record
     return {"finished": write("finished", (1, 5), (6, 9)),
             "killed before anything was written": write("early", (1, 5, "killed"), (6, 9)),
-            "killed within a record": write("late", (1, 3000, "killed"), (3001, 3004)),
+            "killed within a record": late,
             "without the wish to resume": write("plain", (1, 4), (5, 8), script=PLAIN)}
 
 
