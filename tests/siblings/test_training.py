@@ -37,8 +37,8 @@ def trained(sibling, tmp_path_factory):
 def test_run_folder_explains_itself(trained, sibling):
     run = trained["run"]
     kept = {path.name for path in run.iterdir()}
-    assert kept == {"config.yaml", "run.json", "metrics.jsonl", "best.safetensors", "checkpoints", "predictions.npz",
-                    "result.json"}
+    assert kept == {".lock", "config.yaml", "run.json", "metrics.jsonl", "best.safetensors", "checkpoints",
+                    "predictions.npz", "result.json"}
     assert not list(run.rglob("*.unfinished"))
     facts = json.loads((run / "run.json").read_text())
     assert facts["framework"] == sibling.name
