@@ -50,7 +50,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     model = runtime.prepare_model(model)
 
     run = RunFolder.start_together(config, "lightning", runtime.leader, runtime.broadcast_text)
-    if run.is_done:
+    if run.is_done:  # resumed with fewer epochs than it has had, which a line has said
         return run.read_result()
     facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
     steps = count_steps(config, len(data.train))
