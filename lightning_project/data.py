@@ -130,6 +130,7 @@ class DataModule(L.LightningDataModule):
 
     def on_before_batch_transfer(self, batch: dict[str, torch.Tensor | np.ndarray],
                                  dataloader_idx: int) -> dict[str, torch.Tensor]:
+        """The batch as tensors, which those that came through a pipe are not yet."""
         return {name: torch.as_tensor(array) for name, array in batch.items()}
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:

@@ -67,7 +67,7 @@ def build_config(sources: list[tuple[str, dict[str, Any]]]) -> Config:
 
 
 def merge_sources(sources: list[tuple[str, dict[str, Any]]]) -> Config:
-    """The same without a look at what the values are."""
+    """The same without the rules of `validate_config`: each value has its key's type, and may be out of range."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

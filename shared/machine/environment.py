@@ -39,4 +39,4 @@ def refuse_variables(*starts: str) -> None:
     for name in sorted(os.environ):
         if name.startswith(starts):
             raise UserError(f"the environment variable {name} changes the training without the config's knowledge; "
-                            f"unset it, and set a key of the config, which --help lists")
+                            "unset it, and set a key of the config, which --help lists")

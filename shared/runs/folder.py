@@ -24,7 +24,14 @@ import numpy as np
 from shared.config import Config, to_yaml
 from shared.errors import UserError
 from shared.machine.console import say
-from shared.machine.files import find_last_checkpoint, undo_on_failure, write_arrays, write_json, write_whole
+from shared.machine.files import (
+    expand_home,
+    find_last_checkpoint,
+    undo_on_failure,
+    write_arrays,
+    write_json,
+    write_whole,
+)
 from shared.machine.versions import list_versions, read_git_state
 from shared.runs.lock import RunLock, UnavailableError
 from shared.runs.records import count_finished_epochs, read_json, read_record
@@ -108,14 +115,14 @@ class RunFolder:
         Raises:
             UserError: where the folder cannot be made, there is nothing to resume, or another process has it.
         """
-        group = Path(config.output_dir).expanduser() / config.group
+        group = expand_home(config.output_dir) / config.group
         if config.resume == "auto":
             found = [path.parent for path in group.glob(f"{framework}_seed{config.seed}_*/config.yaml")]
             for folder in sorted(found, key=lambda folder: folder.name, reverse=True):
                 if run := cls.take_unfinished(folder, config, framework):
                     return run
         elif config.resume != "none":
-            folder = Path(config.resume).expanduser()
+            folder = expand_home(config.resume)
             if not (folder / "config.yaml").exists():
                 raise UserError(f"resume={config.resume}: no checkpoint and no config.yaml there; name a run folder, "
                                 "or use resume=none")
