@@ -12,6 +12,7 @@ from shared.batches.data import Data
 from shared.config import Config
 from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
+from shared.runs.trained import Trained
 
 __all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
            "parameter_count"]
@@ -47,7 +48,7 @@ def find_builder(name: str, entry: ModelEntry) -> Callable[..., keras.Model]:
     return build
 
 
-def build_model(config: Config, data: Data) -> keras.Model:
+def build_model(config: Config, data: Data | Trained) -> keras.Model:
     """An untrained model for the images and classes of `data`.
 
     Raises:

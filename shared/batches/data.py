@@ -8,6 +8,7 @@ import numpy as np
 
 from shared.batches.copies import settle_copies
 from shared.batches.images import Images, list_content, list_file_sizes
+from shared.batches.preprocessing import Preprocessing
 from shared.config import Config, DatasetConfig
 from shared.datasets import folder
 from shared.datasets.arrays import read_arrays
@@ -101,11 +102,10 @@ def load_data(config: Config) -> Data:
     remarks = [*stored.remarks, *remarks, describe_dark_bits(parts["train"].files, root) if root else "",
                describe_absent(parts, stored.classes)]
 
-    data = Data(name=dataset.name, classes=stored.classes, **parts,
-                image_size=dataset.image_size or definition.image_size, channels=definition.channels,
-                mean=spread_over_channels(dataset.mean, definition.mean),
-                std=spread_over_channels(dataset.std, definition.std), skipped=stored.skipped, root=root,
-                folders=stored.folders, identity=identity, remarks=tuple(filter(None, remarks)))
+    seen = Preprocessing.of_config(config)
+    data = Data(name=dataset.name, classes=stored.classes, **parts, image_size=seen.image_size, channels=seen.channels,
+                mean=seen.mean, std=seen.std, skipped=stored.skipped, root=root, folders=stored.folders,
+                identity=identity, remarks=tuple(filter(None, remarks)))
     try:
         validate_data(data, config)
     except UserError:
@@ -148,14 +148,6 @@ def load_folder(dataset: DatasetConfig, definition: Definition) -> Stored:
     readable = dict(definition.class_names) or (read_synsets() if set(folders) <= read_synsets().keys() else {})
     classes = tuple(readable.get(name, name) for name in folders)
     return Stored(classes, splits, folders, str(root), tuple(skipped), tuple(remarks))
-
-
-def spread_over_channels(given: list[float], own: tuple[float, ...]) -> tuple[float, ...]:
-    """A value for each channel: `given`, or the data set's `own` where none is given. A grey image gets the mean of the
-    values that are given for three colours."""
-    if not given or len(given) == len(own):
-        return tuple(given) or own
-    return (sum(given) / len(given),) * len(own)
 
 
 def limit_images(images: Images, count: int, seed: int) -> Images:

@@ -16,6 +16,7 @@ from shared.config.reading import (
     flatten,
     load_config,
     parse_config,
+    read_kept_config,
     read_kept_values,
     read_yaml,
     to_dict,
@@ -37,5 +38,5 @@ from shared.config.support import require_support
 
 __all__ = ["AugmentConfig", "Config", "DatasetConfig", "DebugConfig", "HardwareConfig", "ModelConfig", "TrackingConfig",
            "build_config", "find_config_file", "find_direction", "flatten", "get_value", "list_keys", "load_config",
-           "parse_config", "read_kept_values", "read_yaml", "require_support", "suggest", "to_dict", "to_yaml",
-           "validate_config"]
+           "parse_config", "read_kept_config", "read_kept_values", "read_yaml", "require_support", "suggest", "to_dict",
+           "to_yaml", "validate_config"]

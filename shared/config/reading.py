@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from shared.config.help import format_help
-from shared.config.rules import suggest, validate_config
+from shared.config.rules import suggest, validate_config, validate_values
 from shared.config.schema import Config, get_value, list_keys
 from shared.config.values import Scalar, has_reference, locate, read_value, split_list, to_plain
 from shared.errors import UserError, shorten
@@ -206,6 +206,22 @@ def to_dict(config: Config) -> dict[str, Any]:
 def load_config(path: Path) -> Config:
     """A config that a run folder keeps. Raises `UserError`."""
     return build_config([(str(path), read_yaml(path))])
+
+
+def read_kept_config(text: str, path: Path, words: list[str] | None = None) -> Config:
+    """The config whose YAML `text` is kept at `path`, with key=value `words` over it. It is not asked whether paths
+    exist here, and keys of an older version that the schema no longer has are left out.
+
+    Raises:
+        UserError: where a value has another type or is out of range.
+    """
+    from shared.config.yaml_file import read_yaml_text
+
+    given, known = read_yaml_text(text, path), list_keys()
+    config = merge_sources([(str(path), {dotted: given[dotted] for dotted in given if dotted in known}),
+                            *(("command line", read_override(word)) for word in words or [])])
+    validate_values(config)
+    return config
 
 
 def read_kept_values(path: Path) -> dict[str, Any]:

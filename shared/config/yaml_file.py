@@ -25,7 +25,16 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
         UserError: where it cannot be read or says something twice. The message names the line, where there is one.
     """
     try:
-        loader = Loader(Path(path).read_text(encoding="utf-8-sig"))
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return read_yaml_text(text, path)
+
+
+def read_yaml_text(text: str, path: Path) -> dict[str, Any]:
+    """The same of the `text` of a file, which messages call `path`."""
+    try:
+        loader = Loader(text)
         root = loader.get_single_node()
         if root is None:
             return {}
@@ -37,8 +46,6 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path}: not valid YAML{f' in line {mark.line + 1}' if mark else ''}: "
                         f"{getattr(error, 'problem', None) or error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except RecursionError:
         raise UserError(f"{path}: cannot be read: too many sections in each other, or one in itself") from None
 

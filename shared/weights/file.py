@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 
+from shared.batches.preprocessing import Preprocessing
 from shared.config import Config, to_yaml
 from shared.datasets.sampling import fingerprint
 from shared.errors import UserError
@@ -82,9 +83,10 @@ def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str],
 
 
 def save_weights(path: Path, weights: Weights, config: Config, classes: tuple[str, ...]) -> None:
-    """Write a neutral weight file. Its metadata hold the config and the names of the `classes`."""
+    """Write a neutral weight file. Its metadata hold the config, the names of the `classes` and the preprocessing."""
     write_tensors(path, weights, {"format": FORMAT, "model": config.model.name, "classes": json.dumps(classes),
-                                  "config": to_yaml(config)})
+                                  "config": to_yaml(config),
+                                  "preprocessing": json.dumps(Preprocessing.of_config(config).to_dict())})
 
 
 def fingerprint_weights(weights: Weights) -> str:

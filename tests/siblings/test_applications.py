@@ -73,7 +73,7 @@ def prepared(sibling, name, channels):
 
     from keras_project.augment import Augmentation
     from keras_project.models.library import Colours, describe_model, find_module, measure_preprocessing
-    from shared.batches.data import spread_over_channels
+    from shared.batches.preprocessing import spread_over_channels
     from shared.config import AugmentConfig
     from shared.weights.pretrained import apply_library_preprocessing
 
