@@ -74,7 +74,8 @@ def print_suspects(run: SavedRun, test: Predictions, classes: list[str], count: 
         print(f"images below {data.root}")
     rows = [[names[one.index], classes[one.label], f"{one.label_probability:.2g}", classes[one.answer],
              f"{one.answer_probability:.4f}"] for one in find_suspects(test, count)]
-    print(Table(["test image", "label", "its probability", "model's answer", "its probability"], rows).to_text(math.inf))
+    header = ["test image", "label", "its probability", "model's answer", "its probability"]
+    print(Table(header, rows).to_text(math.inf))
     if data is None:
         return
     pairs = find_conflicts(data.test)

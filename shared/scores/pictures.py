@@ -1,4 +1,4 @@
-"""The pictures of the scores: which classes are taken for which, and whether probabilities can be taken at their word."""
+"""The pictures of the scores: which classes are taken for which, and whether the model is as sure as it is right."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 
 from shared.machine.console import format_percent
 from shared.scores.calibration import BINS, Reliability
@@ -56,10 +56,9 @@ def draw_confusion(summary: Summary, path: Path) -> None:
                     if slanted else {})
     axes.set_yticks(range(len(shown)), labels)
     axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False)
-    for set_ticks in (axes.set_xticks, axes.set_yticks):
-        set_ticks(np.arange(len(shown) + 1) - 0.5, minor=True)
-    axes.tick_params(which="minor", length=0)
-    axes.grid(which="minor", color="#E8E8E8", linewidth=0.8)
+    edges, ends = np.arange(len(shown) + 1) - 0.5, (-0.5, len(shown) - 0.5)
+    axes.hlines(edges, *ends, color="#E8E8E8", linewidth=0.8)
+    axes.vlines(edges, *ends, color="#E8E8E8", linewidth=0.8)
     axes.spines[:].set_visible(False)
     write_titles(figure, *describe_confusion(summary, shown),
                  "row: label, with its number of test images · column: the model's answer")
@@ -137,7 +136,7 @@ def draw_bins(above: Axes, below: Axes, found: Reliability) -> None:
     below.set_yscale("log")
     below.set_ylim(bottom=0.7)
     below.yaxis.set_major_formatter("{x:,.0f}")
-    below.yaxis.set_minor_formatter(NullFormatter())
+    below.yaxis.set_minor_locator(NullLocator())
     below.set_xlabel("confidence, the probability of the answer")
     for axes in (above, below):
         axes.grid(alpha=0.3, linewidth=0.6)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from shared.datasets.duplicates import digest_files, digest_pixels, find_copies
 from shared.batches.images import Images, list_file_sizes
+from shared.datasets.duplicates import digest_files, digest_pixels, find_copies
 from shared.runs.records import Predictions
 
 
