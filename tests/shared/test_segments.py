@@ -115,8 +115,8 @@ def train(recorder, first, last):
 def finish(recorder):
     recorder.best_epoch = 1
     scores = {"accuracy": 1.0, "loss": 0.1}
-    recorder.finish(1, {"logits": np.eye(2, dtype=np.float32), "index": np.arange(2), "label": np.arange(2)},
-                    [scores, scores])
+    predictions = {"logits": np.eye(2, dtype=np.float32), "index": np.arange(2), "label": np.arange(2)}
+    recorder.finish(1, predictions, predictions, [scores, scores])
 
 
 def finished(config):
