@@ -119,9 +119,12 @@ def train(sibling: str, folder: str, *words: str, whole_model: bool = False,
     module = importlib.import_module(f"{sibling}_project.train")
     out, err = stream(), stream()
     result, error, kind = None, None, None
-    shapes = {} if whole_model else SMALL
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(RESNETS, shapes), \
-            contextlib.nullcontext() if whole_model else mock.patch.object(Recorder, "write_scores", lambda *_: ({}, [])):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        if not whole_model:
+            stack.enter_context(mock.patch.dict(RESNETS, SMALL))
+            stack.enter_context(mock.patch.object(Recorder, "write_scores", return_value=({}, [])))
         try:
             result = module.train(config)
         except (Exception, KeyboardInterrupt, SystemExit) as raised:

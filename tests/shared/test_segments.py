@@ -112,6 +112,12 @@ def train(recorder, first, last):
             recorder.end_epoch((epoch + 1) * STEPS, METRICS)
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    """Nothing here is about the scores that a run ends with."""
+    monkeypatch.setattr(Recorder, "write_scores", lambda *_: ({}, []))
+
+
 def finish(recorder):
     recorder.best_epoch = 1
     scores = {"accuracy": 1.0, "loss": 0.1}
