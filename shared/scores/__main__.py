@@ -57,13 +57,17 @@ def find_predictions(folder: Path) -> tuple[Path, Predictions, Predictions | Non
     Raises:
         UserError: where there is none.
     """
-    names = ["predictions.npz", *(f"predictions_{framework}.npz" for framework in FRAMEWORKS)]
-    found = [(path, test, read_predictions(path, VAL)) for path in (folder / name for name in names)
-             if (test := read_predictions(path))]
-    if not found:
+    older = None
+    for name in ("predictions.npz", *(f"predictions_{framework}.npz" for framework in FRAMEWORKS)):
+        test = read_predictions(folder / name)
+        val = test and read_predictions(folder / name, VAL)
+        if val:
+            return folder / name, test, val
+        older = older or (test and (folder / name, test, None))
+    if older is None:
         raise UserError(f"{folder} has no predictions.npz, as its training has not ended; evaluate.py {folder} makes "
                         "predictions with the weights of its best epoch")
-    return min(found, key=lambda one: one[2] is None)
+    return older
 
 
 def print_suspects(run: SavedRun, test: Predictions, classes: list[str], count: int) -> None:
