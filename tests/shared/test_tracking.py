@@ -96,6 +96,13 @@ def test_pictures_are_logged_by_their_names(run, fake, tmp_path):
     assert made.status == 0
 
 
+def test_a_picture_that_cannot_be_sent_does_not_keep_a_run_from_ending(run, fake, tmp_path, capsys):
+    made = fake()
+    Trackers(run(mode="offline")).finish({"test/accuracy": 0.5}, status=0, pictures=[tmp_path / "gone.png"])
+    assert (made.rows, made.summary, made.status) == ([], {"test/accuracy": 0.5}, 0)
+    assert "gone.png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("setting", "variable", "key", "expected"), [
     ("auto", None, False, "offline"), ("auto", None, True, "online"), ("auto", "offline", True, "offline"),
     ("auto", "disabled", True, None), ("auto", "", False, "offline"), ("auto", "online", True, "online"),

@@ -135,10 +135,15 @@ class WeightsAndBiases:
         self.wandb_run.log(row)
 
     def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path]) -> None:
-        if pictures:
-            import wandb
+        try:
+            if pictures:
+                import wandb
 
-            self.log({f"test/{picture.stem}": wandb.Image(str(picture)) for picture in pictures})
+                self.log({f"test/{picture.stem}": wandb.Image(str(picture)) for picture in pictures})
+        finally:  # without the pictures too
+            self.end_run(result, status)
+
+    def end_run(self, result: dict[str, Any] | None, status: int) -> None:
         self.wandb_run.summary.update(result or {})
         try:
             self.wandb_run.finish(exit_code=status)
