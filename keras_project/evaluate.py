@@ -55,7 +55,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
     val, test = predict(model, config, data, runtime)
     scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
-    return report_scores("keras", source, test, scores)
+    return report_scores("keras", source, data.classes, val, test, scores)
 
 
 if __name__ == "__main__":

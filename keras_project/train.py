@@ -68,7 +68,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         load_weights(model, read_weights(run.best_weights))
         val, test = predict(model, config, data, runtime)
         scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
-        return recorder.finish(facts["parameters"], test, scores)
+        return recorder.finish(facts["parameters"], val, test, scores)
 
 
 if __name__ == "__main__":

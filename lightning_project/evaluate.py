@@ -65,7 +65,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     classifier = Classifier(config, model, len(data.classes), steps=1)
     val, test = predict(trainer, classifier, DataModule(config, data, runtime))
     scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
-    return report_scores("lightning", source, test, scores)
+    return report_scores("lightning", source, data.classes, val, test, scores)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         load_weights(model, read_weights(run.best_weights))
         val, test = predict(trainer, Classifier(config, model, len(data.classes), steps), loaders)
         scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
-        return recorder.finish(facts["parameters"], test, scores)
+        return recorder.finish(facts["parameters"], val, test, scores)
 
 
 if __name__ == "__main__":

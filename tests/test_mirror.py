@@ -53,7 +53,7 @@ OTHER_ARGUMENTS = {
     "checkpoints.py: CheckpointWriter.__init__": "Lightning collects what callbacks keep, Keras does not",
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
-ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "scores", "runs", "training",
+ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "runs", "scores", "training",
          "compare", "parity", "bench")
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from shared.compare.classes import compare_scores
 from shared.compare.facts import list_notes, tabulate_facts
 from shared.compare.noise import report_seeds
 from shared.compare.page import Comparison, format_heading, format_markdown
@@ -35,7 +36,8 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
     same = "same experiment" + (f" up to the seed ({len({run.seed for run in runs})} seeds)" if seeds else "")
     verdict = ("one run, nothing to compare it with" if len(runs) == 1 else
                f"NOT the same experiment: {'; '.join(differences)}" if differences else same)
-    blocks = tabulate_facts(runs) + list_notes(runs) + said + (report_seeds(runs) if seeds else [])
+    blocks = tabulate_facts(runs) + compare_scores(runs) + list_notes(runs) + said + (
+        report_seeds(runs) if seeds else [])
 
     out = out or runs[0].folder.resolve().parent
     picture, page = out / "comparison.png", out / "comparison.md"

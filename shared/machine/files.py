@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from shared.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], apart: bool = False) -> None:
     """Let `write` fill a file beside `path`, then move it to `path`: a reader sees the old file or the new one.
+
+    Where other processes may be writing the same file, each fills one of its own, which is `apart` from theirs.
 
     Raises:
         UserError: where the disk is full or may not be written to; the old file is still whole then.
     """
-    unfinished = path.with_name(f"{path.name}.unfinished")
+    own = f".{secrets.token_hex(4)}" if apart else ""
+    unfinished = path.with_name(f"{path.name}{own}.unfinished")
     with undo_on_failure(path, unfinished):
         write(unfinished)
         os.replace(unfinished, path)
@@ -58,17 +62,17 @@ def to_json(content: dict, indent: int | None = None) -> str:
         return json.dumps(json.loads(json.dumps(content), parse_constant=lambda name: None), indent=indent)
 
 
-def write_json(path: Path, content: dict) -> None:
-    write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8"))
+def write_json(path: Path, content: dict, apart: bool = False) -> None:
+    write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8"), apart)
 
 
-def write_arrays(path: Path, **arrays: Any) -> None:
+def write_arrays(path: Path, *, apart: bool = False, **arrays: Any) -> None:
     import numpy as np  # here, because --help imports this module and must not wait for NumPy
 
     def save(unfinished: Path) -> None:
         with unfinished.open("wb") as file:  # an open file, because np.savez would add its own ending to a name
             np.savez_compressed(file, **arrays)
-    write_whole(path, save)
+    write_whole(path, save, apart)
 
 
 def expand_home(given: str | Path) -> Path:

@@ -5,8 +5,10 @@ run.json            sibling, git revision, versions, device, sizes, fingerprints
 metrics.jsonl       a row for each logged step and for each epoch
 best.safetensors    the weights of the best epoch, in the neutral format
 checkpoints/        the framework's own checkpoint to resume from, last.*, and the one before it, previous.*
-predictions.npz     logits, labels and indices of the test images
+predictions.npz     logits, labels and indices of the test images and, called val_*, of the validation images
 result.json         the final scores; where it is present, the run has finished
+scores.json         further scores of the predictions
+per_class.csv       those of each class; two pictures are beside it, confusion.png and reliability.png
 .lock, .holder.json which process the folder belongs to, see lock.py
 """
 
@@ -34,7 +36,7 @@ from shared.machine.files import (
 )
 from shared.machine.versions import list_versions, read_git_state
 from shared.runs.lock import RunLock, UnavailableError
-from shared.runs.records import count_finished_epochs, read_json, read_record
+from shared.runs.records import count_finished_epochs, join_predictions, read_json, read_record
 from shared.runs.resume import extract_experiment, find_changed_keys
 
 
@@ -242,12 +244,12 @@ class RunFolder:
         """The checkpoint that a resumed run goes on from; None for a new run, or where none was written."""
         return find_last_checkpoint(self.folder) if self.resumed else None
 
-    def finish(self, logits: np.ndarray, index: np.ndarray, label: np.ndarray, result: dict[str, Any]) -> None:
-        """Write result.json and the test predictions: logits (n, K) float32, index and label (n,) int64."""
+    def finish(self, val: dict[str, np.ndarray], test: dict[str, np.ndarray], result: dict[str, Any]) -> None:
+        """Write result.json and the predictions, each of them logits (n, K) float32, index and label (n,) int64."""
         if not self.leader:
             return
         self.require_hold()
-        write_arrays(self.folder / "predictions.npz", index=index, label=label, logits=logits)
+        write_arrays(self.folder / "predictions.npz", **join_predictions(val, test))
         write_json(self.folder / "result.json", result)
 
 

@@ -20,6 +20,7 @@ from shared.datasets.sampling import fingerprint
 from shared.errors import UserError
 
 FRAMEWORKS = ("lightning", "keras")
+VAL = "val_"  # before the names of arrays in predictions.npz that are for the validation images
 
 
 class Predictions(NamedTuple):
@@ -70,20 +71,41 @@ class SavedRun:
         Raises:
             UserError: where the file is damaged.
         """
-        path = self.folder / "predictions.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = Predictions(arrays["index"], arrays["label"], arrays["logits"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise UserError(f"{path}: cannot be read ({error}); expected index, label and logits") from None
-        count = len(found.label)
-        if not (count and found.index.shape == found.label.shape == (count,) == found.logits.shape[:1]
-                and found.logits.ndim == 2):
-            raise UserError(f"{path}: index {found.index.shape}, label {found.label.shape} and logits "
-                            f"{found.logits.shape} do not belong together; expected (n,), (n,) and (n, K)")
-        return found
+        return read_predictions(self.folder / "predictions.npz")
+
+
+def join_predictions(val: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a predictions file: those for the test images by their names, and val_NAME for validation images.
+    """
+    return {**test, **{f"{VAL}{name}": array for name, array in val.items()}}
+
+
+def read_predictions(path: Path, prefix: str = "") -> Predictions | None:
+    """The predictions for the test images in `path` or, with VAL as the `prefix`, for the validation images.
+
+    None where there is no such file, or no such part in it: runs of an older version kept the test images' alone.
+
+    Raises:
+        UserError: where the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if prefix and f"{prefix}logits" not in arrays:
+                return None
+            found = Predictions(*(arrays[f"{prefix}{name}"] for name in Predictions._fields))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected index, label and logits") from None
+    count = len(found.label)
+    if not (count and found.index.shape == found.label.shape == (count,) == found.logits.shape[:1]
+            and found.logits.ndim == 2):
+        raise UserError(f"{path}: index {found.index.shape}, label {found.label.shape} and logits "
+                        f"{found.logits.shape} do not belong together; expected (n,), (n,) and (n, K)")
+    if not 0 <= found.label.min() <= found.label.max() < found.logits.shape[1]:
+        raise UserError(f"{path}: labels from {found.label.min()} to {found.label.max()} for logits of "
+                        f"{found.logits.shape[1]} classes; restore the file, or write it anew with evaluate.py")
+    return found
 
 
 def read_run(folder: Path) -> SavedRun:

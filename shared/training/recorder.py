@@ -5,17 +5,19 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from shared.config import Config
-from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_lost
+from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_lost, summarise_error
 from shared.machine import hardware
 from shared.machine.console import say
 from shared.machine.files import append_line, to_json, write_json, write_whole
 from shared.runs.folder import RunFolder
+from shared.runs.records import Predictions
 from shared.scores import name_scores_by_split
 from shared.training.best import BestEpoch
 from shared.training.seams import explain_missing_monitor
@@ -186,11 +188,12 @@ class Recorder:
         """The rows that `end_epoch` wrote."""
         return [row for row in self.rows if "perf/epoch_seconds" in row]
 
-    def finish(self, parameters: int, test: dict[str, np.ndarray], scores: list[dict[str, float]]) -> dict[str, Any]:
-        """Write predictions and result.json, close the trackers, and return the result.
+    def finish(self, parameters: int, val: dict[str, np.ndarray], test: dict[str, np.ndarray],
+               scores: list[dict[str, float]]) -> dict[str, Any]:
+        """Write predictions, result.json and all scores, close the trackers, and return the result.
 
-        `parameters` is the number of the model's parameters. `test` holds logits (n, K), index (n,) and label (n,) of
-        all test images, with the best weights; `scores` are those of the validation and of the test images.
+        `parameters` is the number of the model's parameters. `val` and `test` hold logits (n, K), index (n,) and label
+        (n,) of all validation and all test images, with the best weights; `scores` are those of both.
         """
         epochs = self.list_epoch_rows()
         if self.run.resumed:
@@ -205,13 +208,33 @@ class Recorder:
             "perf/epoch_seconds": float(np.median([row["perf/epoch_seconds"] for row in steady])),
             "perf/first_epoch_seconds": epochs[0]["perf/epoch_seconds"],
             "perf/peak_memory_gib": self.measure_memory(), "time/train_s": self.train_seconds}
-        self.run.finish(**test, result=result)
-        self.trackers.finish({name: value for name, value in result.items() if "/" in name or name == "parameters"},
-                            status=0)
+        self.run.finish(val, test, result)
+        told = {name: value for name, value in result.items() if "/" in name or name == "parameters"}
         if self.run.leader:
+            found, pictures = self.write_scores(val, test)
+            self.trackers.finish({**found, **told}, status=0, pictures=pictures)
             print(f"test/accuracy {result['test/accuracy']:.4f}  test/loss {result['test/loss']:.4f}  (best epoch "
                   f"{self.best_epoch}, {len(test['label']):,} images)\nrun folder: {self.run.folder}", flush=True)
         return result
+
+    def write_scores(self, val: dict[str, np.ndarray],
+                     test: dict[str, np.ndarray]) -> tuple[dict[str, float], list[Path]]:
+        """Write scores.json and what belongs to it; return the scores as test/NAME, and the pictures.
+
+        The run is finished without them, so that whatever fails here is told in a line.
+        """
+        from shared.scores.files import write_summary  # here, because scikit-learn and matplotlib take a second or two
+        from shared.scores.summary import summarise_predictions
+
+        found, files = {}, []
+        try:
+            summary = summarise_predictions(Predictions(**test), Predictions(**val), self.run.record.get("classes", ()))
+            found = {f"test/{name}": value for name, value in summary.scores.items() if value is not None}
+            files = write_summary(summary, self.run.folder)
+        except Exception as error:
+            reason = error if isinstance(error, UserError) else summarise_error(error)
+            say(f"scores.json and its pictures are missing or not whole: {reason}; the training has finished without")
+        return found, [file for file in files if file.suffix == ".png"]
 
     def __enter__(self) -> "Recorder":
         self.stop.install_handlers()

@@ -96,36 +96,41 @@ def test_weights_are_evaluated_on_their_own_classes_only(config, tmp_path):
         read_weights_to_evaluate(str(path), {**SHAPES, "other": (1,)}, CLASSES)
 
 
-def test_a_report_has_scores_and_leaves_predictions_beside_the_weights(config, tmp_path, capsys):
+@pytest.fixture
+def weights(config, tmp_path):
     save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
+    return tmp_path
+
+
+def report(folder, scores, framework="keras"):
     test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.array([0, 1, 0])}
-    found = report_scores("keras", str(tmp_path), test, [{"accuracy": 1.0}, {"accuracy": 2 / 3}])
+    return report_scores(framework, str(folder), CLASSES, test, test, scores)
+
+
+def test_a_report_has_scores_and_leaves_its_files_beside_the_weights(weights, capsys):
+    found = report(weights, [{"accuracy": 1.0}, {"accuracy": 2 / 3}])
     assert (found["framework"], found["val/accuracy"]) == ("keras", 1.0)
     assert found["test/accuracy"] == pytest.approx(2 / 3)
-    assert "test/accuracy 0.6667" in capsys.readouterr().out
-    with np.load(tmp_path / "predictions_keras.npz") as kept:
-        assert kept["label"].tolist() == [0, 1, 0]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "predictions_keras.npz"]
+    told = capsys.readouterr().out
+    assert "test/accuracy 0.6667" in told
+    assert "\nworst classes      c (0.00 %), a (66.67 %) by F1\n" in told
+    with np.load(weights / "predictions_keras.npz") as kept:
+        assert kept["label"].tolist() == kept["val_label"].tolist() == [0, 1, 0]
+    names = {"predictions_{}.npz", "scores_{}.json", "per_class_{}.csv", "confusion_{}.png", "reliability_{}.png"}
+    assert {path.name for path in weights.iterdir()} == {"best.safetensors", *(name.format("keras") for name in names)}
+    report(weights, [{}, {}], "lightning")  # overwrites nothing
+    assert len(list(weights.iterdir())) == 1 + 2 * len(names)
 
 
-def test_predictions_that_cannot_be_written_are_told_in_a_line(config, tmp_path):
-    save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
-    (tmp_path / "predictions_keras.npz").mkdir()  # a read-only folder does not stop root
-    test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.arange(3)}
-    with pytest.raises(UserError, match=r"predictions_keras\.npz cannot be written"):
-        report_scores("keras", str(tmp_path), test, [{}, {}])
-
-
-@pytest.mark.parametrize("damage", [
-    lambda folder: (folder / "predictions_keras.npz.unfinished").mkdir(),
-    lambda folder: (folder / "predictions_keras.npz.unfinished").symlink_to(folder / "gone" / "file"),
-    lambda folder: (folder / "predictions_keras.npz").mkdir()])
-def test_scores_are_printed_before_what_cannot_be_written_is_told(config, tmp_path, capsys, damage):
-    save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
-    damage(tmp_path)
-    test = {"logits": np.eye(3, dtype=np.float32), "index": np.arange(3), "label": np.arange(3)}
+@pytest.mark.parametrize("name", ["predictions_keras.npz", "scores_keras.json", "reliability_keras.png"])
+def test_scores_are_printed_before_what_cannot_be_written_is_told(weights, capsys, name):
+    (weights / name).mkdir()  # a read-only folder does not stop root
     scores = [{"accuracy": 0.5, "loss": 1.25}, {"accuracy": 0.75, "loss": 1.5}]
-    with pytest.raises(UserError, match=r"^the scores above are whole, but .*predictions_keras\.npz cannot be written"):
-        report_scores("keras", str(tmp_path), test, scores)
-    assert capsys.readouterr().out == \
+    with pytest.raises(UserError, match=rf"^the scores above are whole, but .*{name} cannot be written \(Is a .*\); "):
+        report(weights, scores)
+    told = capsys.readouterr().out
+    assert told.startswith(
         "val/accuracy 0.5000  val/loss 1.2500  test/accuracy 0.7500  test/loss 1.5000  (3 test images, by keras)\n"
+        "accuracy           66.67 %, 95 % interval ")
+    assert "predictions:" not in told
+    assert not list(weights.glob("*.unfinished"))

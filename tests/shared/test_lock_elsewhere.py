@@ -110,7 +110,7 @@ def test_a_process_whose_run_was_taken_over_writes_nothing_more(tmp_path, quick,
     with pytest.raises(UserError, match="was taken over by another process"):
         recorder.log_metrics({"a": 2.0})
     with pytest.raises(UserError, match="was taken over by another process"):
-        run.finish(None, None, None, {})
+        run.finish({}, {}, {})
     assert run.metrics_file.read_text() == kept
     there = (run.folder / HOLDER).exists()
     run.release()

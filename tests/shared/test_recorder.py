@@ -106,7 +106,7 @@ def test_only_the_leader_writes_and_speaks(config, clock, capsys):
     follower = start(config, RunFolder(run.folder, config, "keras", resumed=False, leader=False))
     go(follower, clock, 0)
     follower.best_epoch = 1
-    assert follower.finish(7, predictions(), SCORES)["parameters"] == 7
+    assert follower.finish(7, predictions(), predictions(), SCORES)["parameters"] == 7
     assert sorted(path.name for path in run.folder.glob("[!.]*")) == ["checkpoints", "config.yaml"]
     assert capsys.readouterr().out == ""
 
@@ -162,7 +162,7 @@ def test_a_run_with_nothing_left_to_train_can_finish(config, clock, monitor, val
     for epoch, value in enumerate(values):
         go(first, clock, epoch, **{monitor: value})
     again = resumed(first)
-    result = again.finish(7, predictions(), SCORES)
+    result = again.finish(7, predictions(), predictions(), SCORES)
     assert (result["best_epoch"], result["epochs"], result["time/train_s"]) == (best, 3, 6.0)
 
 
@@ -173,7 +173,7 @@ def test_the_result_has_exactly_these_keys(config, clock):
     for epoch, seconds in enumerate((8.0, 1.0, 2.0)):
         go(recorder, clock, epoch, seconds)
     recorder.best_epoch = 2
-    result = recorder.finish(123, predictions(), SCORES)
+    result = recorder.finish(123, predictions(), predictions(), SCORES)
     relied_on = {"framework", "test/accuracy", "test/loss", "val/accuracy", "parameters", "perf/images_per_second",
                  "perf/epoch_seconds", "perf/peak_memory_gib"}
     ours = {"group", "seed", "val/loss", "test/top5", "best_epoch", "epochs", "perf/first_epoch_seconds",
@@ -190,15 +190,47 @@ def test_the_result_has_exactly_these_keys(config, clock):
 def test_of_one_epoch_the_first_has_to_do(config, clock):
     recorder = start(config)
     go(recorder, clock, 0)
-    assert recorder.finish(1, predictions(), SCORES)["perf/epoch_seconds"] == 2.0
+    assert recorder.finish(1, predictions(), predictions(), SCORES)["perf/epoch_seconds"] == 2.0
 
 
 def test_predictions_are_kept(config, clock):
     recorder = start(config)
     go(recorder, clock, 0)
-    recorder.finish(1, predictions(), SCORES)
+    recorder.finish(1, predictions(3), predictions(), SCORES)
     with np.load(recorder.run.folder / "predictions.npz") as kept:
         assert all(np.array_equal(kept[name], array) for name, array in predictions().items())
+        assert all(np.array_equal(kept[f"val_{name}"], array) for name, array in predictions(3).items())
+
+
+def test_scores_and_pictures_are_written_and_told_to_the_trackers(config, clock, monkeypatch):
+    seen = []
+    recorder = start(config)
+    go(recorder, clock, 0)
+    monkeypatch.setattr(recorder.trackers, "finish", lambda *given, **more: seen.append((*given, more)))
+    result = recorder.finish(1, predictions(), predictions(), SCORES)
+    scores = json.loads((recorder.run.folder / "scores.json").read_text())
+    assert (scores["images"], scores["validation_images"], scores["macro_f1"]) == (4, 4, pytest.approx(2 / 3))
+    [(told, more)] = seen
+    assert told["test/macro_f1"] == scores["macro_f1"]
+    assert told["test/accuracy"] == result["test/accuracy"]
+    assert (scores["top5"], told["test/top5"]) == (None, 0.9)  # of four classes, and of a metric of one's own
+    assert more == {"status": 0, "pictures": [recorder.run.folder / name
+                                              for name in ("confusion.png", "reliability.png")]}
+    assert (recorder.run.folder / "per_class.csv").is_file()
+
+
+@pytest.mark.parametrize(("damage", "reason"), [
+    (lambda folder, test: (folder / "confusion.png").mkdir(), "confusion.png cannot be written (Is a directory)"),
+    (lambda folder, test: test.update(logits=test["logits"] * np.nan), "logits of test images are not finite")])
+def test_a_run_finishes_without_scores_that_fail(config, clock, capsys, damage, reason):
+    recorder, test = start(config), predictions()
+    go(recorder, clock, 0)
+    damage(recorder.run.folder, test)
+    result = recorder.finish(1, predictions(), test, SCORES)
+    assert json.loads((recorder.run.folder / "result.json").read_text()) == result
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("scores.json and its pictures are missing or not whole: ")
+    assert reason in told
 
 
 def test_trackers_are_closed_as_failed_where_training_raises(config, monkeypatch):

@@ -33,6 +33,17 @@ def frozen(monkeypatch):
 
 # Writing
 
+def test_two_processes_that_write_the_same_file_apart_do_not_meet(tmp_path):
+    path = tmp_path / "scores.json"
+
+    def interrupt(file):
+        write_json(path, {"by": "the other"}, apart=True)
+        file.write_text("the first")
+    write_whole(path, interrupt, apart=True)
+    assert path.read_text() == "the first"
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.json"]
+
+
 def test_writing_whole_leaves_the_old_file_where_the_writer_raises(tmp_path):
     path = tmp_path / "result.json"
     write_json(path, {"a": 1})
@@ -111,9 +122,12 @@ def test_outside_a_git_checkout_there_is_no_revision(monkeypatch, tmp_path):
 def test_finishing_writes_predictions_and_then_the_result(config):
     run = RunFolder.start(config, "keras")
     logits = np.arange(6, dtype=np.float32).reshape(3, 2)
-    run.finish(logits, np.arange(3), np.array([0, 1, 0]), {"test/accuracy": 0.5, "test/loss": math.nan})
+    parts = [{"logits": logits[:count], "index": np.arange(count), "label": np.array([0, 1, 0])[:count]}
+             for count in (2, 3)]
+    run.finish(*parts, {"test/accuracy": 0.5, "test/loss": math.nan})
     with np.load(run.folder / "predictions.npz", allow_pickle=False) as kept:
-        assert set(kept) == {"logits", "index", "label"}
+        assert set(kept) == {"logits", "index", "label", "val_logits", "val_index", "val_label"}
         assert np.array_equal(kept["logits"], logits)
+        assert np.array_equal(kept["val_logits"], logits[:2])
     assert json.loads((run.folder / "result.json").read_text()) == {"test/accuracy": 0.5, "test/loss": None}
     assert not list(run.folder.glob("*.unfinished*"))

@@ -112,11 +112,17 @@ def train(recorder, first, last):
             recorder.end_epoch((epoch + 1) * STEPS, METRICS)
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch):
+    """Nothing here is about the scores that a run ends with."""
+    monkeypatch.setattr(Recorder, "write_scores", lambda *_: ({}, []))
+
+
 def finish(recorder):
     recorder.best_epoch = 1
     scores = {"accuracy": 1.0, "loss": 0.1}
-    recorder.finish(1, {"logits": np.eye(2, dtype=np.float32), "index": np.arange(2), "label": np.arange(2)},
-                    [scores, scores])
+    predictions = {"logits": np.eye(2, dtype=np.float32), "index": np.arange(2), "label": np.arange(2)}
+    recorder.finish(1, predictions, predictions, [scores, scores])
 
 
 def finished(config):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("nobody")
 
 SCRIPT = """
 import sys
-from pathlib import Path
+from PIL import Image
 from shared.config import parse_config
 from shared.runs.folder import RunFolder
 from shared.training.trackers import Trackers
@@ -25,7 +25,9 @@ tracker = Trackers(run)
 for step in (1, 2):
     tracker.log({"samples": 10 * step, "epoch": step / 2, "time/train_s": 0.5 * step, "train/loss": 1 / step,
                  "val/accuracy": 0.25 * step})
-tracker.finish({"test/accuracy": 0.75}, status=0)
+picture = run.folder / "confusion.png"
+Image.new("L", (2, 2)).save(picture)
+tracker.finish({"test/accuracy": 0.75}, status=0, pictures=[picture])
 print(run.folder)
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "torch", "keras", "wandb"}))
 """
@@ -53,6 +55,7 @@ def test_without_a_key_an_offline_run_is_written_and_nobody_is_asked(tmp_path):
     content = kept[0].read_bytes()
     for word in ("train/loss", "val/accuracy", "samples", "test/accuracy", "lightning", "made", "label_smoothing"):
         assert word.encode() in content, word
+    assert len(list(kept[0].parent.glob("files/media/images/test/confusion_*.png"))) == 1
 
 
 @pytest.mark.parametrize("way", ["WANDB_DISABLED=true", "WANDB_MODE=disabled", "wandb disabled"])

@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+from PIL import Image
 
 from shared.config import Config
 from shared.runs.folder import RunFolder
@@ -81,6 +82,25 @@ def test_both_siblings_are_one_group_with_the_same_axes(run, fake):
     tracker.log(ROW)
     tracker.finish({"test/accuracy": 0.5}, status=0)
     assert (made.rows, made.summary, made.status) == ([ROW], {"test/accuracy": 0.5}, 0)
+
+
+def test_pictures_are_logged_by_their_names(run, fake, tmp_path):
+    import wandb
+
+    made = fake()
+    Image.new("L", (2, 2)).save(tmp_path / "confusion.png")
+    Trackers(run(mode="offline")).finish({}, status=0, pictures=[tmp_path / "confusion.png"])
+    [row] = made.rows
+    assert row.keys() == {"test/confusion"}
+    assert isinstance(row["test/confusion"], wandb.Image)
+    assert made.status == 0
+
+
+def test_a_picture_that_cannot_be_sent_does_not_keep_a_run_from_ending(run, fake, tmp_path, capsys):
+    made = fake()
+    Trackers(run(mode="offline")).finish({"test/accuracy": 0.5}, status=0, pictures=[tmp_path / "gone.png"])
+    assert (made.rows, made.summary, made.status) == ([], {"test/accuracy": 0.5}, 0)
+    assert "gone.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("setting", "variable", "key", "expected"), [

@@ -1,5 +1,6 @@
 """Whole trainings in each sibling: what they leave behind, how they go on, how they stop."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -38,7 +39,8 @@ def test_run_folder_explains_itself(trained, sibling):
     run = trained["run"]
     kept = {path.name for path in run.iterdir()}
     assert kept == {".lock", "config.yaml", "run.json", "metrics.jsonl", "best.safetensors", "checkpoints",
-                    "predictions.npz", "result.json"}
+                    "predictions.npz", "result.json", "scores.json", "per_class.csv", "confusion.png",
+                    "reliability.png"}
     assert not list(run.rglob("*.unfinished"))
     facts = json.loads((run / "run.json").read_text())
     assert facts["framework"] == sibling.name
@@ -60,6 +62,24 @@ def test_result_is_what_the_predictions_say(trained):
     for name in ("framework", "val/accuracy", "parameters", "perf/images_per_second", "perf/epoch_seconds",
                  "perf/peak_memory_gib"):
         assert name in result
+
+
+def evaluated(sibling: str, run: str) -> dict:
+    from shared.config import load_config
+    module = importlib.import_module(f"{sibling}_project.evaluate")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return module.evaluate(load_config(Path(run) / "config.yaml"), run)
+
+
+def test_evaluating_a_run_gives_the_scores_of_its_training(trained, sibling, tmp_path):
+    run = shutil.copytree(trained["run"], tmp_path / "run")
+    sibling.call(evaluated, str(run))
+    own, found = (json.loads((run / f"scores{ending}.json").read_text()) for ending in ("", f"_{sibling.name}"))
+    assert own["validation_images"] == 22
+    assert found == {name: pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+                     for name, value in own.items() if name != "bins"} | {"bins": found["bins"]}
+    for name in ("per_class{}.csv", "confusion{}.png", "reliability{}.png"):
+        assert (run / name.format(f"_{sibling.name}")).stat().st_size > 300
 
 
 def test_rows_lie_on_shared_axes(trained):

@@ -5,7 +5,8 @@ A tracker is a class with a property `wanted` and four methods: `start`, `log` f
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from shared.runs.folder import RunFolder
@@ -45,9 +46,12 @@ class Trackers:
                 del self.active[name]
                 tracker.abandon()
 
-    def finish(self, result: dict[str, Any] | None, status: int) -> None:
-        """Close all trackers. `result` becomes a run's summary; `status` 0 marks the run as finished, 1 as failed."""
+    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path] = ()) -> None:
+        """Close all trackers. `result` becomes a run's summary; `status` 0 marks the run as finished, 1 as failed.
+
+        `pictures` are PNG files, shown under their names by trackers that show pictures.
+        """
         for name, tracker in self.active.items():
-            if not self.attempt(name, lambda tracker=tracker: tracker.finish(result, status)):
+            if not self.attempt(name, lambda tracker=tracker: tracker.finish(result, status, pictures)):
                 tracker.abandon()
         self.active = {}

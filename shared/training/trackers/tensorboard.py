@@ -2,6 +2,8 @@
 
 import sys
 import types
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from shared.runs.folder import RunFolder
@@ -25,7 +27,8 @@ class TensorBoard:
                 self.writer.add_scalar(name, value, row["samples"])
         self.writer.flush()
 
-    def finish(self, result: dict[str, Any] | None, status: int) -> None:
+    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path]) -> None:
+        """Pictures are left out, since TensorBoard's own writer has scalars only."""
         self.writer.close()
 
     def abandon(self) -> None:

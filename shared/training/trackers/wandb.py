@@ -7,6 +7,7 @@ import netrc
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -133,7 +134,16 @@ class WeightsAndBiases:
         require_room()
         self.wandb_run.log(row)
 
-    def finish(self, result: dict[str, Any] | None, status: int) -> None:
+    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path]) -> None:
+        try:
+            if pictures:
+                import wandb
+
+                self.log({f"test/{picture.stem}": wandb.Image(str(picture)) for picture in pictures})
+        finally:  # without the pictures too
+            self.end_run(result, status)
+
+    def end_run(self, result: dict[str, Any] | None, status: int) -> None:
         self.wandb_run.summary.update(result or {})
         try:
             self.wandb_run.finish(exit_code=status)

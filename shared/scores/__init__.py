@@ -5,6 +5,8 @@ train/loss      `train.loss` in nats, the mean over the images of the epoch: in 
 train/accuracy  the share of those images whose largest logit is that of the largest target
 val/*, test/*   the same loss in evaluation mode, with plain labels and without class weights, and top-1 accuracy: the
                 share of all images, not a mean over classes
+
+The modules of this folder have the further scores, see docs/scores.md.
 """
 
 import math
