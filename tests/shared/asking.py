@@ -38,7 +38,7 @@ def build_compute(trained):
     return compute
 
 
-# What the softmax of these logits gives an image in the middle of the classes: 1 / (1 + 2 e^-1 + 2 e^-4 + 2 e^-9 + ...).
+# What the softmax of these logits gives an image in the middle of the classes, 1 / (1 + 2 e^-1 + 2 e^-4 + 2 e^-9 + ...).
 CERTAIN = 0.5641312
 BESIDE = 0.2075323  # the same times e^-1
 
@@ -55,7 +55,7 @@ def write_bomb(path):
 def ask(monkeypatch, capsys, *words, names=None, build=build_compute):
     """The exit status, the lines on standard output and those on standard error."""
     monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words)])
-    monkeypatch.setattr(sys, "stdin", None if names is None else io.TextIOWrapper(io.BytesIO(names)))
+    monkeypatch.setattr(sys, "stdin", names and io.TextIOWrapper(io.BytesIO(names), encoding="utf-8"))
     try:
         run_command(build, "keras", "Ask.")
     except SystemExit as left:
