@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.config.schema import list_keys
 from shared.errors import StoppedError, UserError
+from shared.machine.arguments import Parser
 from shared.machine.console import format_percent, say
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
@@ -25,13 +26,6 @@ a folder are all called like classes, there is the column label too, and the acc
 
 key=value sets how the model runs: hardware.accelerator, hardware.precision, hardware.threads, hardware.workers (threads
 that read images) and train.eval_batch_size. A word is a file where there is one of its name."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that raises `UserError`, so that all mistakes of the user are shown in the same way."""
-
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; see --help")
 
 
 def parse_arguments(arguments: list[str], command: str, purpose: str) -> argparse.Namespace:

@@ -38,7 +38,7 @@ def build_compute(trained):
     return compute
 
 
-# What the softmax of these logits gives an image in the middle of the classes, 1 / (1 + 2 e^-1 + 2 e^-4 + 2 e^-9 + ...).
+# What the softmax of these logits gives an image in the middle of the classes: 1 / (1 + 2 e^-1 + 2 e^-4 + ...).
 CERTAIN = 0.5641312
 BESIDE = 0.2075323  # the same times e^-1
 

@@ -291,6 +291,48 @@ def test_the_batch_size_can_be_set(here, asked):
     assert sizes == [2, 2, 1]
 
 
+# Exported models
+
+@pytest.fixture
+def exported(here, monkeypatch):
+    """An exported model of the digits, answered for by a stand-in of its runtime."""
+    from shared.artifacts import description, runtimes
+    from shared.batches.preprocessing import Preprocessing
+    from shared.config import Config
+
+    seen = Preprocessing.of_config(Config())
+    folder = here / "run" / "exports" / "keras-onnx"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").touch()
+    (folder / description.DESCRIPTION).write_text(json.dumps({
+        "kind": description.KIND, "format": "onnx", "maker": "keras", "quantisation": "", "input": "uint8",
+        "classes": CLASSES, "preprocessing": seen.to_dict(), "checks": {"passed": True}}), encoding="utf-8")
+    asked_for = []
+
+    def load(artifact, threads):
+        asked_for.append((artifact.name, threads))
+        compute = build_compute(seen)
+        return lambda images: (compute(images), None)
+    monkeypatch.setattr(runtimes, "load_artifact", load)
+    return folder, asked_for
+
+
+@pytest.mark.parametrize("name", ["", "model.onnx"])
+def test_an_exported_model_answers_without_the_sibling(here, exported, monkeypatch, capsys, name):
+    folder, asked_for = exported
+    make_image(here / "a.png", 3)
+    status, out, err = ask(monkeypatch, capsys, folder / name, "a.png", "hardware.threads=2", build=None)
+    assert (status, err, asked_for) == (0, [], [("keras-onnx", 2)])
+    assert out[1].startswith("a.png,3,0.5641")
+
+
+def test_a_key_that_means_nothing_to_an_exported_model_is_one_line(here, exported, monkeypatch, capsys):
+    make_image(here / "a.png", 3)
+    status, _, err = ask(monkeypatch, capsys, exported[0], "a.png", "hardware.precision=bf16")
+    assert (status, len(err)) == (2, 1)
+    assert "hardware.precision has no effect on an exported model" in err[0]
+
+
 # Pipes, disks, terminals
 
 def start(folder, *words, **options):
