@@ -153,9 +153,9 @@ def open_rows(out: Path | None, form: str, layout: Layout) -> Iterator[Callable[
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file")
     unfinished = out.with_name(f"{out.name}.unfinished")
-    way = {"mode": "wb"} if form == "parquet" else {"mode": "w", "encoding": "utf-8", "newline": ""}
-    with explain_failure(out):
-        file = open(unfinished, **way)  # noqa: SIM115  closed below, where a full disk may refuse it
+    with explain_failure(out):  # closed below, where a full disk may refuse what is still to be written
+        file = open(unfinished, "wb") if form == "parquet" else \
+            open(unfinished, "w", encoding="utf-8", newline="")  # noqa: SIM115
     try:
         writer = writers[form](file, layout)
 
