@@ -21,20 +21,16 @@ def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
         UserError: where the weights do not fit the model, or the machine lacks what the config asks for.
     """
-    import tensorflow as tf
-
-    from keras_project.augment import Augmentation
+    from keras_project.augment import build_normalisation
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
-    from shared.config import AugmentConfig
 
     runtime = build_runtime(trained.config)
     model = build_model(trained.config, trained)
     load_weights(model, trained.read_weights(neutral_shapes(model)))
     seen = trained.preprocessing
-    # In a graph, as in evaluation, so that the normalised pixels are the same to the last bit.
-    normalise = tf.function(Augmentation(AugmentConfig(), seen.mean, seen.std, runtime.dtype), reduce_retracing=True)
-    return lambda images: model.predict_on_batch(normalise({"image": tf.constant(images)})).astype(np.float32)
+    normalise = build_normalisation(seen.mean, seen.std, runtime.dtype)
+    return lambda images: model.predict_on_batch(normalise(images)).astype(np.float32)
 
 
 def predict(run: str | os.PathLike, images: Iterable[Any], settings: Sequence[str] = ()) -> Iterator[Any]:

@@ -102,9 +102,8 @@ def answer(options: argparse.Namespace, build_compute: Callable) -> int:
         return write_rows(predictions, write, layout, options.stop_on_bad, quiet=out is None and sys.stdout.isatty())
 
 
-def write_rows(predictions: Iterable[Any], write: Callable, layout: Any, stop_on_bad: bool,
-               quiet: bool) -> int:
-    """Write what is predicted, say at the end how good it is and what could not be read, and return the exit status.
+def write_rows(predictions: Iterable[Any], write: Callable, layout: Any, stop_on_bad: bool, quiet: bool) -> int:
+    """Write what is predicted, say at the end how good it is and what has no answer, and return the exit status.
     There is no progress bar where `quiet`, since the rows on the terminal show the progress."""
     from tqdm import tqdm
 
@@ -124,5 +123,5 @@ def write_rows(predictions: Iterable[Any], write: Callable, layout: Any, stop_on
     if labelled:
         say(f"accuracy {format_percent(right / labelled)} ({right:,} of {labelled:,} images with a label)")
     if bad:
-        say(f"{bad:,} of {done:,} images could not be read; the column error says why")
+        say(f"{bad:,} of {done:,} images have no answer; the column error says why")
     return 1 if bad else 0

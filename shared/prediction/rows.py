@@ -123,6 +123,8 @@ def choose_format(out: Path | None, named: str | None) -> str:
         UserError: where there is no such format, or it cannot be written here.
     """
     if out is None:
+        if sys.stdout is None:
+            raise UserError("standard output is closed; name a file with --out FILE")
         if named == "parquet":
             raise UserError("Parquet is written into a file; use --out FILE.parquet")
         return named or "csv"

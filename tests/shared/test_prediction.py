@@ -93,7 +93,7 @@ def test_a_file_of_each_format_holds_the_same(here, asked, name):
     status, out, err = asked("t", "--out", name)
     assert (status, out) == (1, [])
     assert err == ["accuracy 50.00 % (1 of 2 images with a label)",
-                   "1 of 3 images could not be read; the column error says why"]
+                   "1 of 3 images have no answer; the column error says why"]
     (here / name).rename(here / name.lower())
     columns, found = read_table(here / name.lower())
     assert columns == ["path", "label", "class", "probability", "error"]
@@ -132,7 +132,7 @@ def test_an_old_file_stays_whole_where_work_stops(here, asked):
 def test_names_on_standard_input(here, asked):
     make_image(here / "a b.png", 2)
     status, out, err = asked("-", names=b"a b.png\r\n\nnowhere.png\na b.png")
-    assert (status, err) == (1, ["1 of 3 images could not be read; the column error says why"])
+    assert (status, err) == (1, ["1 of 3 images have no answer; the column error says why"])
     assert [line.split(",")[::3] for line in out[1:]] == [["a b.png", ""], ["nowhere.png", "No such file or directory"],
                                                           ["a b.png", ""]]
 
@@ -189,7 +189,7 @@ def test_an_unreadable_file_is_a_row_and_status_1(here, asked, damage, reason):
     damage(here / "bad.png")
     status, out, err = asked("bad.png", "a.png", "--top", "2", "--logits")
     assert status == 1
-    assert err == ["1 of 2 images could not be read; the column error says why"]
+    assert err == ["1 of 2 images have no answer; the column error says why"]
     bad, good = csv.DictReader(out)
     assert bad["error"].startswith(reason)
     assert (good["class"], good["error"], float(good["logit_3"])) == ("3", "", 0)
@@ -253,6 +253,13 @@ def test_a_run_that_is_none_is_one_line(here, monkeypatch, capsys, run, hint):
     status, out, err = ask(monkeypatch, capsys, run, *([] if run.startswith("-") else ["a.png"]))
     assert (status, out, len(err)) == (2, [], 1)
     assert hint in err[0]
+
+
+def test_a_closed_standard_output_is_one_line(here, asked, monkeypatch):
+    make_image(here / "a.png", 3)
+    monkeypatch.setattr(sys, "stdout", None)
+    status, _, err = asked("a.png")
+    assert (status, err) == (2, ["error: standard output is closed; name a file with --out FILE"])
 
 
 def test_pyarrow_that_is_not_installed_is_one_line(here, asked, monkeypatch):
