@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from shared.config import AugmentConfig
@@ -29,6 +30,14 @@ class Augmentation:
         if "partner" in batch:
             images = mix(images, batch["partner"], batch["box"], tf.cast(batch["opacity"], self.dtype))
         return images
+
+
+def build_normalisation(mean: tuple[float, ...], std: tuple[float, ...],
+                        dtype: tf.DType) -> Callable[[np.ndarray], tf.Tensor]:
+    """A function of images (n, S, S, C) of values 0 to 255 that normalises them as evaluation does, to the last bit: in
+    a graph, since TensorFlow computes a division there otherwise than outside."""
+    augment = Augmentation(AugmentConfig(), mean, std, dtype)
+    return tf.function(lambda images: augment({"image": images}), reduce_retracing=True)
 
 
 def resize(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:

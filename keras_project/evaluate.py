@@ -13,7 +13,7 @@ from shared.config import Config
 from shared.config.command import run_command_on
 
 
-def predict(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[str, np.ndarray]]:
+def predict_splits(model: Any, config: Config, data: Any, runtime: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of all validation images, and of all test images."""
     from keras_project.data import build_dataset, build_eval_batches
     from keras_project.progress import ProgressBars
@@ -53,7 +53,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     data.say_remarks()
     model = build_model(config, data)
     load_weights(model, read_weights_to_evaluate(source, neutral_shapes(model), data.classes))
-    val, test = predict(model, config, data, runtime)
+    val, test = predict_splits(model, config, data, runtime)
     scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
     return report_scores("keras", source, data.classes, val, test, scores)
 

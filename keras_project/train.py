@@ -22,7 +22,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from keras_project.checkpoints import fit_from_step, load_checkpoint
     from keras_project.classifier import compile_classifier, score_predictions
     from keras_project.data import build_eval_dataset, build_train_dataset
-    from keras_project.evaluate import predict
+    from keras_project.evaluate import predict_splits
     from keras_project.models import build_model, find_entry, parameter_count
     from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, measure_peak_memory
@@ -66,7 +66,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
         if runtime.processes > 1:  # the other workers have left
             model = build_model(config, data)
         load_weights(model, read_weights(run.best_weights))
-        val, test = predict(model, config, data, runtime)
+        val, test = predict_splits(model, config, data, runtime)
         scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
         return recorder.finish(facts["parameters"], val, test, scores)
 

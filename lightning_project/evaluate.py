@@ -13,7 +13,7 @@ from shared.config import Config
 from shared.config.command import run_command_on
 
 
-def predict(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
+def predict_splits(trainer: Any, classifier: Any, loaders: Any) -> list[dict[str, np.ndarray]]:
     """Logits (n, K) float32, index and label (n,) int64 of all validation images, and of all test images."""
     predictions = []
     for batches in trainer.predict(classifier, loaders):
@@ -63,7 +63,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     callbacks = [ProgressBars()] if sys.stderr.isatty() else []
     trainer = L.Trainer(callbacks=callbacks, logger=False, enable_checkpointing=False, **runtime.trainer)
     classifier = Classifier(config, model, len(data.classes), steps=1)
-    val, test = predict(trainer, classifier, DataModule(config, data, runtime))
+    val, test = predict_splits(trainer, classifier, DataModule(config, data, runtime))
     scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
     return report_scores("lightning", source, data.classes, val, test, scores)
 

@@ -24,7 +24,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from lightning_project.checkpoints import validate_checkpoint
     from lightning_project.classifier import Classifier, score_predictions
     from lightning_project.data import DataModule
-    from lightning_project.evaluate import predict
+    from lightning_project.evaluate import predict_splits
     from lightning_project.logger import RecorderLogger
     from lightning_project.models import build_model, find_entry, parameter_count
     from lightning_project.models.neutral import load_weights, neutral_weights, untrained_names
@@ -67,7 +67,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
 
         model = build_model(config, data)  # anew, since a strategy may have taken the trained one apart
         load_weights(model, read_weights(run.best_weights))
-        val, test = predict(trainer, Classifier(config, model, len(data.classes), steps), loaders)
+        val, test = predict_splits(trainer, Classifier(config, model, len(data.classes), steps), loaders)
         scores = [score_predictions(config, len(data.classes), predictions) for predictions in (val, test)]
         return recorder.finish(facts["parameters"], val, test, scores)
 

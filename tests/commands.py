@@ -193,6 +193,7 @@ KINDS = [
     Kind(rf"{TRAIN} .*--(help|print-config)", run_as_typed),
     Kind(rf"{TRAIN}( .*)?", print_config, "trains for minutes: config files and keys are checked"),
     Kind(r"python (lightning|keras)_project/evaluate\.py RUN", run_as_typed),
+    Kind(r"(find .* \| )?python (lightning|keras)_project/predict\.py RUN .*", run_as_typed),
     Kind(r"python -m shared\.(models|config)", run_as_typed),
     Kind(r"python -m shared\.scores RUN( --suspects)?", run_as_typed),
     Kind(r"python -m shared\.compare( .*)?", run_with_runs),

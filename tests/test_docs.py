@@ -108,7 +108,7 @@ def find_command_of(block: Block) -> Block | None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_every_block_is_of_a_kind_that_is_tested(block):
-    covered = (block.language in ("bash", "yaml", "dockerfile") or find_command_of(block)
+    covered = (block.language in ("bash", "yaml", "dockerfile", "python") or find_command_of(block)
                or block.sections[-1] == "The map"
                or (block.page == GUIDE and (block.language == "diff" or block.new_file)))
     assert covered, f"{block} is {block.language or 'of no language'}, which no test reads"
@@ -192,6 +192,14 @@ def test_every_kind_of_command_is_on_a_page():
     typed = [param.values[1] for param in commands()]
     chosen = {next((kind.pattern for kind in KINDS if re.fullmatch(kind.pattern, command)), None) for command in typed}
     assert {kind.pattern for kind in KINDS} - chosen == set()
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python" and block.page != GUIDE],
+                         ids=str)
+def test_a_program_runs(block, clone):
+    for sibling in find_needed(block.text) & set(ABSENT):
+        pytest.skip(f"the {sibling} sibling is not there")
+    assert clone.run(f"python - <<'END'\n{clone.fill(block.text)}END").stdout
 
 
 # The messages of the page of tips

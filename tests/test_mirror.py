@@ -26,7 +26,8 @@ FORBIDDEN = {"lightning_project": TENSORFLOW | {"keras_project"}, "keras_project
 # The common core: whoever knows one sibling finds the same in the other. Beside it each sibling has what it needs.
 CORE = {
     "train.py": ["train"],
-    "evaluate.py": ["predict", "evaluate"],
+    "evaluate.py": ["predict_splits", "evaluate"],
+    "predict.py": ["build_compute", "predict"],
     "classifier.py": ["build_loss", "build_metrics", "validate_seams", "score_predictions"],
     "losses.py": ["BinaryCrossEntropy", "FocalLoss"],
     "data.py": [],
@@ -47,14 +48,14 @@ CORE = {
 }
 # Of the core, what takes other arguments in each sibling, because its framework wants them so.
 OTHER_ARGUMENTS = {
-    "evaluate.py: predict": "Lightning predicts through its Trainer, Keras through the model",
+    "evaluate.py: predict_splits": "Lightning predicts through its Trainer, Keras through the model",
     "optim.py: build_optimizer": "a Keras schedule is an argument of the optimizer, which finds the variables itself",
     "runtime.py: build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
     "checkpoints.py: CheckpointWriter.__init__": "Lightning collects what callbacks keep, Keras does not",
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
 ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "runs", "scores", "training",
-         "compare", "parity", "bench")
+         "artifacts", "prediction", "compare", "parity", "bench")
 
 
 @cache
@@ -128,8 +129,8 @@ def test_what_may_differ_is_of_the_core():
 # What is started by its path
 
 def entry_points(folder: str) -> list[str]:
-    """The commands of a sibling, whose last line hands over to shared.config.command."""
-    return [name for name, path in modules(folder).items() if "shared.config.command" in path.read_text()
+    """The commands of a sibling, whose last line hands over to the command.py of a room of shared/."""
+    return [name for name, path in modules(folder).items() if re.search(r"shared\.\w+\.command", path.read_text())
             and "run_command" in ast.unparse(tree_of(path).body[-1])]
 
 
@@ -138,7 +139,7 @@ ENTRY_POINTS = [(folder, name) for folder in SIBLINGS for name in entry_points(f
 
 @pytest.mark.parametrize("folder", SIBLINGS)
 def test_a_sibling_has_its_commands(folder):
-    assert {"train.py", "evaluate.py"} <= set(entry_points(folder))
+    assert {"train.py", "evaluate.py", "predict.py"} <= set(entry_points(folder))
 
 
 @pytest.mark.parametrize(("folder", "name"), ENTRY_POINTS)

@@ -80,12 +80,17 @@ def compute_central_box(share: float, height: int, width: int) -> tuple[float, f
 def open_rgb(path: str | os.PathLike) -> Image.Image:
     """An image file as an upright image of mode RGB. Raises `UserError` as `decode_image` does."""
     try:
-        with Image.open(path) as image:
-            ImageOps.exif_transpose(image, in_place=True)
-            return convert_to_rgb(image)
+        return open_upright(path)
     except Exception as error:  # damaged files make decoders raise struct.error, zlib.error, IndexError and more
         raise UserError(f"{path}: cannot be read as an image ({describe_error(path, error)}); repair or remove it, or "
                         "let such files be left out with dataset.on_bad_image=skip") from error
+
+
+def open_upright(path: str | os.PathLike) -> Image.Image:
+    """The same, but an error is the decoder's own. `describe_error` puts it into words."""
+    with Image.open(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return convert_to_rgb(image)
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
@@ -107,7 +112,7 @@ def describe_error(path: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnidentifiedImageError):
-        return "empty file" if os.path.getsize(path) == 0 else "no known image format"
+        return "empty file" if os.path.isfile(path) and os.path.getsize(path) == 0 else "no known image format"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than the {2 * Image.MAX_IMAGE_PIXELS:,} pixels that Pillow reads; scale it down"
     if "MAX_TEXT" in str(error):  # PngImagePlugin's limits on what is compressed beside the pixels

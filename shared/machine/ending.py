@@ -13,14 +13,17 @@ from shared.machine.interpreters import explain_missing_package
 CLOSED_PIPE = 141  # as a shell counts a process that SIGPIPE ended, 128 + 13
 
 
-def report_errors(work: Callable[[], object]) -> None:
-    """Do `work`, and leave with the status that says how it ended. Only a bug leaves with a traceback."""
+def report_errors(work: Callable[[], object], any_words: bool = False) -> None:
+    """Do `work`, and leave with the status that says how it ended. Only a bug leaves with a traceback.
+
+    With `any_words`, the words of the command line may be names of files in another encoding than the locale's.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            report_mistakes(work)
+            report_mistakes(work, any_words)
         finally:  # now, because what Python cannot write at its end it tells in lines of its own
             for stream in filter(None, (sys.stdout, sys.stderr)):  # one that was closed from the start is None
                 stream.flush()
@@ -54,9 +57,10 @@ def require_readable_words() -> None:
                             f"{word!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
 
 
-def report_mistakes(work: Callable[[], object]) -> None:
+def report_mistakes(work: Callable[[], object], any_words: bool) -> None:
     try:
-        require_readable_words()
+        if not any_words:
+            require_readable_words()
         work()
     except StoppedError as stopped:
         if str(stopped):  # of several processes one speaks

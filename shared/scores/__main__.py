@@ -15,7 +15,7 @@ from shared.errors import UserError
 from shared.machine.console import Table, say
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
-from shared.machine.options import Parser
+from shared.machine.arguments import Parser
 from shared.runs.records import FRAMEWORKS, VAL, Predictions, SavedRun, read_predictions, read_run
 from shared.scores.report import format_full
 from shared.scores.summary import summarise_predictions

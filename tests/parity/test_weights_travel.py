@@ -5,6 +5,7 @@ once.
 """
 
 import contextlib
+import csv
 import io
 import json
 import runpy
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from shared.machine.files import REPOSITORY
@@ -89,6 +91,23 @@ def test_the_other_sibling_scores_a_run_alike(siblings, runs, source):
     accuracy = json.loads((run / "result.json").read_text())["test/accuracy"]
     assert score_logits(found["logits"], found["label"])["accuracy"] == accuracy
     assert f"test/accuracy {accuracy:.4f}" in out
+
+
+@pytest.mark.parametrize("source", OTHER)
+def test_both_siblings_predict_a_run_alike(siblings, runs, tmp_path, source):
+    for number in range(20):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 9), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").touch()
+    tables = []
+    for sibling in siblings.values():
+        status, out, _ = sibling.call(run_command, "predict", str(runs[source]), str(tmp_path), "--top", "3")
+        assert status == 1
+        tables.append(list(csv.reader(io.StringIO(out))))
+    assert len(tables[0]) == 22
+    for one, other in zip(*tables, strict=True):
+        for cell, twin in zip(one, other, strict=True):
+            assert cell == twin or float(cell) == pytest.approx(float(twin), abs=1e-5)
 
 
 @pytest.mark.parametrize("source", OTHER)
