@@ -19,9 +19,9 @@ from safetensors.numpy import save as serialise
 from shared.card.page import write_card
 from shared.card.timm_format import UnknownToTimmError, describe_for_timm
 from shared.errors import UserError
+from shared.machine.arguments import Parser
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
-from shared.machine.options import Parser
 from shared.runs.records import SavedRun, read_run
 from shared.runs.trained import Trained, read_trained
 from shared.weights.file import read_weights

@@ -48,7 +48,7 @@ def compare_logits(sibling, name, dataset, size, folder):
     import timm
     import torch
 
-    card, ours, config = write_card_of(name, dataset, size, folder)
+    card, ours, _ = write_card_of(name, dataset, size, folder)
     theirs = timm.create_model(f"local-dir:{card}", pretrained=True).eval()
     channels = 1 if dataset == "fashion_mnist" else 3
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(3, channels, size, size)).astype(np.float32))

@@ -1,4 +1,4 @@
-"""The command line of a program that takes options in place of the keys of an experiment."""
+"""Command lines of words and --options, as argparse reads them."""
 
 import argparse
 
