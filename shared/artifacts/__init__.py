@@ -1,0 +1,1 @@
+"""Exported models: what stands beside them, how they are asked, checked and compared."""
