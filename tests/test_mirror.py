@@ -54,7 +54,7 @@ OTHER_ARGUMENTS = {
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
 ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "scores", "runs", "training",
-         "card", "compare", "parity", "bench")
+         "artifacts", "card", "serve", "compare", "parity", "bench")
 
 
 @cache
