@@ -6,6 +6,7 @@ before it can spoil a batch. The worker has the model and answers batches.
 
 import asyncio
 import logging
+import re
 import signal
 import sys
 import time
@@ -135,7 +136,7 @@ class Endpoints(LitSpec):
 
 
 def read_top(text: str, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= most):
+    if not (re.fullmatch("[0-9]{1,6}", text) and 0 < int(text) <= most):
         raise RefusedError(400, f"top is {text[:20]!r}; expected 1 to {most}")
     return int(text)
 
