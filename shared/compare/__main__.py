@@ -12,17 +12,11 @@ from pathlib import Path
 from shared.compare.page import format_text
 from shared.compare.report import compare_runs
 from shared.errors import UserError, extract_user_message
+from shared.machine.arguments import Parser
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
 from shared.machine.interpreters import list_siblings
 from shared.runs.records import find_finished_runs, select_newest_runs
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that raises `UserError`, so that all mistakes of the user are shown in the same way."""
-
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}; see --help")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
