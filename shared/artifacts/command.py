@@ -60,9 +60,9 @@ def choose_formats(named: str | None, quantisation: str, sibling: str) -> tuple[
             raise UserError(f"{sibling}_project cannot export to {name}; {makers[0]}_project/export.py can, from the "
                             "same run")
         if name not in able:
-            offered = FORMATS[name].quantisations
-            raise UserError(f"--quantise {quantisation} is not for {name}, "
-                            + (f"which has {', '.join(offered)}" if offered else f"but for {', '.join(able) or 'none'}"))
+            offered = ", ".join(FORMATS[name].quantisations) or "none"
+            raise UserError(f"--quantise {quantisation} is not for {name}, which has {offered}; name another format or "
+                            "leave it out")
     if not able:
         raise UserError(f"--quantise {quantisation} is for no format that {sibling}_project can write")
     return tuple(dict.fromkeys(word for word in (named or "").split(",") if word)) or tuple(able)

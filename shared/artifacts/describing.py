@@ -109,8 +109,8 @@ def write_readme(artifact: Artifact) -> None:
     kind = f"{artifact.format}, {QUANTISATIONS[artifact.quantisation] if artifact.quantisation else 'fp32'}"
     lines = [f"# {content['model']} for {content['dataset']}: {kind}", "",
              f"Made from the run `{content['run'] or 'a weight file'}` by {artifact.maker}_project. It answers with "
-             f"one of {len(artifact.classes)} classes; `{DESCRIPTION}` lists them.", "", "```python", "import numpy as np",
-             f"images = np.zeros({shape.format(n=7)}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
+             f"one of {len(artifact.classes)} classes; `{DESCRIPTION}` lists them.", "", "```python",
+             "import numpy as np", f"images = np.zeros({shape.format(n=7)}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
              LOADING[artifact.format], "```", "", "## From a file to `images`", "",
              *(f"{number}. {step}" for number, step in enumerate(content["recipe"], 1)), "", "## Checked", "",
              f"With {checks['source']}: {describe_facts(checks)}.", ""]

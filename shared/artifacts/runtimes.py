@@ -54,7 +54,7 @@ def load_artifact(artifact: Artifact, threads: int = 0) -> Loaded:
 def load_decoding(artifact: Artifact) -> Callable[[list[bytes]], Answer]:
     """The signature of a SavedModel that decodes and scales images itself: contents of JPEG or PNG files to logits and
     probabilities (n, K)."""
-    return import_module("keras_project.artifact").load_decoding(artifact.file)
+    return import_module(f"{FORMATS[artifact.format].sibling}_project.artifact").load_decoding(artifact.file)
 
 
 def build_preparation(artifact: Artifact) -> Callable[[np.ndarray], np.ndarray]:

@@ -57,7 +57,8 @@ class Worker:
         sibling = FORMATS[artifact.format].sibling
         python = require_interpreter(sibling) if sibling else sys.executable
         one = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # not a pipe, which could become full
+        # Not a pipe, which could become full.
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - it is as long there as the worker
         start = time.perf_counter()
         self.process = subprocess.Popen(
             [python, "-m", "shared.artifacts.timing", str(artifact.folder)], stdin=subprocess.PIPE,
