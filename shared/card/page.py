@@ -14,11 +14,16 @@ from shared.card.preprocessing import list_steps
 from shared.datasets.definition import Definition
 from shared.datasets.definitions import find_definition
 from shared.machine.console import Table, format_percent
-from shared.runs.records import SavedRun
+from shared.runs.records import SavedRun, is_number, read_json
 from shared.runs.trained import Trained
 from shared.weights.file import Weights
 
 TASK = "image-classification"
+# Of scores.json: what a score is called, and whether it is a share.
+FURTHER = {"macro_f1": ("F1, mean over classes", True), "brier": ("Brier score, 0 to 2", False),
+           "calibration_error": ("calibration error", True),
+           "temperature": ("temperature that was fitted on validation images", False),
+           "scaled_calibration_error": ("calibration error of softmax(logits / temperature)", True)}
 FRAMEWORKS = {"lightning": "PyTorch Lightning", "keras": "Keras"}
 OPEN = "TO BE FILLED IN"  # where only the owner of the model knows what to write
 
@@ -30,7 +35,7 @@ def write_card(trained: Trained, run: SavedRun | None, weights: Weights, facts: 
     definition = find_definition(dataset.name, dataset.variant)
     name = f"{trained.config.model.name} on {name_dataset(definition, dataset.name)}"
     blocks = [f"---\n{build_metadata(trained, run, facts, definition).to_yaml()}\n---", f"# {name}",
-              describe_model(trained, run, weights), "## Scores", *describe_scores(run),
+              describe_model(trained, run, weights), "## Scores", *describe_scores(run), *describe_calibration(run),
               "## Data", *describe_data(trained, run, definition), "## Training", describe_training(trained, run),
               "## Preprocessing", *list_steps(trained, facts), "## How to load it", *show_loading(trained, facts),
               "## Limits", list_limits(trained, run), "## Licence",
@@ -106,6 +111,20 @@ def describe_scores(run: SavedRun | None) -> list[str]:
             + (f" ({best})" if best is not None else "") + ", so their score is somewhat too good."]
 
 
+def read_further_scores(run: SavedRun | None) -> dict[str, float]:
+    """What `shared.scores` has left in the run folder, as far as it is a number; empty for older runs."""
+    if run is None or not (run.folder / "scores.json").is_file():
+        return {}
+    return {name: value for name, value in read_json(run.folder / "scores.json").items() if is_number(value)}
+
+
+def describe_calibration(run: SavedRun | None) -> list[str]:
+    found = read_further_scores(run)
+    rows = [[title, format_percent(found[name]) if is_share else f"{found[name]:.4f}"]
+            for name, (title, is_share) in FURTHER.items() if name in found]
+    return [tabulate(rows)] if rows else []
+
+
 def describe_data(trained: Trained, run: SavedRun | None, definition: Definition) -> list[str]:
     dataset = trained.config.dataset
     own = is_own(definition)
@@ -163,7 +182,9 @@ def list_limits(trained: Trained, run: SavedRun | None) -> str:
         "\"none of these\".",
         f"It sees {trained.image_size} x {trained.image_size} pixels of the central square and nothing finer.",
         "The scores hold for images like those of the test. Of other cameras, places or times they say nothing.",
-        "Its probabilities were not calibrated: they say which class is likelier, not how often it is right.",
+        "Its probabilities were not calibrated: they say which class is likelier, not how often it is right"
+        + ("; the calibration error says how far off they are." if "calibration_error" in read_further_scores(run)
+           else "."),
     ]
     if run:
         points.append("The scores are of a single run; another seed gives somewhat other ones.")

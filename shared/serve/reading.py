@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from shared.artifacts.describing import ENCODED
 from shared.batches.preprocessing import Preprocessing
 from shared.datasets.decode import describe_error
 
 MOST_IMAGES = 128  # in one request
-SIGNATURE, INPUT = "serving_bytes", "image_bytes"  # what the exported SavedModel calls them
+SIGNATURE = "serving_bytes"  # of an exported SavedModel: the one that takes image files
 
 
 class RefusedError(Exception):
@@ -68,8 +69,8 @@ def read_instances(content: dict[str, Any]) -> list[bytes]:
         raise RefusedError(400, f'expected {{"instances": [{{"b64": "..."}}, ...]}} with 1 to {MOST_IMAGES} images')
     files = []
     for instance in instances:
-        if isinstance(instance, dict) and set(instance) == {INPUT}:
-            instance = instance[INPUT]
+        if isinstance(instance, dict) and set(instance) == {ENCODED}:
+            instance = instance[ENCODED]
         if not isinstance(instance, dict) or set(instance) != {"b64"}:
             raise RefusedError(400, f'instance {len(files)} is not {{"b64": "..."}}, an image file in base64')
         files.append(decode_base64(instance["b64"]))

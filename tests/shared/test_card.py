@@ -122,6 +122,17 @@ def test_the_scores_have_their_interval(tmp_path):
     assert "trained with PyTorch Lightning" in text
 
 
+def test_calibration_is_told_where_it_was_measured(tmp_path):
+    run = write_run(tmp_path)
+    (run / "scores.json").write_text(json.dumps({
+        "calibration_error": 0.0123, "brier": 0.05, "temperature": None, "notes": ["few images"], "images": 50}))
+    text = (make_card(str(run)) / "README.md").read_text()
+    assert "| calibration error | 1.23 % |\n" in text
+    assert "| Brier score, 0 to 2 | 0.0500 |\n" in text
+    assert "| temperature" not in text
+    assert "the calibration error says how far off they are" in text
+
+
 def test_weights_without_their_run_have_no_scores(tmp_path):
     text = (make_card(str(write_weights(tmp_path / "a.safetensors", *CLASSES))) / "README.md").read_text()
     assert "Not known: these weights lay alone" in text
