@@ -44,17 +44,23 @@ def write_pt2(served: Any, file: Path) -> None:
     """https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/export.html"""
     import torch
 
-    batch = {IMAGES: {0: torch.export.Dim("batch")}}
-    torch.export.save(torch.export.export(served, (served.example,), dynamic_shapes=batch), file)
+    program = torch.export.export(served, (served.example,), dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names this machine's folders
+    torch.export.save(program, file)
 
 
 def write_onnx(served: Any, file: Path) -> None:
     """https://docs.pytorch.org/docs/stable/onnx_export.html"""
+    import onnx
     import torch
 
-    torch.onnx.export(served, (served.example,), file, dynamo=True, opset_version=OPSET["lightning"],
-                      external_data=False, input_names=[IMAGES], output_names=[LOGITS, PROBABILITIES],
-                      dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}}, verbose=False)
+    model = torch.onnx.export(served, (served.example,), dynamo=True, opset_version=OPSET["lightning"],
+                              input_names=[IMAGES], output_names=[LOGITS, PROBABILITIES],
+                              dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}}).model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]  # they name this machine's folders
+    onnx.save(model, str(file))
 
 
 if __name__ == "__main__":

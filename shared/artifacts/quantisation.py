@@ -15,6 +15,7 @@ BATCH = 32  # images of calibration at once
 def quantise_onnx(file: Path, quantisation: str, images: np.ndarray | None) -> None:
     """Replace an ONNX file by its quantised form; `images` are the calibration's, as the model takes them."""
     from onnxruntime import quantization
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     whole = file.with_name(f"whole-{file.name}")
     # Folds BatchNorm into convolutions, which could not be quantised together otherwise.
@@ -22,8 +23,12 @@ def quantise_onnx(file: Path, quantisation: str, images: np.ndarray | None) -> N
     if quantisation == "dynamic":
         quantization.quantize_dynamic(whole, file, per_channel=True, weight_type=quantization.QuantType.QInt8)
     else:
-        quantization.quantize_static(whole, file, Reader(images), quant_format=quantization.QuantFormat.QDQ,
-                                     per_channel=True)
+        # The softmax of 8-bit logits in 8 bits would round most probabilities to 0.
+        kinds = [kind for kind in {**QLinearOpsRegistry, **QDQRegistry} if kind != "Softmax"]
+        quantization.quantize_static(
+            whole, file, Reader(images), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            # With signed activations ONNX Runtime leaves every convolution before an addition in fp32 on x86.
+            activation_type=quantization.QuantType.QUInt8, op_types_to_quantize=kinds, extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]})
     whole.unlink()
 
 

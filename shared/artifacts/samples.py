@@ -22,11 +22,12 @@ PICTURES = 16  # that a signature for encoded images is tried with
 @dataclass(frozen=True)
 class Samples:
     """Images (n, S, S, C) of values 0 to 255 and their labels (n,), which random images do not have; `source` says what
-    they are."""
+    they are. `recorded` are the logits (n, K) that the run itself has left of them; None where it has left none."""
 
     pixels: np.ndarray
     labels: np.ndarray | None
     source: str
+    recorded: np.ndarray | None = None
 
 
 def load_data_of(trained: Trained) -> Data:
@@ -49,11 +50,11 @@ def open_image(images: Images, place: int) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def take_images(images: Images, count: int) -> Images:
-    """`count` of the images, always the same, each class with its share; all where there are no more."""
+def choose_places(images: Images, count: int) -> np.ndarray:
+    """The places of `count` of the images, always the same, each class with its share; all where there are no more."""
     if count >= len(images):
-        return images
-    return images.take(choose_stratified(images.labels, count, FIXED_SEED))
+        return np.arange(len(images))
+    return choose_stratified(images.labels, count, FIXED_SEED)
 
 
 def choose_test_samples(trained: Trained, data: Data | None, count: int) -> Samples:
@@ -63,9 +64,20 @@ def choose_test_samples(trained: Trained, data: Data | None, count: int) -> Samp
         shape = RANDOM_IMAGES, seen.image_size, seen.image_size, seen.channels
         pixels = (draw_bits(int(np.prod(shape)), FIXED_SEED) >> np.uint64(56)).astype(np.uint8).reshape(shape)
         return Samples(pixels, None, f"{RANDOM_IMAGES} random images, since the data set could not be loaded")
-    chosen = take_images(data.test, count)
-    said = f"{len(chosen):,} of {len(data.test):,} test images of {data.name}"
-    return Samples(read_pixels(chosen, seen), chosen.labels, said)
+    places = choose_places(data.test, count)
+    chosen, said = data.test.take(places), f"{len(places):,} of {len(data.test):,} test images of {data.name}"
+    return Samples(read_pixels(chosen, seen), chosen.labels, said, find_recorded(trained, data, places))
+
+
+def find_recorded(trained: Trained, data: Data, places: np.ndarray) -> np.ndarray | None:
+    """The logits (n, K) in the run's predictions.npz of the test images at `places`."""
+    path = (trained.folder or Path()) / "predictions.npz"
+    if trained.folder is None or not path.is_file():
+        return None
+    with np.load(path) as file:
+        logits = file["logits"][np.argsort(file["index"])]
+        whole = np.array_equal(np.sort(file["index"]), np.arange(len(data.test)))
+    return logits[places] if whole and logits.shape[1] == len(trained.classes) else None
 
 
 def choose_calibration_pixels(trained: Trained, data: Data | None, count: int) -> np.ndarray:
@@ -73,7 +85,7 @@ def choose_calibration_pixels(trained: Trained, data: Data | None, count: int) -
     if data is None:
         raise UserError("--quantise int8 is calibrated on training images, and the data set cannot be loaded; restore "
                         "it, or use --quantise dynamic, which needs none")
-    return read_pixels(take_images(data.train, count), trained.preprocessing)
+    return read_pixels(data.train.take(choose_places(data.train, count)), trained.preprocessing)
 
 
 def write_pictures(folder: Path, samples: Samples, preprocessing: Preprocessing) -> np.ndarray:
