@@ -99,9 +99,10 @@ def read_unchecked(path: str | os.PathLike) -> Artifact:
         if content["kind"] != KIND:
             raise ValueError(f"kind {content['kind']}, expected {KIND}")
         artifact = Artifact(folder, content)
-        assert artifact.preprocessing and artifact.classes and artifact.input in INPUTS
+        if not (artifact.classes and artifact.preprocessing and artifact.input in INPUTS):
+            raise ValueError("no classes, or another input")
         there = os.path.exists(artifact.file)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged or was not written by this version ({type(error).__name__}: {error}); "
                         "export the model again") from None
     if not there:

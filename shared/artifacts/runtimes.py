@@ -46,8 +46,15 @@ def load_artifact(artifact: Artifact, threads: int = 0) -> Loaded:
     except Exception as error:  # the runtimes' own errors have no base in common
         if isinstance(error, UserError | ModuleNotFoundError) or is_out_of_memory(error):
             raise
-        raise UserError(f"{artifact.file} cannot be loaded ({summarise_error(error)}); export the model again") from error
+        raise UserError(f"{artifact.file} cannot be loaded ({summarise_error(error)}); export the model "
+                        "again") from error
     return Loaded(ask, list_dtypes, build_preparation(artifact))
+
+
+def load_decoding(artifact: Artifact) -> Callable[[list[bytes]], Answer]:
+    """The signature of a SavedModel that decodes and scales images itself: contents of JPEG or PNG files to logits and
+    probabilities (n, K)."""
+    return import_module(f"{FORMATS[artifact.format].sibling}_project.artifact").load_decoding(artifact.file)
 
 
 def build_preparation(artifact: Artifact) -> Callable[[np.ndarray], np.ndarray]:

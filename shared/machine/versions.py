@@ -12,10 +12,10 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "tensorflow", "
             "scikit-learn", "pillow", "wandb", "omegaconf")
 
 
-def list_versions() -> dict[str, str]:
-    """The versions of Python and of those PACKAGES that are installed."""
+def list_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """The versions of Python and of those of PACKAGES and of `more` that are installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

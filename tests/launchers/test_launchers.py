@@ -38,8 +38,9 @@ def test_shellcheck_finds_nothing(name):
 
 def test_the_page_has_every_launcher():
     page = (REPOSITORY / "docs" / "scaling.md").read_text()
-    assert {path.name for path in FOLDER.iterdir()} == {*SCRIPTS, "kubernetes.yaml"}
-    for name in (*SCRIPTS, "kubernetes.yaml"):
+    manifests = ("kubernetes.yaml", "kubernetes_serve.yaml")
+    assert {path.name for path in FOLDER.iterdir()} == {*SCRIPTS, *manifests}
+    for name in (*SCRIPTS, *manifests):
         assert f"`{name}`" in page
 
 
@@ -194,3 +195,40 @@ def test_the_kubernetes_job_runs_the_training_without_a_shell(manifest):
     config = container["args"][0]
     assert (REPOSITORY / config).is_file()
     assert all("=" in word for word in container["args"][1:])
+
+
+# Serving on Kubernetes
+
+@pytest.fixture(scope="module")
+def server() -> dict[str, dict]:
+    return {part["kind"]: part for part in yaml.safe_load_all((FOLDER / "kubernetes_serve.yaml").read_text())}
+
+
+def test_the_kubernetes_server_is_whole(server, manifest):
+    deployment, service = server["Deployment"]["spec"], server["Service"]["spec"]
+    pod = deployment["template"]["spec"]
+    container, = pod["containers"]
+    assert (server["Deployment"]["apiVersion"], server["Service"]["apiVersion"]) == ("apps/v1", "v1")
+    labels = deployment["template"]["metadata"]["labels"]
+    assert service["selector"] == deployment["selector"]["matchLabels"] == labels
+    named = {port["name"] for port in container["ports"]}
+    probes = [container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")]
+    assert {port["targetPort"] for port in service["ports"]} | {probe["port"] for probe in probes} == named
+    assert {probe["path"] for probe in probes} == {"/health"}
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    claim = next(volume["persistentVolumeClaim"] for volume in pod["volumes"] if volume["name"] == "storage")
+    assert claim["claimName"] == manifest["PersistentVolumeClaim"]["metadata"]["name"]
+
+
+def test_the_kubernetes_server_is_given_words_that_it_knows(server):
+    from shared.serve.__main__ import parse_arguments
+
+    container = server["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"] == ["python", "-m", "shared.serve"]
+    options = parse_arguments(container["args"])
+    assert options.host == "0.0.0.0"
+    assert options.port == container["ports"][0]["containerPort"]
+    assert options.threads == int(container["resources"]["requests"]["cpu"])
+    writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert writable == ["/tmp"]

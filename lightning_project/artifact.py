@@ -1,0 +1,52 @@
+"""A trained model as it leaves the project, with its preprocessing inside; and how PyTorch's own format is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from shared.batches.preprocessing import Preprocessing
+
+
+class Served(nn.Module):
+    """Images (n, S, S, C) to logits and probabilities, (n, K) each.
+
+    Images are uint8, or float32 that is already normalised: `input` is one of `shared.artifacts.description.INPUTS`.
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, input: str):
+        super().__init__()
+        self.model, self.normalises, self.image_size = model, input == "uint8", preprocessing.image_size
+        self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean))  # (C,)
+        self.register_buffer("scale", 1 / (255 * torch.tensor(preprocessing.std)))
+
+    @property
+    def example(self) -> torch.Tensor:
+        """Images to trace the model with. They are two, since PyTorch takes a batch of one for a constant."""
+        shape = 2, self.image_size, self.image_size, len(self.mean)
+        return torch.zeros(shape, dtype=torch.uint8 if self.normalises else torch.float32)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = (images.float() - self.mean) * self.scale if self.normalises else images
+        logits = self.model(x.permute(0, 3, 1, 2))
+        return logits, logits.softmax(dim=1)
+
+
+def load_pt2(file: Path, threads: int) -> tuple[Callable, Callable]:
+    """See `shared.artifacts.runtimes`."""
+    if threads:
+        torch.set_num_threads(threads)
+    program = torch.export.load(file)
+    model = program.module()
+
+    def ask(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            return tuple(output.numpy() for output in model(torch.from_numpy(np.ascontiguousarray(images))))
+
+    def list_dtypes() -> set[str]:
+        values = [node.meta.get("val") for node in program.graph.nodes]
+        values += list(program.state_dict.values())
+        return {str(value.dtype).removeprefix("torch.") for value in values if isinstance(value, torch.Tensor)}
+    return ask, list_dtypes

@@ -1,0 +1,159 @@
+"""Whether an exported model gives the answers of the trained one, found out in a process that has nothing but its
+runtime."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.artifacts.description import Artifact
+from shared.artifacts.samples import Samples, write_pictures
+from shared.machine.console import format_percent
+from shared.machine.interpreters import list_variables
+
+GRAPH = 2**20  # bytes that a model takes beside its weights, whatever their size
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What an exported model may differ in. `delta` is a share of the range of the trained model's logits; `batch` is
+    one too, of the same image in batches of 1, 7 and 64; `probabilities` is a difference to the softmax of the logits,
+    which takes 8 bits in LiteRT's int8; `lost` and `changed` are shares of the answers; `size` is a
+    multiple of the weights in fp32."""
+
+    delta: float
+    batch: float
+    probabilities: float
+    lost: float
+    changed: float
+    size: float
+
+
+# Where activations are quantised as they come, the scale is that of a whole batch, so that images of a batch depend on
+# each other.
+CRITERIA = {"": Criterion(delta=1e-4, batch=1e-4, probabilities=1e-5, lost=1, changed=1, size=1.2),
+            "fp16": Criterion(delta=1e-2, batch=1e-4, probabilities=1e-3, lost=0.01, changed=0.02, size=0.6),
+            "int8": Criterion(delta=1, batch=1e-4, probabilities=1e-2, lost=0.01, changed=0.05, size=0.3),
+            "dynamic": Criterion(delta=1, batch=1, probabilities=1e-2, lost=0.01, changed=0.05, size=0.3)}
+
+
+@dataclass
+class Check:
+    """What was found. Accuracies are None for images without labels. `reasons` say why the model is rejected."""
+
+    images: int
+    source: str
+    delta_logits: float = float("nan")
+    logits_range: float = float("nan")
+    delta_probabilities: float = float("nan")     # to the softmax of its own logits
+    delta_between_batches: float = float("nan")   # of one image in batches of 1, 7 and 64
+    delta_of_rounding: float = 0.0                # of the trained model's logits, where uint8 rounds what scaling gives
+    delta_of_encoded: float | None = None         # of images that the model itself decodes
+    delta_to_recorded: float | None = None        # to what the run left of the same images, in training's precision
+    equal_answers: int = 0
+    accuracy: float | None = None
+    accuracy_trained: float | None = None
+    bytes: int = 0
+    bytes_of_weights: int = 0
+    dtypes: list[str] = field(default_factory=list)
+    criterion: dict[str, float] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.reasons
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"passed": self.passed, **asdict(self)}
+
+
+def check_artifact(artifact: Artifact, samples: Samples, expected: np.ndarray, bytes_of_weights: int,
+                   ask: Callable[[np.ndarray], np.ndarray]) -> Check:
+    """Ask the exported model about the samples in a new process, and compare with `expected`, the logits (n, K) of the
+    trained model, which `ask` returns for other pixels."""
+    check = Check(len(samples.pixels), samples.source, bytes=artifact.size, bytes_of_weights=bytes_of_weights)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "pictures").mkdir()
+        pictures = write_pictures(folder / "pictures", samples, artifact.preprocessing)
+        np.savez(folder / "given.npz", pixels=samples.pixels)
+        command = [sys.executable, "-m", "shared.artifacts.asking", str(artifact.folder), str(folder / "given.npz"),
+                   str(folder / "found.npz")]
+        done = subprocess.run(command, env=list_variables(), capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            check.reasons.append(explain_failure(done))
+            return check
+        with np.load(folder / "found.npz") as file:
+            found = dict(file)
+    fill_check(check, found, expected, samples.labels)
+    if "encoded" in found:
+        check.delta_of_encoded = float(np.abs(found["encoded"] - ask(pictures)).max())
+    if samples.recorded is not None:
+        check.delta_to_recorded = float(np.abs(found["logits"] - samples.recorded).max())
+    judge_check(check, CRITERIA[artifact.quantisation], artifact.quantisation)
+    return check
+
+
+def explain_failure(done: subprocess.CompletedProcess) -> str:
+    if done.returncode < 0:
+        return f"its runtime was ended by signal {-done.returncode}"
+    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+    return f"its runtime does not run it: {lines[-1].removeprefix('error: ') if lines else 'no message'}"
+
+
+def fill_check(check: Check, found: dict[str, np.ndarray], expected: np.ndarray, labels: np.ndarray | None) -> None:
+    """Compare what a model answered with the `expected` logits (n, K). `found` is what `asking` writes."""
+    logits, answers = found["logits"], found["logits"].argmax(axis=1)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    check.delta_logits = float(np.abs(logits - expected).max())
+    check.logits_range = float(np.ptp(expected))
+    check.delta_probabilities = float(np.abs(powers / powers.sum(axis=1, keepdims=True) - found["probabilities"]).max())
+    check.delta_between_batches = float(np.abs(found["first"] - logits[0]).max())
+    check.equal_answers = int((answers == expected.argmax(axis=1)).sum())
+    check.dtypes = found["dtypes"].tolist()
+    if labels is not None:
+        check.accuracy = float((answers == labels).mean())
+        check.accuracy_trained = float((expected.argmax(axis=1) == labels).mean())
+
+
+def judge_check(check: Check, criterion: Criterion, quantisation: str) -> None:
+    """Write what the model fails by into `check.reasons`."""
+    check.criterion = asdict(criterion)
+    span, reasons = check.logits_range, check.reasons
+    if not check.delta_logits <= criterion.delta * span:  # also where one is NaN
+        reasons.append(f"its logits are {check.delta_logits:.2g} from the trained model's, allowed are "
+                       f"{criterion.delta * span:.2g}, {criterion.delta:g} of their range")
+    if not check.delta_between_batches <= criterion.batch * span:
+        reasons.append(f"its logits of an image change by {check.delta_between_batches:.2g} with the images beside it, "
+                       "as if it were training")
+    if not check.delta_probabilities <= criterion.probabilities:
+        reasons.append(f"its probabilities are {check.delta_probabilities:.2g} from the softmax of its logits")
+    # One answer may change in any number of images, since it is a large share of a few.
+    changed = check.images - check.equal_answers
+    if changed > max(1, criterion.changed * check.images):
+        reasons.append(f"{changed} of {check.images} answers are others, allowed are {criterion.changed:.0%}")
+    if check.accuracy is not None:
+        lost = round((check.accuracy_trained - check.accuracy) * check.images)
+        if lost > max(1, criterion.lost * check.images):
+            reasons.append(f"its accuracy is {format_percent(check.accuracy)}, the trained model's "
+                           f"{format_percent(check.accuracy_trained)}")
+    allowed = criterion.size * check.bytes_of_weights + GRAPH
+    if check.bytes > allowed:
+        reasons.append(f"it has {check.bytes:,} bytes, allowed are {allowed:,.0f}")
+    half = {"bfloat16"} | (set() if quantisation == "fp16" else {"float16"})
+    if half & set(check.dtypes):
+        reasons.append(f"it computes in {' and '.join(sorted(half & set(check.dtypes)))}")
+
+
+def describe_check(check: Check) -> str:
+    """The check in one line."""
+    said = [f"{check.bytes / 1e6:.1f} MB", f"logits within {check.delta_logits:.1e} of a range of "
+            f"{check.logits_range:.3g}", f"{check.equal_answers:,} of {check.images:,} answers equal"]
+    if check.accuracy is not None:
+        said.append(f"accuracy {format_percent(check.accuracy)}, before {format_percent(check.accuracy_trained)}")
+    return ", ".join(said)

@@ -1,0 +1,70 @@
+"""The table of a run's exported models: what each takes, how well and how fast it answers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.artifacts.description import Artifact, read_artifact
+from shared.artifacts.timing import LARGE, Timing
+from shared.errors import UserError
+from shared.machine.console import Table, format_percent
+from shared.machine.hardware import describe_cpu
+
+
+@dataclass(frozen=True)
+class Row:
+    """`timing` is a sentence where the model cannot be run here."""
+
+    artifact: Artifact
+    timing: Timing | str
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.artifact.content["checks"]["accuracy"]
+
+    @property
+    def label(self) -> str:
+        return " ".join(filter(None, (self.artifact.format, self.artifact.quantisation)))
+
+
+def find_artifacts(runs: list[Path]) -> list[Artifact]:
+    """The exported models of the runs, those of a run in the order of their names.
+
+    Raises:
+        UserError: where a run has none, or one is damaged.
+    """
+    found = []
+    for run in runs:
+        folders = [path for path in sorted((run / "exports").glob("*"))
+                   if path.is_dir() and not path.name.endswith((".rejected", ".unfinished", ".older"))]
+        if not folders:
+            raise UserError(f"{run} has no exported models; make some with lightning_project/export.py or "
+                            "keras_project/export.py")
+        found += map(read_artifact, folders)
+    return found
+
+
+def tabulate(rows: list[Row]) -> Table:
+    runs = {row.artifact.content["run"] for row in rows}
+    table = Table(["format", "made by", *(["run"] if len(runs) > 1 else []), "MB", "accuracy", "Δ logits",
+                   "equal answers", "load, s", "p50, ms", "p95, ms", f"images/s at {LARGE}"], [])
+    for row in rows:
+        checks, timing = row.artifact.content["checks"], row.timing
+        measured = [f"{timing.load:.1f}", f"{1e3 * timing.p50:.2f}", f"{1e3 * timing.p95:.2f}",
+                    f"{timing.images_per_second:,.0f}"] if isinstance(timing, Timing) else ["-"] * 4
+        table.rows.append([
+            row.label, row.artifact.maker, *([row.artifact.content["run"] or "-"] if len(runs) > 1 else []),
+            f"{row.artifact.size / 1e6:.1f}", "-" if row.accuracy is None else format_percent(row.accuracy),
+            f"{checks['delta_logits']:.1e}", f"{checks['equal_answers']:,}/{checks['images']:,}", *measured])
+    return table
+
+
+def write_notes(rows: list[Row]) -> list[str]:
+    """What has to be known to read the table."""
+    checks = [row.artifact.content["checks"] for row in rows]
+    sources = " and ".join(dict.fromkeys(check["source"] for check in checks))
+    notes = [f"Accuracy, Δ logits (largest difference to the trained model's in fp32, whose range is "
+             f"{checks[0]['logits_range']:.3g}) and equal answers: {sources}.",
+             f"Load (process, runtime, model, first answer), latency of one image and images per second in batches of "
+             f"{LARGE}: {describe_cpu()}, one thread, each model in a process of its own, in turns."]
+    notes += [f"{row.artifact.name}: {row.timing}." for row in rows if isinstance(row.timing, str)]
+    return notes
