@@ -12,7 +12,7 @@ WIDTH = 64  # pixels of a digit
 
 
 def write_run(folder):
-    """A folder with the weights of a linear classifier (least squares), whose path is returned."""
+    """A folder with the weights of a linear classifier (ridge regression), whose path is returned."""
     folder.mkdir()
     config = parse_config([], "test", "")
     classes = tuple("0123456789")
@@ -20,7 +20,7 @@ def write_run(folder):
     trained = read_trained(str(folder))
     train = load_data_of(trained).train
     inputs = trained.preprocessing.normalise(train.pixels).reshape(-1, WIDTH)
-    weight = np.linalg.lstsq(inputs, 10 * np.eye(10, dtype=np.float32)[train.labels], rcond=None)[0]
+    weight = np.linalg.solve(inputs.T @ inputs + 50 * np.eye(WIDTH), inputs.T @ (10 * np.eye(10)[train.labels]))
     save_weights(folder / "best.safetensors", {"weight": weight.T.astype(np.float32)}, config, classes)
     return folder
 
@@ -51,7 +51,7 @@ def write_onnx(file, job, batch="batch", shift=0.0, beside=False, ballast=0, hal
         [("Identity", ["images"], "normal", {})]
     nodes.append(("Reshape", ["normal", "shape"], "flat", {}))
     if beside:  # as a BatchNorm in training does
-        nodes += [("ReduceMean", ["flat"], "mean of batch", {"axes": [0]}), ("Sub", ["flat", "mean of batch"], "rest", {})]
+        nodes += [("ReduceMean", ["flat"], "average", {"axes": [0]}), ("Sub", ["flat", "average"], "rest", {})]
     last = "rest" if beside else "flat"
     if half:
         nodes += [("Cast", [last], "half", {"to": TensorProto.BFLOAT16}), ("Cast", ["half"], "whole", {"to": 1})]
