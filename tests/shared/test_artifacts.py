@@ -109,7 +109,7 @@ def test_a_wrong_export_is_put_aside_and_the_older_one_stays(run, wrong, reason)
         make(job, partial(write_onnx, job=job, **wrong))
     assert list_exports(run) == [NAME, f"{NAME}.rejected"]
     assert (run / "exports" / NAME / DESCRIPTION).read_bytes() == before
-    with pytest.raises(UserError, match="is not to be used: .*; export the model again"):
+    with pytest.raises(UserError, match=r"is not to be used: .*; export the model again"):
         read_artifact(run / "exports" / f"{NAME}.rejected")
     make(job, partial(write_onnx, job=job))
     assert list_exports(run) == [NAME]
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_to(run):
 
 def test_a_full_disk_is_told_before_anything_is_written(run, monkeypatch):
     monkeypatch.setattr(making.shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(UserError, match="needs .* MB on the disk and 0 are free; make room"):
+    with pytest.raises(UserError, match=r"needs .* MB on the disk and 0 are free; make room"):
         make(plan(run), fill_the_disk)
     assert list_exports(run) == [NAME]
 
