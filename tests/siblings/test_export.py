@@ -19,10 +19,11 @@ from tests.conftest import REPOSITORY
 pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
 SIZE, CLASSES = 16, 5
-# Models of few layers: (place in shared.models, what stands there instead).
-SMALL_RESNETS = {"resnet18": ((1, 1, 0, 0), False), "resnet34": ((1, 0, 1, 0), False), "resnet50": ((1, 1, 0, 0), True)}
-SMALL_VITS = {"vit_tiny": (24, 2, 3), "vit_small": (48, 1, 6), "vit_base": (24, 1, 12)}
-SMALL_EFFICIENTNETS = {"efficientnet_b0": (0.25, 0.2), "efficientnet_b3": (0.3, 0.3)}
+# Tables of shared.models, with fewer and narrower layers.
+SMALL = {"RESNETS": {"resnet18": ((1, 0, 0, 0), False), "resnet34": ((0, 1, 0, 0), False),
+                     "resnet50": ((1, 0, 0, 0), True)},
+         "VITS": {"vit_tiny": (24, 1, 3), "vit_small": (48, 1, 6), "vit_base": (24, 1, 12)},
+         "EFFICIENTNETS": {"efficientnet_b0": (0.25, 0.2), "efficientnet_b3": (0.3, 0.2)}}
 # What a format cannot take, and the words of the refusal. A test says when it can.
 REFUSED: dict[tuple[str, str, str], str] = {}
 
@@ -34,9 +35,9 @@ def shrink_models():
     from shared import models
 
     stack = ExitStack()
-    for table, small in ((models.RESNETS, SMALL_RESNETS), (models.VITS, SMALL_VITS),
-                         (models.EFFICIENTNETS, SMALL_EFFICIENTNETS)):
-        stack.enter_context(mock.patch.dict(table, small))
+    for table, small in SMALL.items():
+        stack.enter_context(mock.patch.dict(getattr(models, table), small))
+    stack.enter_context(mock.patch.object(models, "STAGES", models.STAGES[:2]))
     return stack
 
 
