@@ -26,8 +26,7 @@ class Served(nn.Module):
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
-        """The graph, of any batch size. It is traced with two images, since PyTorch takes a batch of one for a constant.
-        """
+        """The graph, for any batch size. Two images trace it, since PyTorch takes a size of 1 for a constant."""
         shape = 2, self.image_size, self.image_size, len(self.mean)
         images = torch.zeros(shape, dtype=torch.uint8 if self.normalises else torch.float32)
         program = torch.export.export(self, (images,), dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}})
