@@ -1,12 +1,14 @@
 """A trained model as it leaves the project, with its preprocessing inside; and how PyTorch's own format is read."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from shared.artifacts.formats import IMAGES
 from shared.batches.preprocessing import Preprocessing
 
 
@@ -22,11 +24,15 @@ class Served(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean))  # (C,)
         self.register_buffer("scale", 1 / (255 * torch.tensor(preprocessing.std)))
 
-    @property
-    def example(self) -> torch.Tensor:
-        """Images to trace the model with. They are two, since PyTorch takes a batch of one for a constant."""
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph, for any batch size. Two images trace it, since PyTorch takes a size of 1 for a constant."""
         shape = 2, self.image_size, self.image_size, len(self.mean)
-        return torch.zeros(shape, dtype=torch.uint8 if self.normalises else torch.float32)
+        images = torch.zeros(shape, dtype=torch.uint8 if self.normalises else torch.float32)
+        program = torch.export.export(self, (images,), dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}})
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # it names this machine's folders
+        return program
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = (images.float() - self.mean) * self.scale if self.normalises else images

@@ -44,10 +44,7 @@ def write_pt2(served: Any, file: Path) -> None:
     """https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/export.html"""
     import torch
 
-    program = torch.export.export(served, (served.example,), dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}})
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names this machine's folders
-    torch.export.save(program, file)
+    torch.export.save(served.program, file)
 
 
 def write_onnx(served: Any, file: Path) -> None:
@@ -55,11 +52,10 @@ def write_onnx(served: Any, file: Path) -> None:
     import onnx
     import torch
 
-    model = torch.onnx.export(served, (served.example,), dynamo=True, opset_version=OPSET["lightning"],
-                              input_names=[IMAGES], output_names=[LOGITS, PROBABILITIES],
-                              dynamic_shapes={IMAGES: {0: torch.export.Dim("batch")}}).model_proto
+    model = torch.onnx.export(served.program, dynamo=True, opset_version=OPSET["lightning"], input_names=[IMAGES],
+                              output_names=[LOGITS, PROBABILITIES]).model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
-        del part.metadata_props[:]  # they name this machine's folders
+        del part.metadata_props[:]  # PyTorch's names for what it was made of
     onnx.save(model, str(file))
 
 

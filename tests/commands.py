@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from shared.artifacts.command import parse_arguments
 from shared.machine.interpreters import PACKAGES, is_installed, list_siblings
 from tests.documented import REPOSITORY, apply_guide, copy_repository
 from tests.terminal import run_in_terminal
@@ -137,6 +138,12 @@ def print_help(clone: Clone, command: str) -> str:
     return clone.run(f"{command} --help").stdout
 
 
+def read_export_words(clone: Clone, command: str) -> str:
+    _, script, *words = shlex.split(command)
+    assert (clone.folder / script).is_file()
+    return str(parse_arguments(words, script.partition("_")[0], script, ""))
+
+
 def make_dry(clone: Clone, command: str) -> str:
     known = re.findall(r"^(\w+) \?=", (clone.folder / "Makefile").read_text(), re.MULTILINE)
     given = [word.partition("=")[0] for word in shlex.split(command) if "=" in word]
@@ -194,6 +201,9 @@ KINDS = [
     Kind(rf"{TRAIN}( .*)?", print_config, "trains for minutes: config files and keys are checked"),
     Kind(r"python (lightning|keras)_project/evaluate\.py RUN", run_as_typed),
     Kind(r"(find .* \| )?python (lightning|keras)_project/predict\.py RUN .*", run_as_typed),
+    Kind(r"python (lightning|keras)_project/export\.py RUN( .*)?", read_export_words,
+         "takes a minute: tests/siblings/test_export.py makes every format"),
+    Kind(r"python -m shared\.artifacts RUN( RUN)?", print_help, "takes a minute: the tests run it"),
     Kind(r"python -m shared\.(models|config)", run_as_typed),
     Kind(r"python -m shared\.scores RUN( --suspects)?", run_as_typed),
     Kind(r"python -m shared\.compare( .*)?", run_with_runs),

@@ -82,11 +82,8 @@ def check_artifact(artifact: Artifact, samples: Samples, expected: np.ndarray, b
         (folder / "pictures").mkdir()
         pictures = write_pictures(folder / "pictures", samples, artifact.preprocessing)
         np.savez(folder / "given.npz", pixels=samples.pixels)
-        command = [sys.executable, "-m", "shared.artifacts.asking", str(artifact.folder), str(folder / "given.npz"),
-                   str(folder / "found.npz")]
-        done = subprocess.run(command, env=list_variables(), capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            check.reasons.append(explain_failure(done))
+        if failure := ask_in_new_process(artifact.folder, folder / "given.npz", folder / "found.npz"):
+            check.reasons.append(f"its runtime does not run it: {failure}")
             return check
         with np.load(folder / "found.npz") as file:
             found = dict(file)
@@ -99,11 +96,14 @@ def check_artifact(artifact: Artifact, samples: Samples, expected: np.ndarray, b
     return check
 
 
-def explain_failure(done: subprocess.CompletedProcess) -> str:
+def ask_in_new_process(folder: Path, given: Path, found: Path) -> str:
+    """Run `shared.artifacts.asking`. Returns why it failed; empty where it has answered."""
+    command = [sys.executable, "-m", "shared.artifacts.asking", str(folder), str(given), str(found)]
+    done = subprocess.run(command, env=list_variables(), capture_output=True, text=True, errors="replace")
     if done.returncode < 0:
-        return f"its runtime was ended by signal {-done.returncode}"
-    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-    return f"its runtime does not run it: {lines[-1].removeprefix('error: ') if lines else 'no message'}"
+        return f"it was ended by signal {-done.returncode}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it ended without a word"]
+    return lines[-1].removeprefix("error: ") if done.returncode else ""
 
 
 def fill_check(check: Check, found: dict[str, np.ndarray], expected: np.ndarray, labels: np.ndarray | None) -> None:

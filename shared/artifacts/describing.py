@@ -104,13 +104,14 @@ logits, probabilities = answer["logits"], answer["probabilities"]""",
 def write_readme(artifact: Artifact) -> None:
     """README.md: what the model is, how it is loaded, what it wants and what was checked."""
     content, checks, seen = artifact.content, artifact.content["checks"], artifact.preprocessing
-    shape = f"({{n}}, {seen.image_size}, {seen.image_size}, {seen.channels})"
+    shape = f"(7, {seen.image_size}, {seen.image_size}, {seen.channels})"
     dtype = content["inputs"][IMAGES]["dtype"]
     kind = f"{artifact.format}, {QUANTISATIONS[artifact.quantisation] if artifact.quantisation else 'fp32'}"
     lines = [f"# {content['model']} for {content['dataset']}: {kind}", "",
              f"Made from the run `{content['run'] or 'a weight file'}` by {artifact.maker}_project. It answers with "
              f"one of {len(artifact.classes)} classes; `{DESCRIPTION}` lists them.", "", "```python",
-             "import numpy as np", f"images = np.zeros({shape.format(n=7)}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
+             "import numpy as np",
+             f"images = np.zeros({shape}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
              LOADING[artifact.format], "```", "", "## From a file to `images`", "",
              *(f"{number}. {step}" for number, step in enumerate(content["recipe"], 1)), "", "## Checked", "",
              f"With {checks['source']}: {describe_facts(checks)}.", ""]

@@ -1,6 +1,7 @@
 """Making exported models: written beside their final place, checked there, and put in place when they have passed."""
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from shared.artifacts.description import name_artifact, read_unchecked
 from shared.artifacts.quantisation import quantise_onnx
 from shared.artifacts.runtimes import round_pixels
 from shared.artifacts.samples import Samples
-from shared.errors import UserError, is_out_of_memory, summarise_error
+from shared.errors import UserError, summarise_error
 from shared.machine.console import say
 from shared.runs.trained import Trained
 from shared.weights.file import Weights, read_weights
@@ -97,8 +98,10 @@ def make_artifact(job: Job, form: str, write: Callable[[Path], object], weights:
                 if form == "onnx" and job.quantisation:
                     quantise_onnx(file, job.quantisation, job.calibration_inputs)
         except Exception as error:  # converters raise whatever the first layer that they do not know leads to
-            if isinstance(error, UserError | OSError | ModuleNotFoundError) or is_out_of_memory(error):
+            if isinstance(error, UserError | OSError | ModuleNotFoundError):
                 raise
+            if "No space left" in str(error):  # TensorFlow and PyTorch have errors of their own for it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise UserError(f"model.name={job.trained.config.model.name} cannot be exported to {name} "
                             f"({summarise_error(error)}); choose another format") from error
         check = check_artifact(read_unchecked(folder), job.samples, expected, size, ask)
