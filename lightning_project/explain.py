@@ -85,9 +85,9 @@ def find_feature_map(model: nn.Module, entry: ModelEntry, image: torch.Tensor) -
         raise UserError(f"no feature map of it has {SMALLEST} pixels on a side or more, for images of "
                         f"{image.shape[-1]} pixels")
     if entry.builder not in STAGES:
-        trained = [name for name in shapes if next(model.get_submodule(name).parameters(recurse=False), None) is not None]
-        before = list(shapes).index(names[-1])
-        if 2 * sum(list(shapes).index(name) <= before for name in trained) < len(trained):
+        places = {name: place for place, name in enumerate(shapes)}
+        trained = [places[name] for name in shapes if [*model.get_submodule(name).parameters(recurse=False)]]
+        if 2 * sum(place <= places[names[-1]] for place in trained) < len(trained):
             raise UserError(f"most of its layers come after {names[-1]}, its last convolutional feature map; Grad-CAM "
                             "is for models that stay convolutional")
     return names[-1]

@@ -43,7 +43,7 @@ def main() -> None:
     gallery = write_gallery(list(folders.values()), options.count, options.out and expand_home(options.out))
     for note in gallery.notes:
         print(note)
-    print(f"page:    {gallery.page} ({gallery.images} images, {gallery.page.stat().st_size / 2**20:.1f} MiB)")
+    print(f"page:    {gallery.page} ({gallery.images} images, {gallery.page.stat().st_size / 1000:,.0f} kB)")
     print(f"picture: {gallery.sheet}")
 
 

@@ -27,7 +27,7 @@ p.note { color: var(--wrong); }
 article { border: 1px solid var(--line); border-radius: 6px; padding: .6rem; }
 .pictures { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .35rem; }
 figure { margin: 0; }
-img { display: block; width: 100%; image-rendering: pixelated; }
+img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
 figcaption, .name { font-size: .8rem; color: var(--quiet); }
 dl { display: grid; grid-template-columns: auto 1fr; gap: 0 .7rem; margin: .4rem 0; }
 dt { color: var(--quiet); }
@@ -65,7 +65,7 @@ def format_legend() -> str:
 def format_card(card: Card) -> str:
     pictures = "".join(
         f'<figure><img src="{encode_image(picture)}" width="{picture.width}" height="{picture.height}" '
-        f'alt="{escape(card.name if number == 0 else f"Grad-CAM of {title}")}">'
+        f'alt="{escape(card.name if number == 0 else f"Grad-CAM, {title}")}">'
         f"<figcaption>{escape(title)}</figcaption></figure>"
         for number, (title, picture) in enumerate(card.pictures))
     return (f'<article><div class="pictures">{pictures}</div><dl><dt>true</dt><dd><b>{escape(card.truth)}</b></dd>'
@@ -73,6 +73,7 @@ def format_card(card: Card) -> str:
 
 
 def format_answer(answer: Answer) -> str:
-    ending = "right" if answer.is_right else f"wrong; {100 * answer.true_share:.1f} % for the true class"
-    return (f"<dt>{escape(answer.run)}</dt><dd><b>{escape(answer.answer)}</b> {100 * answer.share:.1f} % "
-            f'<span class="{"right" if answer.is_right else "wrong"}">{ending}</span></dd>')
+    verdict = "right" if answer.is_right else "wrong"
+    ending = "" if answer.is_right else f" (true class {100 * answer.true_share:.1f} %)"
+    return (f"<dt>{escape(answer.run)}</dt><dd><b>{escape(answer.answer)}</b> with {100 * answer.share:.1f} %, "
+            f'<span class="{verdict}">{verdict}</span>{ending}</dd>')
