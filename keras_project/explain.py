@@ -31,7 +31,7 @@ def explain(model: keras.Model, entry: ModelEntry, images: np.ndarray, classes: 
     the first norm of the last block, since beyond this block's attention only the class token counts.
 
     Args:
-        model: of images (n, S, S, C) to logits (n, K), functional.
+        model: of images (n, S, S, C) to logits (n, K). It has to be functional or sequential.
         entry: what is known about the model.
         images: (n, S, S, C), normalised as in evaluation.
         classes: (n,) int64.
@@ -52,7 +52,7 @@ def weigh_channels(model: keras.Model, layer: keras.layers.Layer, images: np.nda
     """The feature maps (n, h, w, c) that leave `layer`, and the mean over each of them of the gradient of its image's
     logit for the label, (n, c)."""
     with tf.GradientTape() as tape:
-        features, logits = keras.Model(model.inputs, [layer.output, model.output])(images, training=False)
+        features, logits = keras.Model(model.inputs[0], [layer.output, *model.outputs])(images, training=False)
         # In evaluation mode, no logit depends on another image.
         chosen = tf.reduce_sum(tf.gather(logits, labels, axis=1, batch_dims=1))
     gradient = tape.gradient(chosen, features)
@@ -69,11 +69,14 @@ def arrange_tokens(tokens: tf.Tensor) -> tf.Tensor:
 
 def find_feature_map(model: keras.Model, entry: ModelEntry) -> keras.layers.Layer:
     """The layer after which Grad-CAM is taken. Raises `UserError` where there is none."""
+    if not getattr(model, "inputs", None):
+        raise UserError("it is no functional model, so that what leaves its layers cannot be asked for")
     if entry.builder == "vit":
         return [layer for layer in model.layers if layer.name.endswith(".norm1")][-1]
-    layers = model.layers  # in the order in which they are computed
+    # In the order in which they are computed.
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     if entry.builder in STAGES:
-        stages = ([layer for layer in model.layers if layer.name.startswith(stage)] for stage in STAGES[entry.builder])
+        stages = ([layer for layer in layers if layer.name.startswith(stage)] for stage in STAGES[entry.builder])
         layers = [stage[-1] for stage in stages if stage]
     found = [layer for layer in layers if is_large(layer)]
     if not found:

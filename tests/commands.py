@@ -195,6 +195,7 @@ KINDS = [
     Kind(r"python (lightning|keras)_project/evaluate\.py RUN", run_as_typed),
     Kind(r"python -m shared\.(models|config)", run_as_typed),
     Kind(r"python -m shared\.compare( .*)?", run_with_runs),
+    Kind(r"python -m shared\.gallery RUN( .*)?", run_as_typed),
     Kind(r"python -m tests\.parity\.measure_stock", print_help, "takes minutes: it imports what it measures"),
     Kind(r"\. \.venv/bin/activate", check_activation),
     Kind(r"wandb leet \./wandb", look_at_dashboard),

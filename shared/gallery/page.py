@@ -59,7 +59,8 @@ def format_legend() -> str:
     colours = ", ".join(to_hex(colormaps[COLOURS](height)) for height in (0.25, 0.5, 0.75, 1.0))
     return ("<p>Beside each image stands the Grad-CAM of the answer: the image in grey, and over it in colours "
             f'<span class="scale" style="background: linear-gradient(to right, {colours})"></span> '
-            "what spoke for the answer, the most at the bright end. Each map is scaled by itself.</p>")
+            "what spoke for the answer, the most at the bright end. Each map is scaled by itself. Where one has no "
+            "colours, nothing spoke for the answer at any place.</p>")
 
 
 def format_card(card: Card) -> str:
