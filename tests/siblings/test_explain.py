@@ -17,7 +17,7 @@ from tests.siblings.test_zoo import CLASSES, start
 
 # A small model of each builder, and the size of images at which its map is taken of the last stage.
 SIZES = {"resnet18": 32, "efficientnet_b0": 128, "vit_tiny": 32}
-IMAGES, STEP = 2, 1e-4
+LABELS, STEP = np.arange(CLASSES), 1e-4  # an image of each class
 
 
 def start_small(sibling, name, size, *words):
@@ -31,34 +31,34 @@ def start_small(sibling, name, size, *words):
           mock.patch.dict(VITS, {"vit_tiny": (24, 2, 3)})):
         _, models, model = start(sibling, name, *options, *words, size=size)
     models.load_weights(model, perturb_vectors(draw_initial_weights(models.neutral_shapes(model), 0)))
-    return model, np.random.default_rng(0).normal(size=(IMAGES, size, size, 3)).astype(np.float32)
+    return model, np.random.default_rng(0).normal(size=(CLASSES, size, size, 3)).astype(np.float32)
 
 
 def explain_small(sibling, name, size):
-    """Its maps of two classes in fp32."""
+    """Its maps in fp32, (CLASSES, h, w)."""
     import importlib
 
     model, images = start_small(sibling, name, size)
     explain = importlib.import_module(f"{sibling}_project.explain").explain
-    return explain(model, MODELS[name], images, np.array([1, 4]))
+    return explain(model, MODELS[name], images, LABELS)
 
 
 def compare_with_differences(sibling, name):
     """Half the difference of a logit when a channel is moved up and down, per pixel and step, and the weights that
-    Grad-CAM gives to these channels: (images, 3) each, in fp64. Then the map, and what these weights make of it."""
+    Grad-CAM gives to these channels: (CLASSES, 3) each, in fp64. Then the map, and what these weights make of it."""
     import importlib
 
     module = importlib.import_module(f"{sibling}_project.explain")
     model, images = start_small(sibling, name, SIZES[name], "hardware.precision=fp64")
-    images, labels = images.astype(np.float64), np.array([1, 4])
-    maps = module.explain(model, MODELS[name], images, labels)
+    images = images.astype(np.float64)
+    maps = module.explain(model, MODELS[name], images, LABELS)
     channels = [0, 5, 11]
     if sibling == "lightning":
         import torch
 
         x = torch.from_numpy(images).permute(0, 3, 1, 2)
         place = module.find_feature_map(model, MODELS[name], x)
-        features, weights = module.weigh_channels(model, place, x, torch.from_numpy(labels))
+        features, weights = module.weigh_channels(model, place, x, torch.from_numpy(LABELS))
         features = features.permute(0, 2, 3, 1)
 
         def evaluate(channel, step):
@@ -70,7 +70,7 @@ def compare_with_differences(sibling, name):
                 return model(x).numpy()
     else:
         place = module.find_feature_map(model, MODELS[name])
-        features, weights = module.weigh_channels(model, place, images, labels)
+        features, weights = module.weigh_channels(model, place, images, LABELS)
         call = place.call
 
         def evaluate(channel, step):
@@ -81,8 +81,8 @@ def compare_with_differences(sibling, name):
             with mock.patch.object(place, "call", nudge):
                 return model(images, training=False).numpy()
     features, weights = np.asarray(features), np.asarray(weights)
-    rows, pixels = np.arange(IMAGES), features.shape[1] * features.shape[2]
-    found = [(evaluate(channel, STEP) - evaluate(channel, -STEP))[rows, labels] / (2 * STEP * pixels)
+    rows, pixels = np.arange(CLASSES), features.shape[1] * features.shape[2]
+    found = [(evaluate(channel, STEP) - evaluate(channel, -STEP))[rows, LABELS] / (2 * STEP * pixels)
              for channel in channels]
     whole = np.maximum(np.einsum("nhwc,nc->nhw", features, weights), 0)
     return np.stack(found, axis=1), weights[:, channels], maps, whole
@@ -94,7 +94,7 @@ def test_weights_are_those_of_finite_differences(sibling, name):
     assert np.abs(weights).min() > 1e-7
     np.testing.assert_allclose(weights, differences, rtol=1e-5)
     assert maps.dtype == np.float32
-    assert maps.shape == (IMAGES, SMALLEST, SMALLEST)
+    assert maps.shape == (CLASSES, SMALLEST, SMALLEST)
     np.testing.assert_allclose(maps, whole, rtol=1e-6)
 
 
