@@ -21,7 +21,6 @@ from shared.machine.console import format_percent, say
 from shared.machine.files import write_whole
 from shared.runs.records import FRAMEWORKS, label_runs
 
-TOGETHER = "disagreements"
 KINDS: dict[str, Callable[[Answers], np.ndarray]] = {
     "the most confident mistakes": find_confident_mistakes,
     "the least sure hits": find_unsure_hits,
@@ -50,36 +49,27 @@ def write_gallery(folders: list[Path], count: int, out: Path | None = None) -> G
     for folder in folders:
         everything.append(read_answers(folder, everything))
     everything.sort(key=lambda answers: FRAMEWORKS.index(answers.run.framework))
-    names = label_runs([answers.run for answers in everything])
-    rows = [{kind: find(answers) for kind, find in KINDS.items()} for answers in everything]
-    notes = []
+    names, notes = label_runs([answers.run for answers in everything]), []
+    apart = None  # the rows on which two runs disagree
     if len(everything) == 2:
         reason = explain_incomparable(*everything)
         if reason:
             notes.append(f"Where the two runs disagree is not shown, since {reason}.")
         else:
             apart = find_disagreements(*everything)
-            rows = [{TOGETHER: apart, **own} for own in rows]
 
-    maps: list[Maps] = []
-    for name, answers, own in zip(names, everything, rows, strict=True):
-        shown = np.unique(np.concatenate([found[:count] for found in own.values()]))
-        maps.append({})
-        try:
-            if len(shown):
-                say(f"computing {len(shown)} maps of {name}")
-                maps[-1] = dict(zip(shown.tolist(), explain_answers(answers, shown), strict=True))
-        except UserError as error:
-            notes.append(f"No maps of {name} ({answers.config.model.name}): {error}")
-
-    runs = list(zip(names, everything, maps, strict=True))
-    sections = []
-    if TOGETHER in rows[0]:
-        sections.append(Section("The runs disagree, most surely first", make_cards(apart[:count].tolist(), runs),
-                                len(apart)))
-    for run, own in zip(runs, rows, strict=True):
-        sections += [Section(f"{run[0]}: {kind}", make_cards(own[kind][:count].tolist(), [run]), len(own[kind]))
-                     for kind in KINDS]
+    runs, sections = [], []
+    for name, answers in zip(names, everything, strict=True):
+        kinds = {kind: find(answers) for kind, find in KINDS.items()}
+        shown = [rows[:count] for rows in kinds.values()] + ([] if apart is None else [apart[:count]])
+        maps, note = collect_maps(name, answers, np.unique(np.concatenate(shown)))
+        notes += [note] if note else []
+        runs.append((name, answers, maps))
+        sections += [Section(f"{name}: {kind}", make_cards(rows[:count].tolist(), runs[-1:]), len(rows))
+                     for kind, rows in kinds.items()]
+    if apart is not None:
+        sections.insert(0, Section("The runs disagree, most surely first", make_cards(apart[:count].tolist(), runs),
+                                   len(apart)))
 
     first = everything[0]
     title = f"{first.config.dataset.name} · {' / '.join(dict.fromkeys(one.config.model.name for one in everything))}"
@@ -90,6 +80,15 @@ def write_gallery(folders: list[Path], count: int, out: Path | None = None) -> G
     sheet = page.with_suffix(".png")
     write_files(page, format_page(title, facts, notes, sections), sheet, title, sections)
     return Gallery(page, sheet, sum(len(section.cards) for section in sections), notes)
+
+
+def collect_maps(name: str, answers: Answers, rows: np.ndarray) -> tuple[Maps, str]:
+    """The maps of the answers in `rows` of the run called `name`, or none and a sentence that says why."""
+    say(f"computing {len(rows)} maps of {name}")
+    try:
+        return dict(zip(rows.tolist(), explain_answers(answers, rows), strict=True)), ""
+    except UserError as error:
+        return {}, f"No maps of {name} ({answers.config.model.name}): {error}"
 
 
 def write_files(page: Path, text: str, sheet: Path, title: str, sections: list[Section]) -> None:
