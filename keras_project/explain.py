@@ -21,6 +21,7 @@ from shared.runs.trained import Trained
 # which Grad-CAM may be taken. Of other models it is any layer.
 STAGES = {"resnet": ("layer1.", "layer2.", "layer3.", "layer4."),
           "efficientnet": (*(f"blocks.{number}." for number in range(7)), "bn2.act")}
+CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
 
 def explain(model: keras.Model, entry: ModelEntry, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -31,7 +32,8 @@ def explain(model: keras.Model, entry: ModelEntry, images: np.ndarray, classes: 
     the first norm of the last block, since beyond this block's attention only the class token counts.
 
     Args:
-        model: of images (n, S, S, C) to logits (n, K). It has to be functional or sequential.
+        model: of images (n, S, S, C) to logits (n, K). It has to be functional or sequential, without gradient
+            checkpointing.
         entry: what is known about the model.
         images: (n, S, S, C), normalised as in evaluation.
         classes: (n,) int64.
@@ -83,11 +85,18 @@ def find_feature_map(model: keras.Model, entry: ModelEntry) -> keras.layers.Laye
         raise UserError(f"no feature map of it has {SMALLEST} pixels on a side or more, for images of "
                         f"{model.input_shape[1]} pixels")
     if entry.builder not in STAGES:
-        trained = [place for place, layer in enumerate(layers) if layer.trainable_variables]
-        if 2 * sum(place <= layers.index(found[-1]) for place in trained) < len(trained):
-            raise UserError(f"most of its layers come after {found[-1].name}, its last convolutional feature map; "
-                            "Grad-CAM is for models that stay convolutional")
+        refuse_late_layers(layers)
     return found[-1]
+
+
+def refuse_late_layers(layers: list[keras.layers.Layer]) -> None:
+    """Raise `UserError` where most of the `layers` that have variables come after the last convolution, as in a
+    transformer, where tensors (n, h, h, c) may be attention."""
+    trained = [layer for layer in layers if layer.variables]
+    until = max((place for place, layer in enumerate(trained, start=1) if isinstance(layer, CONVOLUTIONS)), default=0)
+    if 2 * until < len(trained):
+        raise UserError(f"{len(trained) - until} of its {len(trained)} layers come after the last convolution; "
+                        "Grad-CAM is for models that stay convolutional")
 
 
 def is_large(layer: keras.layers.Layer) -> bool:

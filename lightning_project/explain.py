@@ -85,12 +85,18 @@ def find_feature_map(model: nn.Module, entry: ModelEntry, image: torch.Tensor) -
         raise UserError(f"no feature map of it has {SMALLEST} pixels on a side or more, for images of "
                         f"{image.shape[-1]} pixels")
     if entry.builder not in STAGES:
-        places = {name: place for place, name in enumerate(shapes)}
-        trained = [places[name] for name in shapes if [*model.get_submodule(name).parameters(recurse=False)]]
-        if 2 * sum(place <= places[names[-1]] for place in trained) < len(trained):
-            raise UserError(f"most of its layers come after {names[-1]}, its last convolutional feature map; Grad-CAM "
-                            "is for models that stay convolutional")
+        refuse_late_layers([model.get_submodule(name) for name in shapes])
     return names[-1]
+
+
+def refuse_late_layers(modules: list[nn.Module]) -> None:
+    """Raise `UserError` where most of the `modules` that have parameters of their own come after the last convolution,
+    as in a transformer, where tensors (n, c, h, h) may be attention."""
+    trained = [module for module in modules if [*module.parameters(recurse=False)]]
+    until = max((place for place, module in enumerate(trained, start=1) if isinstance(module, nn.Conv2d)), default=0)
+    if 2 * until < len(trained):
+        raise UserError(f"{len(trained) - until} of its {len(trained)} layers come after the last convolution; "
+                        "Grad-CAM is for models that stay convolutional")
 
 
 def record_shapes(model: nn.Module, image: torch.Tensor) -> dict[str, tuple[int, ...]]:
