@@ -209,6 +209,7 @@ KINDS = [
     Kind(r"python -m shared\.compare( .*)?", run_with_runs),
     Kind(r"python -m shared\.card RUN", run_as_typed),
     Kind(r"python -m shared\.serve ARTIFACT", print_help, "answers until it is stopped: tests/shared/test_serve.py"),
+    Kind(r"python -m shared\.gallery RUN( .*)?", run_as_typed),
     Kind(r"python -m tests\.parity\.measure_stock", print_help, "takes minutes: it imports what it measures"),
     Kind(r"\. \.venv/bin/activate", check_activation),
     Kind(r"wandb leet \./wandb", look_at_dashboard),

@@ -44,7 +44,8 @@ CORE = {
     "models/neutral.py": ["neutral_state", "neutral_shapes", "neutral_weights", "load_weights"],
     "models/layers.py": [],
     **{f"models/{entry.builder}.py": [f"build_{entry.builder}"] for entry in MODELS.values() if not entry.framework},
-    # What shared.parity and shared.bench start in each sibling.
+    # What shared.gallery, shared.parity and shared.bench start in each sibling.
+    "explain.py": ["explain", "explain_trained"],
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
     "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds"],
 }
@@ -57,7 +58,7 @@ OTHER_ARGUMENTS = {
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
 ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "runs", "scores", "training",
-         "artifacts", "prediction", "compare", "card", "serve", "parity", "bench")
+         "artifacts", "prediction", "compare", "gallery", "card", "serve", "parity", "bench")
 
 
 @cache

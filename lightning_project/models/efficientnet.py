@@ -108,13 +108,14 @@ class EfficientNet(nn.Module):
             width = stage.channels
         self.conv_head = Conv2d(width, last, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(last)
+        self.act2 = nn.SiLU()  # a module, so that explain.py finds its output
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.Linear(last, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.silu(self.bn1(self.conv_stem(x)))
         x = self.blocks(x)
-        x = F.silu(self.bn2(self.conv_head(x)))
+        x = self.act2(self.bn2(self.conv_head(x)))
         x = x.mean(dim=(2, 3))  # (n, w, s, s) -> (n, w)
         return self.classifier(self.dropout(x))
 

@@ -22,6 +22,7 @@ from shared.machine.interpreters import list_siblings
 from shared.scores import score_logits
 from shared.weights.file import fingerprint_weights
 from tests.conftest import Sibling, needs_both
+from tests.siblings.test_explain import SIZES, explain_small
 
 pytestmark = [needs_both, pytest.mark.timeout(300)]
 
@@ -250,3 +251,13 @@ def test_a_stock_layer_has_the_weights_of_its_twin(siblings, tmp_path, source, i
     written, read = (siblings[name].call(twin, expressions[name], shape, path) for name in (source, OTHER[source]))
     assert np.abs(written).max() > 0.1
     np.testing.assert_allclose(read, written, rtol=0, atol=1e-5)
+
+
+# The last two sizes are so small that the map is taken of an earlier stage.
+@pytest.mark.parametrize(("name", "size"), [*SIZES.items(), ("resnet18", 8), ("efficientnet_b0", 32)])
+def test_the_same_weights_are_explained_by_the_same_maps(siblings, name, size):
+    ours, theirs = (sibling.call(explain_small, name, size) for sibling in siblings.values())
+    assert ours.shape == theirs.shape
+    assert ours.max() > 0
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * ours.max())
