@@ -58,7 +58,7 @@ OTHER_ARGUMENTS = {
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
 ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "runs", "scores", "training",
-         "artifacts", "prediction", "compare", "gallery", "card", "serve", "parity", "bench")
+         "compare", "artifacts", "prediction", "gallery", "card", "serve", "parity", "bench")
 
 
 @cache

@@ -16,7 +16,6 @@ from shared.machine.arguments import Parser
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
 from shared.machine.interpreters import list_siblings
-from shared.machine.arguments import Parser
 from shared.runs.records import find_finished_runs, select_newest_runs
 
 

@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 
 from shared.errors import UserError
+from shared.machine.arguments import Parser
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
-from shared.machine.options import Parser
 
 MOST = 200  # images of a section; the page holds all of them
 

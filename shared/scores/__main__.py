@@ -12,10 +12,10 @@ from pathlib import Path
 from shared.batches.data import Data, load_data
 from shared.config import read_kept_config
 from shared.errors import UserError
+from shared.machine.arguments import Parser
 from shared.machine.console import Table, say
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
-from shared.machine.arguments import Parser
 from shared.runs.records import FRAMEWORKS, VAL, Predictions, SavedRun, read_predictions, read_run
 from shared.scores.report import format_full
 from shared.scores.summary import summarise_predictions
