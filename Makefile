@@ -35,7 +35,7 @@ define newline
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train test test-faults lint lightning keras compare parity bench bench-models clean
+.PHONY: help setup setup-gpu train demo test test-faults lint lightning keras compare parity bench bench-models clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-12s %s\n", $$1, $$2}' \
@@ -63,6 +63,17 @@ setup-gpu-%:
 
 train: $(SIBLINGS)  ## train every sibling on the embedded data set and compare the runs
 	@$(ANY) -m shared.compare $(patsubst output_dir=%,--output-dir=%,$(filter output_dir=%,$(ARGS)))
+
+# What each sibling makes of the newest run of the quick start, whichever trained it.
+demo_lightning = $(LIGHTNING) lightning_project/export.py "$$run" --to onnx
+demo_keras = $(if $(BOTH),,$(KERAS) keras_project/export.py "$$run" --to onnx &&) \
+	$(KERAS) keras_project/export.py "$$run" --to litert --quantise int8
+
+demo: train  ## the quick start, its exports with their checks and their speed, and an answer to an image
+	@set -e; run=$$(ls -td runs/quickstart/*_seed*/ | head -n 1); \
+	$(foreach sibling,$(SIBLINGS),$(demo_$(sibling)) &&) \
+	$(ANY) -m shared.artifacts "$$run" && \
+	$(ANY) $(firstword $(SIBLINGS))_project/predict.py "$$run"exports/*-onnx docs/digit.png --top 3
 
 test: $(READY)  ## run the test suite
 	$(foreach python,$(PYTHONS),$(python) -m pytest $(AT_ONCE) $(ARGS)$(newline))
