@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import re
 import shutil
 import sys
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches.data import load_data
-from shared.config import read_kept_config
 from shared.errors import UserError
 from shared.gallery import report
 from shared.gallery.__main__ import main
@@ -24,7 +21,7 @@ from shared.gallery.selection import find_confident_mistakes, find_disagreements
 from shared.machine.ending import report_errors
 from shared.runs.records import read_run
 from tests.shared.pictures import make_pictures
-from tests.shared.run_folders import make_run
+from tests.shared.run_folders import answer_own_images, make_run
 
 CLASSES = ("<b>", "cat", "dog")
 # The probabilities that two runs give to the classes for six test images, of which two are of each class.
@@ -46,12 +43,7 @@ def tested(tmp_path, images):
         folder = make_run(tmp_path / "runs", framework, config={
             "dataset.name": "image_folder", "dataset.root": str(root), "dataset.image_size": 8,
             "train.batch_size": 4}, **more)
-        data = load_data(read_kept_config((folder / "config.yaml").read_text(), folder))
-        record = json.loads((folder / "run.json").read_text())
-        record["fingerprints"]["test"] = data.fingerprints()["test"]
-        (folder / "run.json").write_text(json.dumps(record))
-        np.savez(folder / "predictions.npz", index=np.arange(len(shares)), label=data.test.labels[:len(shares)],
-                 logits=np.log(shares).astype(np.float32))
+        answer_own_images(folder, lambda labels: np.log(shares))
         return folder
     return make
 
@@ -68,6 +60,12 @@ def explained(monkeypatch):
         return maps
     monkeypatch.setattr(report, "explain_answers", explain)
     return asked
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No picture beside the page, since drawing it takes a second."""
+    monkeypatch.setattr("shared.gallery.sheet.draw_sheet", lambda title, sections, path: path.touch())
 
 
 class Page(HTMLParser):
@@ -157,13 +155,13 @@ def test_a_page_of_two_runs_begins_with_where_they_disagree(tested, explained, m
         for kind in ("the most confident mistakes", "the least sure hits")]
 
 
-def test_a_run_without_mistakes(tested, monkeypatch):
+def test_a_run_without_mistakes(tested, undrawn, monkeypatch):
     folder = tested(shares=np.eye(3).repeat(2, axis=0) + 1e-9)
     assert run_gallery(monkeypatch, folder) == 0
     assert "lightning: the most confident mistakes There are none." in " ".join(Page(folder / "gallery.html").text)
 
 
-def test_without_maps_the_page_says_why(tested, monkeypatch, capsys):
+def test_without_maps_the_page_says_why(tested, undrawn, monkeypatch, capsys):
     def explain(answers, rows):
         raise UserError("its layers are not convolutional")
     monkeypatch.setattr(report, "explain_answers", explain)
@@ -177,7 +175,7 @@ def test_without_maps_the_page_says_why(tested, monkeypatch, capsys):
     assert "Beside each image" not in " ".join(page.text)
 
 
-def test_out_names_the_page(tested, tmp_path, monkeypatch):
+def test_out_names_the_page(tested, undrawn, tmp_path, monkeypatch):
     folder = tested()
     assert run_gallery(monkeypatch, folder, folder, "--out", tmp_path / "here.html") == 0  # one run, named twice
     assert {path.name for path in tmp_path.glob("here.*")} == {"here.html", "here.png"}
@@ -186,12 +184,7 @@ def test_out_names_the_page(tested, tmp_path, monkeypatch):
 
 def test_arrays_in_memory_are_shown_by_number(tmp_path):
     folder = make_run(tmp_path, config={"dataset.limit_test": 50})
-    data = load_data(read_kept_config((folder / "config.yaml").read_text(), folder))
-    record = json.loads((folder / "run.json").read_text())
-    record["fingerprints"]["test"] = data.fingerprints()["test"]
-    (folder / "run.json").write_text(json.dumps(record))
-    np.savez(folder / "predictions.npz", index=np.arange(50), label=data.test.labels,
-             logits=np.eye(10, dtype=np.float32)[data.test.labels])
+    data = answer_own_images(folder, lambda labels: np.eye(10)[labels])
     answers = read_answers(folder)
     assert answers.name_image(7) == "test image 7"
     np.testing.assert_array_equal(answers.read_image(7), data.test.pixels[7])
@@ -271,7 +264,7 @@ def test_data_that_are_gone_or_others(tested, images, monkeypatch, capsys):
     expect_line(monkeypatch, capsys, r"config\.yaml: dataset\.root=.* is no folder here", folder)
 
 
-def test_no_disagreements_of_runs_that_saw_other_images(tested, tmp_path, monkeypatch, capsys):
+def test_no_disagreements_of_runs_that_saw_other_images(tested, undrawn, tmp_path, monkeypatch, capsys):
     others = make_pictures(tmp_path / "others", {f"{split}/{name}": 4 for split in ("train", "test")
                                                  for name in ("ant", "bee")})
     folder, out = tested(), tmp_path / "page.html"

@@ -12,7 +12,7 @@ from shared.errors import UserError
 from shared.gallery.answers import read_answers
 from shared.gallery.maps import SMALLEST, explain_answers
 from shared.models import EFFICIENTNETS, MODELS, RESNETS, VITS, ModelEntry
-from tests.conftest import train
+from tests.shared.run_folders import answer_own_images, make_run
 from tests.siblings.test_zoo import CLASSES, start
 
 # A small model of each builder, and the size of images at which its map is taken of the last stage.
@@ -98,9 +98,20 @@ def test_weights_are_those_of_finite_differences(sibling, name):
     np.testing.assert_allclose(maps, whole, rtol=1e-6)
 
 
-def train_whole(sibling, folder):
-    """The folder of a finished run of the whole model, as `explain_answers` starts a program that knows no other."""
-    return train(sibling, folder, "train.epochs=1", "dataset.limit_train=64", whole_model=True)["run"]
+def save_untrained(sibling, folder):
+    """Write the weights of an untrained model for the run in `folder`."""
+    import importlib
+
+    from shared.batches.data import load_data
+    from shared.config import load_config
+    from shared.weights.file import save_weights
+
+    models = importlib.import_module(f"{sibling}_project.models")
+    config = load_config(folder / "config.yaml")
+    importlib.import_module(f"{sibling}_project.runtime").build_runtime(config)
+    data = load_data(config)
+    save_weights(folder / "best.safetensors", models.neutral_weights(models.build_model(config, data)), config,
+                 data.classes)
 
 
 def explain_other(sibling, kind):
@@ -149,7 +160,9 @@ def test_other_models_are_explained_at_their_last_feature_map_or_refused(sibling
 
 
 def test_a_run_is_explained_in_a_process_of_its_own(sibling, tmp_path):
-    run = sibling.call(train_whole, str(tmp_path))
+    run = make_run(tmp_path, sibling.name, config={"dataset.limit_test": 50, "hardware.threads": 1})
+    answer_own_images(run, lambda labels: np.eye(10)[labels])
+    sibling.call(save_untrained, run)
     answers = read_answers(run)
     maps = explain_answers(answers, np.array([0, 3, 7]))
     assert maps.dtype == np.float32
