@@ -10,7 +10,7 @@ from shared.artifacts.formats import FORMATS
 from shared.artifacts.table import Row
 from shared.artifacts.timing import Timing
 from shared.compare.curves import COLOURS
-from shared.machine.console import format_percent
+from shared.machine.console import format_percent, format_points
 
 MARKERS = dict(zip(FORMATS, "osD^v", strict=True))
 GAP = 0.045  # between two labels, of the height of the axes
@@ -39,6 +39,8 @@ def draw_artifacts(rows: list[Row], title: str, path: Path) -> None:
         axes.plot(x, y, MARKERS[row.artifact.format], color=colour, markersize=9, transform=axes.transAxes,
                   markerfacecolor="white" if row.artifact.quantisation else colour, markeredgewidth=1.8)
         said = row.label + ("" if row.accuracy is None else f", {format_percent(row.accuracy)}")
+        if row.artifact.quantisation and row.accuracy is not None:
+            said += f" ({format_points(row.accuracy - row.artifact.content['checks']['accuracy_trained'])})"
         axes.annotate(said, (x, y), (x + 0.035, height), xycoords="axes fraction", textcoords="axes fraction",
                       fontsize=10, va="center", color=colour,
                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkB": 6})
