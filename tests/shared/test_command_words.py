@@ -7,6 +7,7 @@ import pytest
 from shared.compare.__main__ import main as compare
 from shared.config import Config, command
 from shared.machine.files import expand_home
+from shared.machine.interpreters import list_siblings
 from tests.shared.command_lines import parsed, refused
 from tests.shared.run_folders import make_run
 
@@ -71,7 +72,7 @@ def test_evaluate_refuses_what_is_not_there_in_one_line(here, monkeypatch, capsy
 
 
 def test_compare_takes_runs_and_folders_of_such_names(here, capsys):
-    run = make_run(here, group="lr=0.5")
+    run = make_run(here, list_siblings()[0], group="lr=0.5")
     assert compare([f"lr=0.5/{run.name}", "--out", "out=1"]) == 0
     assert compare(["--output-dir=.", "--group", "lr=0.5"]) == 0
     assert (here / "out=1" / "comparison.md").is_file()

@@ -95,7 +95,7 @@ def test_a_server_out_of_reach_at_the_start(tmp_path, fault):
     with Server(fault) as server:
         done = tracked(tmp_path, server, patience=2)
     assert done.rows == 10
-    assert done.seconds["start"] < 12
+    assert done.seconds["start"] < 45  # W&B itself waits for 90 seconds
     assert done.seconds["rows"] < 2
     assert done.seconds["end"] < 5
     assert len(done.told) == 1
