@@ -80,11 +80,14 @@ def test_the_map_names_what_there_is():
     assert {path.name for path in there - told} == set()
 
 
+FILES = (".py", ".safetensors", ".yaml", ".keras", ".onnx", ".pt2", ".tflite")
+
+
 def named_keys() -> list[str]:
     """Keys and key=value words within the text of the pages, such as `train.epochs` and `train.epochs=5 seed=3`."""
     sections = {key.partition(".")[0] for key in list_keys() if "." in key}
     words = {word for page in PAGES for word in re.findall(r"(?<!`)`(\w+\.[a-z0-9_]+(?:=[^`]+)?)`", page.read_text())
-             if word.partition(".")[0] in sections and not word.endswith((".py", ".safetensors", ".yaml"))}
+             if word.partition(".")[0] in sections and not word.endswith(FILES)}
     return sorted(words)
 
 
