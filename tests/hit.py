@@ -30,6 +30,7 @@ from shared.runs import folder
 from shared.training.recorder import Recorder
 
 RESNETS |= SMALL  # because it is written to disk after every second step
+Recorder.write_scores = lambda *_: ({}, [])  # whose pictures take as long as an epoch
 
 
 def die() -> None:

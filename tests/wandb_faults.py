@@ -130,12 +130,13 @@ def full_disk(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 SCRIPT = """
-import os, signal, sys, time
+import faulthandler, os, signal, sys, time
 import shared.training.trackers.wandb as wandb_tracker
 from shared.config import parse_config
 from shared.runs.folder import RunFolder
 from shared.training.trackers import Trackers
 
+faulthandler.dump_traceback_later(60)  # says where it hangs, before it is killed
 wandb_tracker.TIMEOUT = float(sys.argv[1])
 began = time.perf_counter()
 def lap(name):

@@ -35,6 +35,7 @@ SABOTAGE = {
     "macro_accuracy": ("Lightning", 8, "accuracy"),
 }
 STEPS = 10
+BROKEN_STEPS = 3  # enough where the first one differs
 
 
 def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",), losses=()):
@@ -70,13 +71,15 @@ def recorded(tmp_path_factory):
         "folder": tasks_of(["dataset.name=image_folder", f"dataset.root={write_pictures(place / 'pictures')}",
                             "dataset.image_size=24", "dataset.val_fraction=0.25", "train.batch_size=4",
                             "augment.crop=resized", "model.stem=large"], place / "folder", everything, steps=4)}
-    renamed = [replace(task, name=f"{task.name}-{data}") for data, group in tasks.items() for task in group]
+    # Rung 5 has every loss, with its gradients; one is trained with, which has all that the others are made of.
+    renamed = [replace(task, name=f"{task.name}-{data}") for data, group in tasks.items() for task in group
+               if task.name not in ("fit-weighted", "fit-binary")]
     command.run_probes({"Lightning": renamed, "Keras": renamed}, place)
 
     def sabotage(name):
         label, rung, _ = SABOTAGE[name]
         broken = tasks_of([], place / f"broken-{name}", {asked for asked in (1, 3, 4, 6, 7) if asked <= rung},
-                          losses=("focal",) if rung == 5 else ())
+                          BROKEN_STEPS, losses=("focal",) if rung == 5 else ())
         broken = [replace(task, name=f"{task.name}-digits") for task in broken if "large" not in task.name]
         folder = place / name
         command.start_probe(label, broken, folder, Path(__file__).parent / "sabotage" / f"{name}.py").wait()

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -132,6 +135,25 @@ def test_wandbs_process_killed_in_mid_run(tmp_path):
     assert done.seconds["end"] < 5
     assert len(done.told) == 1
     assert done.told[0].startswith("Weights & Biases failed and is left out from here on: ")
+
+
+def test_a_process_of_wandb_that_never_ends_holds_nobody(monkeypatch):
+    import wandb
+
+    from shared.training.trackers import wandb as tracker
+
+    ending, end = threading.Event(), threading.Event()
+
+    def teardown():
+        ending.set()
+        end.wait(30)
+    monkeypatch.setattr(wandb, "teardown", teardown)
+    monkeypatch.setattr(tracker, "TIMEOUT", 0.1)
+    before = time.perf_counter()
+    tracker.WeightsAndBiases(mock.Mock()).abandon()
+    assert time.perf_counter() - before < 20
+    assert ending.is_set()
+    end.set()
 
 
 @pytest.mark.parametrize("place", ["file", "unwritable"])

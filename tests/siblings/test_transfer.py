@@ -1,6 +1,7 @@
 """A frozen backbone stays as it is, to the last bit; unfrozen, it goes on alike in both siblings."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,11 +42,9 @@ def test_nothing_but_the_head_moves(sibling, tmp_path):
 def test_both_siblings_unfreeze_alike(tmp_path):
     base = strip_config(command.parse_command_line([]))
     base.hardware.threads = 1
-    tasks = []
-    for optimizer in ("sgd", "adamw"):
-        task = plan_fit(base, load_data(base), optimizer, 10)  # of two epochs of five steps
-        tasks.append(type(task)(task.name, task.kind, change_config(
-            task.config, model__freeze="backbone", train__unfreeze_epoch=1, optimizer__backbone_lr_factor=0.1)))
+    task = plan_fit(base, load_data(base), "adamw", 10)  # of two epochs of five steps
+    tasks = [replace(task, config=change_config(
+        task.config, model__freeze="backbone", train__unfreeze_epoch=1, optimizer__backbone_lr_factor=0.1))]
     command.run_probes({"Lightning": tasks, "Keras": tasks}, tmp_path)
     findings = command.judge_answers(tasks, tmp_path / "Lightning", tmp_path / "Keras")
     assert [finding for finding in findings if not finding.passes] == []

@@ -7,6 +7,7 @@ import netrc
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,19 @@ class WeightsAndBiases:
                                "the rest") from None
 
     def abandon(self) -> None:
-        """End W&B's own process after a failure. Otherwise W&B tries to when Python exits, and prints that it fails."""
-        with contextlib.suppress(Exception):
-            import wandb
+        """End W&B's own process after a failure. Otherwise W&B tries to when Python exits, and prints that it fails.
 
-            wandb.teardown()
+        It does so in a thread, because W&B waits for its process without a limit, which waits for the server.
+        """
+        def end_process() -> None:
+            with contextlib.suppress(Exception):
+                import wandb
+
+                wandb.teardown()
+
+        ending = threading.Thread(target=end_process, daemon=True)
+        ending.start()
+        ending.join(TIMEOUT)
 
 
 def explain_reason(error: Exception) -> str:
