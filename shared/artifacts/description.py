@@ -46,7 +46,7 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        return name_artifact(self.maker, self.format, self.quantisation)
+        return name_artifact(self.maker, self.format, self.quantisation, self.input)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,8 +63,8 @@ class Artifact:
         return sum(path.stat().st_size for path in files)
 
 
-def name_artifact(maker: str, form: str, quantisation: str) -> str:
-    return "-".join(filter(None, (maker, form, quantisation)))
+def name_artifact(maker: str, form: str, quantisation: str, input: str) -> str:
+    return "-".join(filter(None, (maker, form, quantisation, "float" if input == "float" else "")))
 
 
 def is_artifact(path: str | os.PathLike) -> bool:
