@@ -35,9 +35,8 @@ class Criterion:
     lost: float
     changed: float
     size: float
-    # A pixel of a decoded image may be a grey level off; where colours are swapped or the crop is moved, logits differ
-    # by a tenth and more.
-    encoded: float = 0.05
+    # A few pixels of a decoded image are a grey level off, which moves logits by far less.
+    encoded: float = 0.01
     # bf16 keeps 8 bits of a number, and a run may have recorded its logits in it, or in TF32 on a GPU. Other weights or
     # other images are as far away as the range is wide.
     recorded: float = 0.1
