@@ -63,7 +63,6 @@ def write_litert(server: Any, quantisation: str, calibration: np.ndarray | None,
             converter.target_spec.supported_types = [tf.float16]
         if quantisation == "int8":
             converter.representative_dataset = lambda: ({IMAGES: image[None]} for image in calibration)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         file.write_bytes(converter.convert())
 
 

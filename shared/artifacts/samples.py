@@ -105,7 +105,7 @@ def choose_calibration_pixels(trained: Trained, data: Data | None, count: int) -
 
 
 def write_pictures(folder: Path, samples: Samples, preprocessing: Preprocessing) -> np.ndarray:
-    """Write some of the images as PNG and JPEG files, each also 1.7 times as large, so that scaling is tried too.
+    """Write some of the images as PNG and JPEG files, each also larger, so that scaling is tried too.
 
     Returns:
         Their pixels as Pillow reads and scales them, (m, S, S, C), in the order of the files' names.
