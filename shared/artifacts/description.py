@@ -57,6 +57,11 @@ class Artifact:
         return Preprocessing.from_dict(self.content["preprocessing"])
 
     @property
+    def weights(self) -> Path:
+        """The file that it was made of, which may be gone, or hold other weights now."""
+        return self.folder.parents[1] / self.content.get("weights_file", "best.safetensors")
+
+    @property
     def size(self) -> int:
         """Bytes of the model itself."""
         files = [self.file] if self.file.is_file() else [path for path in self.file.rglob("*") if path.is_file()]

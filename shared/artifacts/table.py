@@ -74,14 +74,16 @@ def write_notes(rows: list[Row]) -> list[str]:
              f"Load (process, runtime, model, first answer), latency of one image and images per second in batches of "
              f"{LARGE}: {describe_cpu()}, one thread, each model in a process of its own, in turns."]
     notes += [f"{row.artifact.name}: {row.timing}." for row in rows if isinstance(row.timing, str)]
-    return notes + [f"{row.artifact.folder} was made of other weights than the run has now; export it again."
-                    for row in rows if is_outdated(row.artifact)]
+    return notes + [f"{artifact.folder} was made of other weights than {artifact.weights.name} has now; export it again."
+                    for artifact in list_outdated([row.artifact for row in rows])]
 
 
-def is_outdated(artifact: Artifact) -> bool:
-    """Whether the weights that it was made of are others now. Where they are gone, they have not changed."""
-    file = artifact.folder.parents[1] / artifact.content.get("weights_file", "best.safetensors")
-    return file.is_file() and fingerprint_weights(read_weights(file)) != artifact.content["weights"]
+def list_outdated(artifacts: list[Artifact]) -> list[Artifact]:
+    """Those whose weights are others now. Where a weight file is gone, it has not changed."""
+    now = {file: fingerprint_weights(read_weights(file)) for file in {artifact.weights for artifact in artifacts}
+           if file.is_file()}
+    return [artifact for artifact in artifacts
+            if now.get(artifact.weights, artifact.content["weights"]) != artifact.content["weights"]]
 
 
 def write_title(rows: list[Row]) -> str:

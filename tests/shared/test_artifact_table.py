@@ -116,7 +116,7 @@ def test_each_of_two_runs_has_its_own_name_and_range(run, other):
 def test_an_export_of_older_weights_is_told(run, other):
     def list_outdated():
         notes = write_notes([Row(artifact, "not asked") for artifact in find_artifacts([run, other])])
-        said = " was made of other weights than the run has now; export it again."
+        said = " was made of other weights than best.safetensors has now; export it again."
         return [note.removesuffix(said) for note in notes if note.endswith(said)]
     assert list_outdated() == []
     trained = read_trained(str(other))
