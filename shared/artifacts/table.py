@@ -74,8 +74,9 @@ def write_notes(rows: list[Row]) -> list[str]:
              f"Load (process, runtime, model, first answer), latency of one image and images per second in batches of "
              f"{LARGE}: {describe_cpu()}, one thread, each model in a process of its own, in turns."]
     notes += [f"{row.artifact.name}: {row.timing}." for row in rows if isinstance(row.timing, str)]
-    return notes + [f"{artifact.folder} was made of other weights than {artifact.weights.name} has now; export it again."
-                    for artifact in list_outdated([row.artifact for row in rows])]
+    outdated = list_outdated([row.artifact for row in rows])
+    return notes + [f"{artifact.folder} was made of other weights than {artifact.weights.name} has now; export it "
+                    "again." for artifact in outdated]
 
 
 def list_outdated(artifacts: list[Artifact]) -> list[Artifact]:
