@@ -29,6 +29,6 @@ def write_recipe(seen: Preprocessing, input: str) -> list[str]:
     else:
         steps.append(f"For each channel: divide by 255, subtract {list(seen.mean)}, divide by {list(seen.std)}. Give "
                      f"the result as float32, (n, {size}, {size}, {seen.channels}), rows first, channels last.")
-    steps.append(f"Output {LOGITS}, (n, K) float32, are the scores, and the place of the largest is that of the answer in "
-                 f"`classes`; {PROBABILITIES} are their softmax, of which several may be equal where they have 8 bits.")
+    steps.append(f"Output {LOGITS}, (n, K) float32, are the scores, and the place of the largest is that of the answer "
+                 f"in `classes`; {PROBABILITIES} are their softmax, of which several may be equal in 8 bits.")
     return steps
