@@ -1,19 +1,10 @@
-"""A trained model as it leaves the project, with its preprocessing inside; and how TensorFlow's and Keras' own formats
-are read."""
-
-import contextlib
-import pkgutil
-from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
+"""A trained model as it leaves the project, with its preprocessing inside."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_project import models
-from shared.artifacts.describing import ENCODED
-from shared.artifacts.formats import IMAGES, LOGITS, PROBABILITIES
+from shared.artifacts.formats import ENCODED, IMAGES, LOGITS, PROBABILITIES
 from shared.batches.preprocessing import Preprocessing
 
 Outputs = dict[str, tf.Tensor]  # logits and probabilities, (n, K) float32
@@ -84,54 +75,3 @@ def decode(content: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         if preprocessing.rounded:
             pixels = tf.clip_by_value(tf.floor(pixels + 0.5), 0, 255)
     return tf.ensure_shape(pixels[0], (preprocessing.image_size, preprocessing.image_size, preprocessing.channels))
-
-
-def load_savedmodel(file: Path, threads: int) -> tuple[Callable, Callable]:
-    """See `shared.artifacts.runtimes`."""
-    limit_threads(threads)
-    model = tf.saved_model.load(str(file))
-    return wrap(model.signatures["serving_default"], model)
-
-
-def load_decoding(file: Path) -> Callable[[list[bytes]], tuple[np.ndarray, np.ndarray]]:
-    """See `shared.artifacts.runtimes`."""
-    model = tf.saved_model.load(str(file))
-
-    def ask(contents: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-        found = model.signatures["serving_bytes"](**{ENCODED: tf.constant(contents)})
-        return found[LOGITS].numpy(), found[PROBABILITIES].numpy()
-    return ask
-
-
-def load_keras(file: Path, threads: int) -> tuple[Callable, Callable]:
-    """See `shared.artifacts.runtimes`."""
-    limit_threads(threads)
-    for module in pkgutil.iter_modules(models.__path__):  # which register the classes that the model consists of
-        import_module(f"{models.__name__}.{module.name}")
-    model = keras.saving.load_model(file, compile=False)
-    images = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype, name=IMAGES)
-    function = tf.function(lambda images: model(images, training=False), input_signature=[images])
-    return wrap(function.get_concrete_function(), model)
-
-
-def limit_threads(threads: int) -> None:
-    """Let TensorFlow use so many threads; 0 leaves it the choice. It is too late once TensorFlow has computed."""
-    if threads:
-        with contextlib.suppress(RuntimeError):
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(threads)
-
-
-def wrap(function: Callable, model: object) -> tuple[Callable, Callable]:
-    """A function of the model as `shared.artifacts.runtimes` wants it. The model's variables live as long as the model.
-    """
-    def ask(images: np.ndarray, model: object = model) -> tuple[np.ndarray, np.ndarray]:
-        found = function(**{IMAGES: tf.constant(images)})
-        return found[LOGITS].numpy(), found[PROBABILITIES].numpy()
-
-    def list_dtypes() -> set[str]:
-        graph = function.graph.as_graph_def()
-        nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
-        kinds = {kind for node in nodes for value in node.attr.values() for kind in (value.type, *value.list.type)}
-        return {tf.as_dtype(kind).base_dtype.name for kind in kinds - {0}}
-    return ask, list_dtypes

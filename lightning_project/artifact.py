@@ -1,14 +1,11 @@
-"""A trained model as it leaves the project, with its preprocessing inside; and how PyTorch's own format is read."""
+"""A trained model as it leaves the project, with its preprocessing inside."""
 
-from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from shared.artifacts.formats import IMAGES
+from shared.artifacts.formats import IMAGES, LOGITS, PROBABILITIES
 from shared.batches.preprocessing import Preprocessing
 
 
@@ -34,25 +31,7 @@ class Served(nn.Module):
             node.meta.pop("stack_trace", None)  # it names this machine's folders
         return program
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         x = (images.float() - self.mean) * self.scale if self.normalises else images
         logits = self.model(x.permute(0, 3, 1, 2))
-        return logits, logits.softmax(dim=1)
-
-
-def load_pt2(file: Path, threads: int) -> tuple[Callable, Callable]:
-    """See `shared.artifacts.runtimes`."""
-    if threads:
-        torch.set_num_threads(threads)
-    program = torch.export.load(file)
-    model = program.module()
-
-    def ask(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            return tuple(output.numpy() for output in model(torch.from_numpy(np.ascontiguousarray(images))))
-
-    def list_dtypes() -> set[str]:
-        values = [node.meta.get("val") for node in program.graph.nodes]
-        values += list(program.state_dict.values())
-        return {str(value.dtype).removeprefix("torch.") for value in values if isinstance(value, torch.Tensor)}
-    return ask, list_dtypes
+        return {LOGITS: logits, PROBABILITIES: logits.softmax(dim=1)}

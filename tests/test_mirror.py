@@ -30,6 +30,7 @@ CORE = {
     "predict.py": ["build_compute", "predict"],
     "export.py": ["export"],
     "artifact.py": [],
+    "loading.py": [],
     "classifier.py": ["build_loss", "build_metrics", "validate_seams", "score_predictions"],
     "losses.py": ["BinaryCrossEntropy", "FocalLoss"],
     "data.py": [],

@@ -1,6 +1,8 @@
 """Whether an exported model gives the answers of the trained one, found out in a process that has nothing but its
 runtime."""
 
+import errno
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,9 +23,10 @@ GRAPH = 2**20  # bytes that a model takes beside its weights, whatever their siz
 
 @dataclass(frozen=True)
 class Criterion:
-    """What an exported model may differ in. `delta` is a share of the range of the trained model's logits; `batch` is
-    one too, of the same image in batches of 1, 7 and 64; `probabilities` is a difference to the softmax of the logits,
-    which takes 8 bits in LiteRT's int8; `lost` and `changed` are shares of the answers; `size` is a
+    """What an exported model may differ in. `delta` is a share of the range of the trained model's logits; so are
+    `batch`, of the same images in batches of 1, 7 and 64, `encoded`, of images that the model itself decodes, and
+    `recorded`, of what the run has recorded, against the trained model. `probabilities` is a difference to the softmax
+    of the logits, which takes 8 bits in LiteRT's int8; `lost` and `changed` are shares of the answers; `size` is a
     multiple of the weights in fp32."""
 
     delta: float
@@ -32,6 +35,11 @@ class Criterion:
     lost: float
     changed: float
     size: float
+    # A few pixels of a decoded image are a grey level off, which moves logits by far less.
+    encoded: float = 0.01
+    # bf16 keeps 8 bits of a number, and a run may have recorded its logits in it, or in TF32 on a GPU. Other weights or
+    # other images are as far away as the range is wide.
+    recorded: float = 0.1
 
 
 # Where activations are quantised as they come, the scale is that of a whole batch, so that images of a batch depend on
@@ -51,16 +59,17 @@ class Check:
     delta_logits: float = float("nan")
     logits_range: float = float("nan")
     delta_probabilities: float = float("nan")     # to the softmax of its own logits
-    delta_between_batches: float = float("nan")   # of one image in batches of 1, 7 and 64
+    delta_between_batches: float = float("nan")   # of the same images in batches of 1, 7 and 64
     delta_of_rounding: float = 0.0                # of the trained model's logits, where uint8 rounds what scaling gives
     delta_of_encoded: float | None = None         # of images that the model itself decodes
-    delta_to_recorded: float | None = None        # to what the run left of the same images, in training's precision
+    delta_to_recorded: float | None = None        # of the trained model, to what the run recorded in its precision
     equal_answers: int = 0
     accuracy: float | None = None
     accuracy_trained: float | None = None
     bytes: int = 0
     bytes_of_weights: int = 0
     dtypes: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)  # of the siblings, that the process which asked had to load
     criterion: dict[str, float] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
 
@@ -73,25 +82,26 @@ class Check:
 
 
 def check_artifact(artifact: Artifact, samples: Samples, expected: np.ndarray, bytes_of_weights: int,
-                   ask: Callable[[np.ndarray], np.ndarray]) -> Check:
+                   ask_trained: Callable[[np.ndarray], np.ndarray]) -> Check:
     """Ask the exported model about the samples in a new process, and compare with `expected`, the logits (n, K) of the
-    trained model, which `ask` returns for other pixels."""
+    trained model, which `ask_trained` returns for other pixels."""
     check = Check(len(samples.pixels), samples.source, bytes=artifact.size, bytes_of_weights=bytes_of_weights)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=artifact.folder) as place:
         folder = Path(place)
         (folder / "pictures").mkdir()
         pictures = write_pictures(folder / "pictures", samples, artifact.preprocessing)
         np.savez(folder / "given.npz", pixels=samples.pixels)
         if failure := ask_in_new_process(artifact.folder, folder / "given.npz", folder / "found.npz"):
+            require_room(failure)
             check.reasons.append(f"its runtime does not run it: {failure}")
             return check
         with np.load(folder / "found.npz") as file:
             found = dict(file)
-    fill_check(check, found, expected, samples.labels)
+    compare_answers(check, found, expected, samples.labels)
     if "encoded" in found:
-        check.delta_of_encoded = float(np.abs(found["encoded"] - ask(pictures)).max())
+        check.delta_of_encoded = float(np.abs(found["encoded"] - ask_trained(pictures)).max())
     if samples.recorded is not None:
-        check.delta_to_recorded = float(np.abs(found["logits"] - samples.recorded).max())
+        check.delta_to_recorded = float(np.abs(expected - samples.recorded).max())
     judge_check(check, CRITERIA[artifact.quantisation], artifact.quantisation)
     return check
 
@@ -106,16 +116,24 @@ def ask_in_new_process(folder: Path, given: Path, found: Path) -> str:
     return lines[-1].removeprefix("error: ") if done.returncode else ""
 
 
-def fill_check(check: Check, found: dict[str, np.ndarray], expected: np.ndarray, labels: np.ndarray | None) -> None:
-    """Compare what a model answered with the `expected` logits (n, K). `found` is what `asking` writes."""
+def require_room(said: str) -> None:
+    """Raise `OSError` where an error of another process, or of a library that has its own for it, is of a full disk."""
+    if "No space left" in said:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def compare_answers(check: Check, found: dict[str, np.ndarray], expected: np.ndarray,
+                    labels: np.ndarray | None) -> None:
+    """Write into `check` how a model's answers differ from the `expected` logits (n, K). `found` is what `asking`
+    writes."""
     logits, answers = found["logits"], found["logits"].argmax(axis=1)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
     check.delta_logits = float(np.abs(logits - expected).max())
     check.logits_range = float(np.ptp(expected))
     check.delta_probabilities = float(np.abs(powers / powers.sum(axis=1, keepdims=True) - found["probabilities"]).max())
-    check.delta_between_batches = float(np.abs(found["first"] - logits[0]).max())
+    check.delta_between_batches = float(np.abs(found["again"] - np.resize(logits, found["again"].shape[1:])).max())
     check.equal_answers = int((answers == expected.argmax(axis=1)).sum())
-    check.dtypes = found["dtypes"].tolist()
+    check.dtypes, check.modules = found["dtypes"].tolist(), found["modules"].tolist()
     if labels is not None:
         check.accuracy = float((answers == labels).mean())
         check.accuracy_trained = float((expected.argmax(axis=1) == labels).mean())
@@ -131,6 +149,13 @@ def judge_check(check: Check, criterion: Criterion, quantisation: str) -> None:
     if not check.delta_between_batches <= criterion.batch * span:
         reasons.append(f"its logits of an image change by {check.delta_between_batches:.2g} with the images beside it, "
                        "as if it were training")
+    if check.delta_of_encoded is not None and not check.delta_of_encoded <= criterion.encoded * span:
+        reasons.append(f"its logits of encoded images are {check.delta_of_encoded:.2g} from the trained model's, "
+                       f"allowed are {criterion.encoded * span:.2g}, {criterion.encoded:g} of their range")
+    if check.delta_to_recorded is not None and not check.delta_to_recorded <= criterion.recorded * span:
+        reasons.append(f"the trained model's logits are {check.delta_to_recorded:.2g} from those in predictions.npz, "
+                       f"allowed are {criterion.recorded * span:.2g}, so the test images are others than the run's, or "
+                       "the weights are")
     if not check.delta_probabilities <= criterion.probabilities:
         reasons.append(f"its probabilities are {check.delta_probabilities:.2g} from the softmax of its logits")
     # One answer may change in any number of images, since it is a large share of a few.
@@ -148,12 +173,3 @@ def judge_check(check: Check, criterion: Criterion, quantisation: str) -> None:
     half = {"bfloat16"} | (set() if quantisation == "fp16" else {"float16"})
     if half & set(check.dtypes):
         reasons.append(f"it computes in {' and '.join(sorted(half & set(check.dtypes)))}")
-
-
-def describe_check(check: Check) -> str:
-    """The check in one line."""
-    said = [f"{check.bytes / 1e6:.1f} MB", f"logits within {check.delta_logits:.1e} of a range of "
-            f"{check.logits_range:.3g}", f"{check.equal_answers:,} of {check.images:,} answers equal"]
-    if check.accuracy is not None:
-        said.append(f"accuracy {format_percent(check.accuracy)}, before {format_percent(check.accuracy_trained)}")
-    return ", ".join(said)

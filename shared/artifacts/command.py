@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -10,11 +11,11 @@ from shared.artifacts.formats import FORMATS, QUANTISATIONS, list_formats, requi
 from shared.artifacts.making import Job
 from shared.artifacts.samples import choose_calibration_pixels, choose_test_samples, load_data_of
 from shared.config.schema import DebugConfig
-from shared.errors import UserError
+from shared.errors import StoppedError, UserError
 from shared.machine.arguments import Parser
 from shared.machine.console import say
 from shared.machine.ending import report_errors
-from shared.runs.trained import read_trained
+from shared.runs.trained import describe_unfinished, read_trained
 
 
 def run_export_command(work: Callable[[Job], object], sibling: str, file: str, purpose: str) -> None:
@@ -23,7 +24,11 @@ def run_export_command(work: Callable[[Job], object], sibling: str, file: str, p
     def start() -> None:
         options = parse_arguments(sys.argv[1:], sibling, f"python {sibling}_project/{file}", purpose)
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # TensorFlow would check its models on a GPU, in less than fp32
-        work(plan_job(options, sibling))
+        try:
+            work(plan_job(options, sibling))
+        except KeyboardInterrupt:
+            raise StoppedError("stopped; the exports that were told are done, and older ones are as they were",
+                               signal.SIGINT) from None
     report_errors(start)
 
 
@@ -72,18 +77,18 @@ def plan_job(options: argparse.Namespace, sibling: str) -> Job:
     """What the options ask for, with the images that it takes.
 
     Raises:
-        UserError: where a package is missing, there are no weights, or calibration lacks its images.
+        UserError: where a package is missing, there are no weights, the data set has other classes than the model, or
+            calibration lacks its images.
     """
     for name in options.to:
         require_packages(name, sibling)
     trained = read_trained(options.run, ["hardware.accelerator=cpu", "hardware.precision=fp32"])
-    # What training was watched with would be part of the exported graph.
+    # What training was watched with would be part of the exported graph, and so would what saves memory.
     trained.config.debug, trained.config.hardware.compile = DebugConfig(), False
-    try:
-        data = load_data_of(trained)
-    except UserError as error:
-        say(f"the exports are checked with random images, since the data set cannot be loaded: {error}")
-        data = None
+    trained.config.model.gradient_checkpointing = False
+    if said := describe_unfinished(trained):
+        say(said)
+    data = load_data_of(trained)
     calibration = choose_calibration_pixels(trained, data, options.calibration_images) \
         if options.quantise == "int8" else None
     return Job(trained, sibling, options.to, options.input, options.quantise,

@@ -4,15 +4,24 @@ from pathlib import Path
 from typing import Any
 
 from shared.artifacts.description import DESCRIPTION, INPUTS, KIND, Artifact
-from shared.artifacts.formats import FORMATS, IMAGES, LOGITS, OPSET, PROBABILITIES, QUANTISATIONS
-from shared.batches.preprocessing import Preprocessing
-from shared.machine.files import write_json, write_whole
+from shared.artifacts.formats import (
+    ENCODED,
+    FORMATS,
+    IMAGES,
+    LOGITS,
+    OPSET,
+    PROBABILITIES,
+    QUANTISATIONS,
+    list_keras_modules,
+)
+from shared.artifacts.recipe import write_recipe
+from shared.machine.console import format_percent
+from shared.machine.files import to_json
 from shared.machine.versions import list_versions
 from shared.runs.trained import Trained
 from shared.weights.file import fingerprint_weights
 
 CONVERTERS = ("ai-edge-litert", "onnx", "onnxruntime", "onnxscript", "tf2onnx")
-ENCODED = "image_bytes"  # TensorFlow Serving decodes the base64 of inputs whose names end so
 
 
 def describe_artifact(trained: Trained, maker: str, form: str, quantisation: str, input: str,
@@ -28,6 +37,7 @@ def describe_artifact(trained: Trained, maker: str, form: str, quantisation: str
         "preprocessing": seen.to_dict(), "recipe": write_recipe(seen, input),
         "model": trained.config.model.name, "dataset": trained.config.dataset.name,
         "run": trained.folder.name if trained.folder else None, "weights": fingerprint_weights(weights),
+        "weights_file": trained.weights.name,
         "versions": list_versions(CONVERTERS)}
     if form == "onnx":
         content["opset"] = OPSET[maker]
@@ -36,38 +46,9 @@ def describe_artifact(trained: Trained, maker: str, form: str, quantisation: str
     return content
 
 
-def write_recipe(seen: Preprocessing, input: str) -> list[str]:
-    """The preprocessing in plain words, for whoever writes it in another language; the artifact does the rest."""
-    size, grey = seen.image_size, seen.channels == 1
-    side = "the shorter side" if seen.center_crop == 1 else f"{seen.center_crop:g} times the shorter side"
-    reach = {"bilinear": "a triangle of half-width 1", "bicubic": "Keys' cubic with a = -0.5, of half-width 2"}
-    steps = ["Decode the file to 8-bit RGB in sRGB, rows from top to bottom. Turn it as its EXIF orientation says, lay "
-             "transparent parts over white, and keep the upper 8 of 16 bits."]
-    if grey:
-        steps.append("Make one grey channel: (19595 R + 38470 G + 7471 B + 32768) >> 16, in integers.")
-    if seen.center_crop == 1:
-        steps.append(f"If the image has {size} x {size} pixels, leave out the next two steps.")
-    steps += [
-        f"Take the central square whose side is {side}; its edges may lie between pixels.",
-        f"Scale it to {size} x {size} as Pillow's Image.resize(box=...) does: for each output pixel, along columns "
-        f"first and then along rows, average the input pixels around its centre, weighted by "
-        f"{reach[seen.interpolation]} that is stretched by the factor of reduction where that is above 1, the weights "
-        "divided by their sum."
-        + (" Round to 8 bits after each direction." if seen.rounded else " Do not round in between.")]
-    if input == "uint8":
-        steps.append(f"Give the result as uint8, (n, {size}, {size}, {seen.channels}), rows first, channels last: the "
-                     "model divides by 255 and normalises by itself."
-                     + ("" if seen.rounded else " Round to the nearest whole number."))
-    else:
-        steps.append(f"For each channel: divide by 255, subtract {list(seen.mean)}, divide by {list(seen.std)}. Give "
-                     f"the result as float32, (n, {size}, {size}, {seen.channels}), rows first, channels last.")
-    steps.append(f"Output {LOGITS}, (n, K) float32, are the scores; {PROBABILITIES} are their softmax. The largest is "
-                 "the answer, and its place is that of the class in `classes`.")
-    return steps
-
-
 def write_description(folder: Path, content: dict[str, Any]) -> None:
-    write_json(folder / DESCRIPTION, content)
+    """artifact.json in a folder that is not in its place yet."""
+    (folder / DESCRIPTION).write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
 
 
 LOADING = {
@@ -79,7 +60,8 @@ logits, probabilities = session.run(["logits", "probabilities"], {"images": imag
 
 model = torch.export.load("model.pt2").module()
 with torch.inference_mode():
-    logits, probabilities = model(torch.from_numpy(images))""",
+    answer = model(torch.from_numpy(images))
+logits, probabilities = answer["logits"].numpy(), answer["probabilities"].numpy()""",
     "savedmodel": """import tensorflow as tf
 
 model = tf.saved_model.load("1")
@@ -93,12 +75,19 @@ run = Interpreter("model.tflite").get_signature_runner("serving_default")
 answer = run(images=images)
 logits, probabilities = answer["logits"], answer["probabilities"]""",
     "keras": """import keras
-import keras_project.models.layers, keras_project.models.vit  # classes of this repository, which has to be there
 
 model = keras.saving.load_model("model.keras", compile=False)
 answer = model(images)
-logits, probabilities = answer["logits"], answer["probabilities"]""",
+logits, probabilities = answer["logits"].numpy(), answer["probabilities"].numpy()""",
 }
+
+
+def show_loading(artifact: Artifact) -> str:
+    """The lines of Python that load the model."""
+    lines = [f"import {module}" for module in list_keras_modules(artifact.file)] if artifact.format == "keras" else []
+    if lines:
+        lines = ["# Classes of the model are in this repository, which has to be in PYTHONPATH.", *lines, ""]
+    return "\n".join([*lines, LOADING[artifact.format]])
 
 
 def write_readme(artifact: Artifact) -> None:
@@ -112,17 +101,22 @@ def write_readme(artifact: Artifact) -> None:
              f"one of {len(artifact.classes)} classes; `{DESCRIPTION}` lists them.", "", "```python",
              "import numpy as np",
              f"images = np.zeros({shape}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
-             LOADING[artifact.format], "```", "", "## From a file to `images`", "",
+             show_loading(artifact), "```", "", "## From a file to `images`", "",
              *(f"{number}. {step}" for number, step in enumerate(content["recipe"], 1)), "", "## Checked", "",
-             f"With {checks['source']}: {describe_facts(checks)}.", ""]
-    write_whole(artifact.folder / "README.md", lambda file: file.write_text("\n".join(lines), encoding="utf-8"))
+             f"With {checks['source']}: {describe_check(checks)}.", ""]
+    (artifact.folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def describe_facts(checks: dict[str, Any]) -> str:
-    said = [f"logits at most {checks['delta_logits']:.1e} from the trained model's, whose range is "
-            f"{checks['logits_range']:.3g}", f"{checks['equal_answers']:,} of {checks['images']:,} answers equal"]
+def describe_check(checks: dict[str, Any]) -> str:
+    """What artifact.json says of the check, in one line."""
+    said = [f"{checks['bytes'] / 1e6:.1f} MB", f"logits within {checks['delta_logits']:.1e} of the trained model's, "
+            f"whose range is {checks['logits_range']:.3g}",
+            f"{checks['equal_answers']:,} of {checks['images']:,} answers equal"]
     if checks["accuracy"] is not None:
-        said.append(f"accuracy {checks['accuracy']:.2%}, of the trained model {checks['accuracy_trained']:.2%}")
+        said.append(f"accuracy {format_percent(checks['accuracy'])}, before "
+                    f"{format_percent(checks['accuracy_trained'])}")
     if checks["delta_of_encoded"] is not None:
-        said.append(f"logits of encoded images at most {checks['delta_of_encoded']:.1e} from those of the recipe")
-    return "; ".join(said)
+        said.append(f"logits of encoded images within {checks['delta_of_encoded']:.1e}")
+    if checks["delta_to_recorded"] is not None:
+        said.append(f"the trained model within {checks['delta_to_recorded']:.1e} of what the run recorded")
+    return ", ".join(said)

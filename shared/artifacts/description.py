@@ -46,7 +46,7 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        return name_artifact(self.maker, self.format, self.quantisation)
+        return name_artifact(self.maker, self.format, self.quantisation, self.input)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,14 +57,19 @@ class Artifact:
         return Preprocessing.from_dict(self.content["preprocessing"])
 
     @property
+    def weights(self) -> Path:
+        """The file that it was made of, which may be gone, or hold other weights now."""
+        return self.folder.parents[1] / self.content.get("weights_file", "best.safetensors")
+
+    @property
     def size(self) -> int:
         """Bytes of the model itself."""
         files = [self.file] if self.file.is_file() else [path for path in self.file.rglob("*") if path.is_file()]
         return sum(path.stat().st_size for path in files)
 
 
-def name_artifact(maker: str, form: str, quantisation: str) -> str:
-    return "-".join(filter(None, (maker, form, quantisation)))
+def name_artifact(maker: str, form: str, quantisation: str, input: str) -> str:
+    return "-".join(filter(None, (maker, form, quantisation, "float" if input == "float" else "")))
 
 
 def is_artifact(path: str | os.PathLike) -> bool:

@@ -1,12 +1,15 @@
 """The formats that a trained model can be exported to, as facts."""
 
 import importlib.util
+import re
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from shared.errors import UserError
 
-# Names that all formats have in common, as far as a format has names.
-IMAGES, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
+IMAGES, LOGITS, PROBABILITIES = "images", "logits", "probabilities"  # names that all formats have in common
+ENCODED = "image_bytes"  # TensorFlow Serving decodes the base64 of inputs whose names end so
 OPSET = {"lightning": 20, "keras": 18}  # of ONNX: the newest that each sibling's converter was tried with
 
 EXTRA = {"ai_edge_litert": "ai-edge-litert"}  # modules that are called otherwise than their packages
@@ -53,3 +56,11 @@ def require_packages(name: str, maker: str = "") -> None:
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{EXTRA.get(package, package)} is not installed here, which the format {name} needs; "
                             "install the extra export: pip install -e '.[export]'")
+
+
+def list_keras_modules(file: Path) -> list[str]:
+    """The modules of keras_project that have to be imported before Keras reads a .keras file, since they register the
+    classes that its model consists of."""
+    with zipfile.ZipFile(file) as archive:
+        config = archive.read("config.json").decode()
+    return sorted(set(re.findall(r'"module": "(keras_project\.[\w.]+)"', config)))

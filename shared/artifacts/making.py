@@ -1,19 +1,17 @@
 """Making exported models: written beside their final place, checked there, and put in place when they have passed."""
 
 import contextlib
-import errno
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from shared.artifacts.checking import check_artifact, describe_check
-from shared.artifacts.describing import describe_artifact, write_description, write_readme
+from shared.artifacts.checking import check_artifact, require_room
+from shared.artifacts.describing import describe_artifact, describe_check, write_description, write_readme
 from shared.artifacts.description import name_artifact, read_unchecked
 from shared.artifacts.quantisation import quantise_onnx
 from shared.artifacts.runtimes import round_pixels
@@ -61,18 +59,18 @@ def make_artifacts(job: Job, answer: Callable[[np.ndarray], np.ndarray],
     """
     weights, normalise = read_weights(job.trained.weights), job.trained.preprocessing.normalise
 
-    def ask(pixels: np.ndarray) -> np.ndarray:
-        """What the trained model says of images of values 0 to 255."""
+    def ask_trained(pixels: np.ndarray) -> np.ndarray:
+        """Logits (n, K) of images (n, S, S, C) of values 0 to 255."""
         return np.concatenate([answer(normalise(pixels[first:first + BATCH]))
                                for first in range(0, len(pixels), BATCH)])
 
     seen = round_pixels(job.samples.pixels) if job.input == "uint8" else job.samples.pixels
-    expected, made, failures = ask(seen), [], []
+    expected, made, failures = ask_trained(seen), [], []
     rounding = 0.0 if seen.dtype == job.samples.pixels.dtype else \
-        float(np.abs(ask(job.samples.pixels) - expected).max())
+        float(np.abs(ask_trained(job.samples.pixels) - expected).max())
     for form in job.formats:
         try:
-            made.append(make_artifact(job, form, writers[form], weights, ask, expected, rounding))
+            made.append(make_artifact(job, form, writers[form], weights, ask_trained, expected, rounding))
         except UserError as error:
             failures.append(error)
     for error in failures[:-1]:
@@ -83,9 +81,9 @@ def make_artifacts(job: Job, answer: Callable[[np.ndarray], np.ndarray],
 
 
 def make_artifact(job: Job, form: str, write: Callable[[Path], object], weights: Weights,
-                  ask: Callable[[np.ndarray], np.ndarray], expected: np.ndarray, rounding: float) -> Path:
+                  ask_trained: Callable[[np.ndarray], np.ndarray], expected: np.ndarray, rounding: float) -> Path:
     """One format of the job, whose folder is returned. Raises `UserError` as `make_artifacts` does."""
-    name = name_artifact(job.maker, form, job.quantisation)
+    name = name_artifact(job.maker, form, job.quantisation, job.input)
     final = job.trained.weights.parent / "exports" / name
     size = sum(4 * tensor.size for tensor in weights.values())
     with build_beside(final, ROOM * size) as folder:
@@ -93,18 +91,17 @@ def make_artifact(job: Job, form: str, write: Callable[[Path], object], weights:
         write_description(folder, content)
         file = folder / content["file"]
         try:
-            with silence():
+            with keep_back_output(folder / "converter.log"):
                 write(file)
                 if form == "onnx" and job.quantisation:
                     quantise_onnx(file, job.quantisation, job.calibration_inputs)
         except Exception as error:  # converters raise whatever the first layer that they do not know leads to
             if isinstance(error, UserError | OSError | ModuleNotFoundError):
                 raise
-            if "No space left" in str(error):  # TensorFlow and PyTorch have errors of their own for it
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            require_room(str(error))
             raise UserError(f"model.name={job.trained.config.model.name} cannot be exported to {name} "
                             f"({summarise_error(error)}); choose another format") from error
-        check = check_artifact(read_unchecked(folder), job.samples, expected, size, ask)
+        check = check_artifact(read_unchecked(folder), job.samples, expected, size, ask_trained)
         check.delta_of_rounding = rounding
         write_description(folder, content | {"checks": check.to_dict()})
         if check.passed:
@@ -114,7 +111,7 @@ def make_artifact(job: Job, form: str, write: Callable[[Path], object], weights:
     if not check.passed:
         raise UserError(f"{target} does not answer as the trained model: {'; '.join(check.reasons)}")
     shutil.rmtree(final.with_name(f"{name}.rejected"), ignore_errors=True)  # of an earlier try
-    print(f"{name}: {describe_check(check)}\n    {final}")
+    print(f"{name}: {describe_check(check.to_dict())}\n    {final}")
     return final
 
 
@@ -128,6 +125,7 @@ def build_beside(final: Path, room: float) -> Iterator[Path]:
     folder = final.with_name(f"{final.name}.unfinished")
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        restore_older(final)
         folder.mkdir(parents=True)
         free = shutil.disk_usage(folder).free
         if free < room:
@@ -141,35 +139,48 @@ def build_beside(final: Path, room: float) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename a folder to `target`. One that is there stays whole until then."""
-    older = target.with_name(f"{target.name}.older")
-    shutil.rmtree(older, ignore_errors=True)
+    """Rename a folder to `target`. One that is there stays whole until then, and after a kill `restore_older` finds it.
+    """
+    older = name_older(target)
     if target.exists():
+        shutil.rmtree(older, ignore_errors=True)
         os.replace(target, older)
     try:
         os.replace(folder, target)
-    except OSError:
-        if older.exists():
-            os.replace(older, target)
+    except BaseException:
+        restore_older(target)
         raise
     shutil.rmtree(older, ignore_errors=True)
 
 
+def name_older(target: Path) -> Path:
+    return target.with_name(f"{target.name}.older")
+
+
+def restore_older(target: Path) -> None:
+    """Give an export its name back, where a process was killed between the two renames of `put_in_place`."""
+    if name_older(target).exists() and not target.exists():
+        os.replace(name_older(target), target)
+
+
 @contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep back what converters print, also from C++. What goes wrong in them is raised."""
+def keep_back_output(log: Path) -> Iterator[None]:
+    """Write what converters print, also from C++, to `log`, which stays only where the process dies. What goes wrong in
+    them is raised."""
     streams = [stream for stream in (sys.stdout, sys.stderr) if stream]
     for stream in streams:
         stream.flush()
     kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with log.open("wb") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
         try:
             yield
         finally:
-            for stream in streams:
-                stream.flush()
+            with contextlib.suppress(OSError):  # of a full disk
+                for stream in streams:
+                    stream.flush()
             for number, before in zip((1, 2), kept, strict=True):
                 os.dup2(before, number)
                 os.close(before)
+    log.unlink()

@@ -38,7 +38,8 @@ def draw_artifacts(rows: list[Row], title: str, path: Path) -> None:
         colour = COLOURS[row.artifact.maker]
         axes.plot(x, y, MARKERS[row.artifact.format], color=colour, markersize=9, transform=axes.transAxes,
                   markerfacecolor="white" if row.artifact.quantisation else colour, markeredgewidth=1.8)
-        said = row.label + ("" if row.accuracy is None else f", {format_percent(row.accuracy)}")
+        named = f"{row.label}, {row.run}" if len({row.run for row in rows}) > 1 else row.label
+        said = named + ("" if row.accuracy is None else f", {format_percent(row.accuracy)}")
         if row.artifact.quantisation and row.accuracy is not None:
             said += f" ({format_points(row.accuracy - row.artifact.content['checks']['accuracy_trained'])})"
         axes.annotate(said, (x, y), (x + 0.035, height), xycoords="axes fraction", textcoords="axes fraction",

@@ -18,17 +18,16 @@ Answer = tuple[np.ndarray, np.ndarray]  # logits (n, K) and probabilities (n, K)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in its runtime. `ask` takes images as the model wants them, uint8 or normalised float32; `list_dtypes`
+    """A model in its runtime. `answer` takes images as the model wants them, uint8 or normalised float32; `list_dtypes`
     names the dtypes that are computed with, as far as the runtime shows them."""
 
-    ask: Callable[[np.ndarray], Answer]
+    answer: Callable[[np.ndarray], Answer]
     list_dtypes: Callable[[], set[str]]
     prepare: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, pixels: np.ndarray) -> Answer:
         """Logits and probabilities of images (n, S, S, C) of values 0 to 255, as `Preprocessing.scale` returns them."""
-        logits, probabilities = self.ask(self.prepare(pixels))
-        return np.asarray(logits, np.float32), np.asarray(probabilities, np.float32)
+        return self.answer(self.prepare(pixels))
 
 
 def load_artifact(artifact: Artifact, threads: int = 0) -> Loaded:
@@ -42,19 +41,19 @@ def load_artifact(artifact: Artifact, threads: int = 0) -> Loaded:
     own = {"onnx": load_onnx, "litert": load_litert}
     try:
         load = own.get(artifact.format) or find_loader(artifact.format)
-        ask, list_dtypes = load(artifact.file, threads)
+        answer, list_dtypes = load(artifact.file, threads)
     except Exception as error:  # the runtimes' own errors have no base in common
         if isinstance(error, UserError | ModuleNotFoundError) or is_out_of_memory(error):
             raise
         raise UserError(f"{artifact.file} cannot be loaded ({summarise_error(error)}); export the model "
                         "again") from error
-    return Loaded(ask, list_dtypes, build_preparation(artifact))
+    return Loaded(answer, list_dtypes, build_preparation(artifact))
 
 
 def load_decoding(artifact: Artifact) -> Callable[[list[bytes]], Answer]:
     """The signature of a SavedModel that decodes and scales images itself: contents of JPEG or PNG files to logits and
     probabilities (n, K)."""
-    return import_module(f"{FORMATS[artifact.format].sibling}_project.artifact").load_decoding(artifact.file)
+    return import_module(f"{FORMATS[artifact.format].sibling}_project.loading").load_decoding(artifact.file)
 
 
 def build_preparation(artifact: Artifact) -> Callable[[np.ndarray], np.ndarray]:
@@ -74,7 +73,7 @@ def find_loader(form: str) -> Callable[[Path, int], tuple[Callable, Callable]]:
     sibling = FORMATS[form].sibling
     if sibling not in list_siblings():
         raise UserError(f"the format {form} is read by {sibling}_project, whose folder is not here; export to onnx")
-    return getattr(import_module(f"{sibling}_project.artifact"), f"load_{form}")
+    return getattr(import_module(f"{sibling}_project.loading"), f"load_{form}")
 
 
 def load_onnx(file: Path, threads: int) -> tuple[Callable, Callable]:
@@ -108,7 +107,7 @@ def load_litert(file: Path, threads: int) -> tuple[Callable, Callable]:
     interpreter = Interpreter(str(file), num_threads=threads or None)
     run = interpreter.get_signature_runner("serving_default")
 
-    def ask(images: np.ndarray) -> tuple[Any, Any]:
+    def answer(images: np.ndarray) -> tuple[Any, Any]:
         found = run(**{IMAGES: images})
         return found[LOGITS], found[PROBABILITIES]
-    return ask, lambda: {np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details()}
+    return answer, lambda: {np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details()}

@@ -13,7 +13,8 @@ from shared.batches.preprocessing import Preprocessing
 from shared.datasets.decode import open_rgb
 from shared.datasets.sampling import FIXED_SEED, choose_stratified, draw_bits
 from shared.errors import UserError
-from shared.runs.trained import Trained
+from shared.machine.console import say
+from shared.runs.trained import Trained, describe_unfinished
 
 RANDOM_IMAGES = 128
 PICTURES = 16  # that a signature for encoded images is tried with
@@ -30,11 +31,25 @@ class Samples:
     recorded: np.ndarray | None = None
 
 
-def load_data_of(trained: Trained) -> Data:
-    """The data set that the model was trained on. Raises `UserError` where it cannot be loaded, or is another one."""
-    data = load_data(trained.config)
+def load_data_of(trained: Trained) -> Data | None:
+    """The data set that the model was trained on; None, which is said, where it cannot be loaded.
+
+    Raises:
+        UserError: where it has other classes than the model.
+    """
+    try:
+        data = load_data(trained.config)
+    except UserError as error:
+        say(f"the exports are checked with random images, since the data set cannot be loaded: {error}")
+        return None
     if data.classes != trained.classes:
-        raise UserError(f"the data set {trained.config.dataset.name} has other classes now than the model")
+        first = next((place for place, pair in enumerate(zip(data.classes, trained.classes, strict=False))
+                      if pair[0] != pair[1]), min(len(data.classes), len(trained.classes)))
+        there, known = ("no class" if first >= len(names) else f"'{names[first]}'"
+                        for names in (data.classes, trained.classes))
+        raise UserError(f"the data set {trained.config.dataset.name} has other classes now than the model: as number "
+                        f"{first} it has {there}, and the model {known}; restore the data set that the run was trained "
+                        "on")
     return data
 
 
@@ -70,9 +85,10 @@ def choose_test_samples(trained: Trained, data: Data | None, count: int) -> Samp
 
 
 def find_recorded(trained: Trained, data: Data, places: np.ndarray) -> np.ndarray | None:
-    """The logits (n, K) in the run's predictions.npz of the test images at `places`."""
+    """The logits (n, K) in the run's predictions.npz of the test images at `places`. Those of a run that goes on are
+    of older weights."""
     path = (trained.folder or Path()) / "predictions.npz"
-    if trained.folder is None or not path.is_file():
+    if trained.folder is None or describe_unfinished(trained) or not path.is_file():
         return None
     with np.load(path) as file:
         logits = file["logits"][np.argsort(file["index"])]
@@ -89,7 +105,7 @@ def choose_calibration_pixels(trained: Trained, data: Data | None, count: int) -
 
 
 def write_pictures(folder: Path, samples: Samples, preprocessing: Preprocessing) -> np.ndarray:
-    """Write some of the images as PNG and JPEG files, each also 1.7 times as large, so that scaling is tried too.
+    """Write some of the images as PNG and JPEG files, each also larger, so that scaling is tried too.
 
     Returns:
         Their pixels as Pillow reads and scales them, (m, S, S, C), in the order of the files' names.

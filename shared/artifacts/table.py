@@ -8,6 +8,7 @@ from shared.artifacts.timing import LARGE, Timing
 from shared.errors import UserError
 from shared.machine.console import Table, format_percent
 from shared.machine.hardware import describe_cpu
+from shared.weights.file import fingerprint_weights, read_weights
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        return " ".join(filter(None, (self.artifact.format, self.artifact.quantisation)))
+        given = "float input" if self.artifact.input == "float" else ""
+        return " ".join(filter(None, (self.artifact.format, self.artifact.quantisation, given)))
+
+    @property
+    def run(self) -> str:
+        return self.artifact.content["run"] or self.artifact.folder.parents[1].name
 
 
 def find_artifacts(runs: list[Path]) -> list[Artifact]:
@@ -44,17 +50,18 @@ def find_artifacts(runs: list[Path]) -> list[Artifact]:
 
 
 def tabulate(rows: list[Row]) -> Table:
-    runs = {row.artifact.content["run"] for row in rows}
-    table = Table(["format", "made by", *(["run"] if len(runs) > 1 else []), "MB", "accuracy", "Δ logits",
+    runs = {row.run for row in rows}
+    table = Table(["format", "made by", *(["run"] if len(runs) > 1 else []), "MB", "accuracy", "Δ logits", "of",
                    "equal answers", "load, s", "p50, ms", "p95, ms", f"images/s at {LARGE}"], [])
     for row in rows:
         checks, timing = row.artifact.content["checks"], row.timing
         measured = [f"{timing.load:.1f}", f"{1e3 * timing.p50:.2f}", f"{1e3 * timing.p95:.2f}",
                     f"{timing.images_per_second:,.0f}"] if isinstance(timing, Timing) else ["-"] * 4
         table.rows.append([
-            row.label, row.artifact.maker, *([row.artifact.content["run"] or "-"] if len(runs) > 1 else []),
+            row.label, row.artifact.maker, *([row.run] if len(runs) > 1 else []),
             f"{row.artifact.size / 1e6:.1f}", "-" if row.accuracy is None else format_percent(row.accuracy),
-            f"{checks['delta_logits']:.1e}", f"{checks['equal_answers']:,}/{checks['images']:,}", *measured])
+            f"{checks['delta_logits']:.1e}", f"{checks['logits_range']:.3g}",
+            f"{checks['equal_answers']:,}/{checks['images']:,}", *measured])
     return table
 
 
@@ -62,9 +69,24 @@ def write_notes(rows: list[Row]) -> list[str]:
     """What has to be known to read the table."""
     checks = [row.artifact.content["checks"] for row in rows]
     sources = " and ".join(dict.fromkeys(check["source"] for check in checks))
-    notes = [f"Accuracy, Δ logits (largest difference to the trained model's in fp32, whose range is "
-             f"{checks[0]['logits_range']:.3g}) and equal answers: {sources}.",
+    notes = [f"Accuracy, Δ logits (largest difference to the trained model's in fp32, of their range) and equal "
+             f"answers: {sources}.",
              f"Load (process, runtime, model, first answer), latency of one image and images per second in batches of "
              f"{LARGE}: {describe_cpu()}, one thread, each model in a process of its own, in turns."]
     notes += [f"{row.artifact.name}: {row.timing}." for row in rows if isinstance(row.timing, str)]
-    return notes
+    outdated = list_outdated([row.artifact for row in rows])
+    return notes + [f"{artifact.folder} was made of other weights than {artifact.weights.name} has now; export it "
+                    "again." for artifact in outdated]
+
+
+def list_outdated(artifacts: list[Artifact]) -> list[Artifact]:
+    """Those whose weights are others now. Where a weight file is gone, it has not changed."""
+    now = {file: fingerprint_weights(read_weights(file)) for file in {artifact.weights for artifact in artifacts}
+           if file.is_file()}
+    return [artifact for artifact in artifacts
+            if now.get(artifact.weights, artifact.content["weights"]) != artifact.content["weights"]]
+
+
+def write_title(rows: list[Row]) -> str:
+    models = dict.fromkeys(f"{row.artifact.content['model']} on {row.artifact.content['dataset']}" for row in rows)
+    return f"{' and '.join(models)}, exported"

@@ -1,7 +1,7 @@
 """How fast exported models are, each in a process of its own and with one thread, in turns.
 
-python -m shared.artifacts.timing FOLDER is such a process: for each line of standard input, the size of a batch, it
-writes a line with the seconds of some calls.
+python -m shared.artifacts.timing FOLDER is such a process: it writes an empty list once it has answered for the first
+time, and then for each line of standard input, the size of a batch, a line with the seconds of some calls.
 """
 
 import contextlib
@@ -64,17 +64,24 @@ class Worker:
             [python, "-m", "shared.artifacts.timing", str(artifact.folder)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.errors, text=True,
             env=list_variables() | one | {"CUDA_VISIBLE_DEVICES": "-1"})
-        self.ask(1)
+        self.read_line()
         self.timing = Timing(time.perf_counter() - start)
 
-    def ask(self, batch: int) -> list[float]:
-        try:
+    def measure_calls(self, batch: int) -> list[float]:
+        """Seconds of each. Raises `UserError` where the process has ended."""
+        with contextlib.suppress(BrokenPipeError):
             print(batch, file=self.process.stdin, flush=True)
+        return self.read_line()
+
+    def read_line(self) -> list[float]:
+        try:
             return json.loads(self.process.stdout.readline())
-        except (BrokenPipeError, ValueError):
+        except ValueError:
             self.stop()
             self.errors.seek(0)
-            said = (self.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+            signal = -self.process.returncode
+            said = f"signal {signal} ended its process" if signal > 0 else \
+                (self.errors.read().strip().splitlines() or ["it ended without a word"])[-1]
             raise UserError(said.removeprefix("error: ")) from None
 
     def stop(self) -> None:
@@ -85,7 +92,7 @@ class Worker:
 
 
 def measure_in_turns(artifacts: list[Artifact]) -> list[Timing | str]:
-    """The timing of each; a sentence where it cannot be run here."""
+    """The timing of each; a sentence where it cannot be run here, or its process dies."""
     workers: list[Worker | str] = []
     try:
         for artifact in artifacts:
@@ -93,13 +100,17 @@ def measure_in_turns(artifacts: list[Artifact]) -> list[Timing | str]:
                 workers.append(Worker(artifact))
             except UserError as error:
                 workers.append(str(error))
-        running = [worker for worker in workers if isinstance(worker, Worker)]
         for turn in range(ROUNDS):
-            for worker in running:
-                one, large = worker.ask(1), worker.ask(LARGE)
-                if turn:
-                    worker.timing.one += one
-                    worker.timing.large += large
+            for place, worker in enumerate(workers):
+                if isinstance(worker, Worker):
+                    try:
+                        one, large = worker.measure_calls(1), worker.measure_calls(LARGE)
+                    except UserError as error:
+                        workers[place] = str(error)
+                        continue
+                    if turn:
+                        worker.timing.one += one
+                        worker.timing.large += large
     finally:
         for worker in workers:
             if isinstance(worker, Worker):
@@ -108,7 +119,7 @@ def measure_in_turns(artifacts: list[Artifact]) -> list[Timing | str]:
 
 
 def answer_lines(folder: Path) -> None:
-    """What the process does: a list of seconds for each line."""
+    """What the process does."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # for what a framework prints
     artifact = read_artifact(folder)
@@ -116,6 +127,8 @@ def answer_lines(folder: Path) -> None:
     shape = LARGE, seen.image_size, seen.image_size, seen.channels
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     model = load_artifact(artifact, threads=1)
+    model(images[:1])
+    print("[]", file=answers, flush=True)
     for line in sys.stdin:
         seconds = []
         while len(seconds) < FEWEST or (sum(seconds) < LONGEST and len(seconds) < MOST):

@@ -13,7 +13,10 @@ from shared.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def write_whole(path: Path, write: Callable[[Path], object], apart: bool = False) -> None:
+GO_ON = "make room or choose another output_dir, and go on with resume=auto"
+
+
+def write_whole(path: Path, write: Callable[[Path], object], apart: bool = False, advice: str = GO_ON) -> None:
     """Let `write` fill a file beside `path`, then move it to `path`: a reader sees the old file or the new one.
 
     Where other processes may be writing the same file, each fills one of its own, which is `apart` from theirs.
@@ -23,21 +26,21 @@ def write_whole(path: Path, write: Callable[[Path], object], apart: bool = False
     """
     own = f".{secrets.token_hex(4)}" if apart else ""
     unfinished = path.with_name(f"{path.name}{own}.unfinished")
-    with undo_on_failure(path, unfinished):
+    with undo_on_failure(path, unfinished, advice):
         write(unfinished)
         os.replace(unfinished, path)
 
 
 @contextlib.contextmanager
-def undo_on_failure(path: Path, unfinished: Path) -> Iterator[None]:
+def undo_on_failure(path: Path, unfinished: Path, advice: str = GO_ON) -> Iterator[None]:
     """Where the block fails to write `path`: remove `unfinished` and raise `UserError`."""
     try:
         yield
     except OSError as error:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); what was there before is whole; make "
-                        "room or choose another output_dir, and go on with resume=auto") from None
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); what was there before is whole; "
+                        f"{advice}") from None
 
 
 def append_line(path: Path, line: str) -> None:
@@ -50,8 +53,7 @@ def append_line(path: Path, line: str) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); make room or choose another "
-                        "output_dir, and go on with resume=auto") from None
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); {GO_ON}") from None
 
 
 def to_json(content: dict, indent: int | None = None) -> str:

@@ -65,3 +65,11 @@ def read_trained(source: str, words: list[str] | None = None) -> Trained:
     preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"])) if "preprocessing" in metadata \
         else Preprocessing.of_config(config)
     return Trained(config, tuple(json.loads(metadata["classes"])), preprocessing, path, folder)
+
+
+def describe_unfinished(trained: Trained) -> str:
+    """One line where the weights are of a run that has not ended, so that better ones may come; empty otherwise."""
+    if trained.folder is None or (trained.folder / "result.json").is_file():
+        return ""
+    return (f"the training in {trained.folder} has not ended: these are its best weights so far, and better ones may "
+            "come")

@@ -2,20 +2,25 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from shared.artifacts import checking, making
-from shared.artifacts.asking import ask_in_batches
+from shared.artifacts import asking, checking, making
+from shared.artifacts.asking import FEW, SIZES, ask_in_batches
 from shared.artifacts.description import DESCRIPTION, read_artifact
 from shared.artifacts.making import make_artifacts
-from shared.artifacts.runtimes import load_artifact, round_pixels
+from shared.artifacts.runtimes import Loaded, load_artifact, round_pixels
 from shared.artifacts.samples import load_data_of
 from shared.errors import UserError
-from tests.shared.artifacts import build_answer, plan, write_onnx, write_run
+from shared.machine.interpreters import list_variables
+from tests.shared.artifacts import WIDTH, build_answer, plan, write_onnx, write_run
 
 pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 NAME = "keras-onnx"
@@ -90,6 +95,7 @@ def test_the_readme_loads_it(exported, monkeypatch):
 def test_normalised_input(run):
     job = plan(run, input="float")
     artifact = read_artifact(make(job, partial(write_onnx, job=job))[0])
+    assert list_exports(run) == [NAME, f"{NAME}-float"]  # the other one has stayed
     assert artifact.content["inputs"]["images"]["dtype"] == "float32"
     pixels = job.samples.pixels[:3]
     np.testing.assert_allclose(load_artifact(artifact)(pixels)[0],
@@ -98,7 +104,7 @@ def test_normalised_input(run):
 
 @pytest.mark.parametrize(("wrong", "reason"), [
     ({"shift": 0.01}, "logits are .* from the trained model's, allowed are"),
-    ({"batch": 7}, "its runtime does not run it: 1 images: InvalidArgument: .*invalid dimensions"),
+    ({"batch": 7}, "its runtime does not run it: 64 images: InvalidArgument: .*invalid dimensions"),
     ({"beside": True}, "change by .* with the images beside it"),
     ({"ballast": 2_000_000}, "it has 2,00.,... bytes, allowed are"),
     ({"half": True}, "it computes in bfloat16"),
@@ -157,6 +163,73 @@ def test_what_was_interrupted_is_swept_away(run):
     assert list_exports(run) == [NAME]
 
 
+def test_what_a_kill_between_two_renames_left_is_found_again(run):
+    os.replace(run / "exports" / NAME, run / "exports" / f"{NAME}.older")
+    with pytest.raises(UserError, match="cannot be exported"):
+        make(plan(run), convert_nothing)
+    assert list_exports(run) == [NAME]
+    assert read_artifact(run / "exports" / NAME)
+
+
+def test_a_converter_that_takes_the_process_down_leaves_what_it_said(tmp_path):
+    code = "import os, pathlib; from shared.artifacts.making import keep_back_output\n" \
+           "with keep_back_output(pathlib.Path('log')): os.write(2, b'assertion failed'); os._exit(7)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=list_variables(), capture_output=True)
+    assert (done.returncode, done.stderr) == (7, b"")
+    assert (tmp_path / "log").read_text() == "assertion failed"
+
+
+def ask_fake(exported, folder, monkeypatch, answer):
+    """What `asking` writes about 70 images where the model is `answer`."""
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 1), np.uint8)
+    monkeypatch.setattr(asking, "load_artifact", lambda artifact: Loaded(answer, set, lambda pixels: pixels))
+    np.savez(folder / "given.npz", pixels=pixels)
+    ask_in_batches(exported, folder / "given.npz", folder / "found.npz")
+    with np.load(folder / "found.npz") as found:
+        return dict(found)
+
+
+def test_every_image_is_compared_in_every_size_of_batches(exported, tmp_path, monkeypatch):
+    sizes = []
+
+    def answer(pixels):
+        """The first pixels, and in batches of seven the fourth image of each is wrong."""
+        sizes.append(len(pixels))
+        logits = pixels.reshape(-1, WIDTH)[:, :10].astype(np.float32)
+        if len(pixels) == 7:
+            logits[3] += 2
+        return logits, logits
+    found = ask_fake(exported, tmp_path, monkeypatch, answer)
+    assert sizes == [64, 6, *[1] * FEW, *[7] * (FEW // 7), 64]
+    assert found["again"].shape == (len(SIZES), FEW, 10)
+    check = checking.Check(70, "")
+    checking.compare_answers(check, found, found["logits"], None)
+    assert check.delta_between_batches == 2
+
+
+@pytest.mark.parametrize(("kind", "answers", "line"), [
+    ("float16", 10, r"64 images: logits are float16 of shape \(64, 10\), and artifact.json says float32"),
+    ("float32", 9, r"64 images: logits are float32 of shape \(64, 9\), .* of shape \('batch', 10\)")])
+def test_answers_that_are_not_as_described(exported, tmp_path, monkeypatch, kind, answers, line):
+    with pytest.raises(UserError, match=line):
+        ask_fake(exported, tmp_path, monkeypatch, lambda pixels: 2 * (np.zeros((len(pixels), answers), kind),))
+
+
+def test_a_disk_that_is_full_for_another_process_is_no_fault_of_the_model(run, monkeypatch):
+    monkeypatch.setattr(checking, "ask_in_new_process", lambda *paths: "OSError: [Errno 28] No space left on device")
+    with pytest.raises(UserError, match=r"keras-onnx cannot be written \(No space left on device\); make room"):
+        make(job := plan(run), partial(write_onnx, job=job))
+    assert list_exports(run) == [NAME]
+
+
+def test_a_data_set_of_other_classes(run):
+    trained = plan(run).trained
+    for classes, line in ((("0", "2", "1"), "as number 1 it has '1', and the model '2'; restore"),
+                          (tuple("01234567"), "as number 8 it has '8', and the model no class; restore")):
+        with pytest.raises(UserError, match=line):
+            load_data_of(replace(trained, classes=classes))
+
+
 def test_without_its_data_set_it_is_checked_with_random_images(run):
     job = plan(run, with_data=False)
     checks = read_artifact(make(job, partial(write_onnx, job=job))[0]).content["checks"]
@@ -178,16 +251,22 @@ def test_eight_bits(run, quantisation):
     assert checks["equal_answers"] >= 97
 
 
-def test_what_the_run_recorded_is_compared(run):
+def test_what_the_run_recorded_is_compared(run, capsys):
     job = plan(run)
     assert job.samples.recorded is None
     logits = build_answer(job)(job.trained.preprocessing.normalise(load_data_of(job.trained).test.pixels))
     order = np.arange(len(logits))[::-1]  # a file may hold them in any order
     (run / "config.yaml").write_text("")  # which makes it a run's folder
     np.savez(run / "predictions.npz", index=order, label=order, logits=logits[order] + 1)
+    assert plan(run).samples.recorded is None  # the run goes on, and they are of older weights
+    (run / "result.json").write_text("{}")
     job = plan(run)
     checks = read_artifact(make(job, partial(write_onnx, job=job))[0]).content["checks"]
     assert checks["delta_to_recorded"] == pytest.approx(1, abs=1e-5)
+    assert "the trained model within 1.0e+00 of what the run recorded" in capsys.readouterr().out
+    np.savez(run / "predictions.npz", index=order, label=order, logits=logits[order - 1])  # of other images
+    with pytest.raises(UserError, match=r"logits are .* from those in predictions.npz, allowed are"):
+        make(job := plan(run), partial(write_onnx, job=job))
 
 
 @pytest.mark.parametrize(("damage", "line"), [

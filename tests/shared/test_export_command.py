@@ -1,5 +1,7 @@
 """The command line of export.py, the preprocessing in words, and what it is judged by."""
 
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,10 +9,12 @@ from PIL import Image
 from shared.artifacts import command, formats
 from shared.artifacts.checking import CRITERIA, Check, judge_check
 from shared.artifacts.command import parse_arguments
-from shared.artifacts.describing import write_recipe
 from shared.artifacts.formats import FORMATS, QUANTISATIONS, require_packages
+from shared.artifacts.recipe import write_recipe
 from shared.batches.preprocessing import Preprocessing
+from shared.config import parse_config
 from shared.errors import UserError
+from shared.weights.file import save_weights
 
 
 def parse(words, sibling="keras"):
@@ -58,6 +62,34 @@ def test_a_run_without_weights(tmp_path):
         command.plan_job(options, "keras")
 
 
+def test_a_run_that_goes_on_is_told_and_saves_no_memory(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "require_packages", lambda name, maker: None)
+    words = ["model.name=vit_tiny", "model.gradient_checkpointing=true", "hardware.compile=true"]
+    config = parse_config(words, "train.py", "")
+    save_weights(tmp_path / "best.safetensors", {"weight": np.zeros(1, np.float32)}, config, tuple("0123456789"))
+    (tmp_path / "config.yaml").write_text("")  # which makes it a run's folder
+    options = parse("--test-images 1")
+    options.run = str(tmp_path)
+    kept = command.plan_job(options, "keras").trained.config
+    assert not (kept.model.gradient_checkpointing)
+    assert not (kept.hardware.compile)
+    assert f"the training in {tmp_path} has not ended: these are its best weights so far" in capsys.readouterr().err
+    (tmp_path / "result.json").write_text("{}")
+    command.plan_job(options, "keras")
+    assert "has not ended" not in capsys.readouterr().err
+
+
+def test_what_is_said_where_it_is_stopped(monkeypatch, capsys):
+    monkeypatch.setattr(command.sys, "argv", ["export.py", "RUN"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(command, "plan_job", lambda *given: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as left:
+        command.run_export_command(print, "keras", "export.py", "")
+    assert left.value.code == 130
+    said = capsys.readouterr().err
+    assert said == "\nstopped; the exports that were told are done, and older ones are as they were\n"
+
+
 def test_every_quantisation_has_a_criterion_and_a_format():
     offered = {name for known in FORMATS.values() for name in known.quantisations}
     assert offered == set(QUANTISATIONS) == set(CRITERIA) - {""}
@@ -74,6 +106,10 @@ RIGHT = {"images": 200, "source": "", "delta_logits": 1e-5, "logits_range": 10, 
     ("", {"delta_logits": float("nan")}, 1),
     ("", {"delta_between_batches": 0.0011}, 1),
     ("", {"delta_probabilities": 1e-4}, 1),
+    ("", {"delta_of_encoded": 0.09, "delta_to_recorded": 0.9}, 0),
+    ("", {"delta_of_encoded": 0.11}, 1),
+    ("", {"delta_to_recorded": 1.1}, 1),
+    ("int8", {"bytes": 14_000_000, "delta_to_recorded": float("nan")}, 1),
     ("", {"bytes": 56_000_000}, 1),
     ("", {"dtypes": ["bfloat16", "float16", "float32"]}, 1),
     ("fp16", {"dtypes": ["float16"], "bytes": 23_000_000, "delta_logits": 0.09}, 0),
