@@ -295,7 +295,7 @@ def test_a_mistake_is_one_line_before_the_model_is_loaded(here, asked, words, hi
 
 @pytest.mark.parametrize(("run", "hint"), [
     ("nowhere", "nowhere does not exist; name a run folder"),
-    ("a.png", "a.png is no exported model"),
+    ("a.png", "a.png is no model that is read here"),
     ("unfinished", "best.safetensors does not exist; name a run folder that has finished an epoch"),
     ("--logits", "name a run folder, a .safetensors file or an exported model first"),
 ])
@@ -337,6 +337,8 @@ def test_a_word_is_a_file_where_there_is_one(here, asked):
     (here / "train.eval_batch_size=1").touch()
     assert not is_key("train.eval_batch_size=1")
     assert is_key("train.eval_batch_size=2")
+    assert not is_key("*_batch_size=?")
+    assert is_key("*_rate=?")
 
 
 def test_the_batch_size_can_be_set(here, asked):
