@@ -3,9 +3,10 @@
 import contextlib
 import os
 import re
+import stat
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,12 +20,32 @@ SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
 EIGHT_BIT_ENDINGS = (".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 BITS_PER_SAMPLE = 258  # a TIFF's tag
 
+# Formats that Pillow names and that are no photographs which it can decode alone.
+NO_PHOTOGRAPHS = frozenset({
+    "BUFR", "GRIB", "HDF5", "MPEG", "WMF",  # Pillow knows them by name and has no decoder
+    "EPS",                                  # drawings, for which it starts Ghostscript
+    "FITS",                                 # measurements, whose range is not known
+    "PSD", "IPTC",                          # what an editor works on lies beside the image that it makes
+    "CUR", "GBR", "ICNS", "ICO",            # cursors, brushes and icons, decoded before their pixels are counted
+    "BLP", "DDS", "FTEX", "FLI",            # textures and animations of games
+})
+
 HEIF = (".heic", ".heif", ".hif")  # what telephones write
 with contextlib.suppress(ImportError):  # it is read where the user has installed pillow-heif
     import pillow_heif
     pillow_heif.register_heif_opener()
 # Pillow warns from 89 megapixels on and refuses from 179 on. Whoever names a folder means to have its images read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# The pixels are whole all the same.
+warnings.filterwarnings("ignore", "Corrupt EXIF data|Metadata Warning", module="PIL")
+
+
+@cache
+def list_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read: of all that it can open, but `NO_PHOTOGRAPHS`."""
+    Image.preinit()  # first, so that Pillow goes on trying the most common formats first
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NO_PHOTOGRAPHS)
 
 
 def decode_image(path: str | os.PathLike) -> np.ndarray:
@@ -88,9 +109,17 @@ def open_rgb(path: str | os.PathLike) -> Image.Image:
 
 def open_upright(path: str | os.PathLike) -> Image.Image:
     """The same, but an error is the decoder's own. `describe_error` puts it into words."""
-    with Image.open(path) as image:
+    with open_header(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
         return convert_to_rgb(image)
+
+
+def open_header(path: str | os.PathLike) -> Image.Image:
+    """An image file of which the header alone is read so far."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for whoever writes to it
+        raise ValueError("a pipe or a device; save it as a file")
+    return Image.open(path, formats=list_formats())
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:
@@ -145,7 +174,7 @@ def describe_dark_bits(files: np.ndarray, root: str, enough: int = 16, most: int
 
 def has_sixteen_bits(path: str) -> bool:
     """Whether the pixels of an image file have 16 bits, and any number of channels. Only its header is read."""
-    with Image.open(path) as image:
+    with open_header(path) as image:
         # Pillow opens colours of 16 bits as 8-bit ones, and names the stored ones in how it is to unpack them.
         return image.mode == "I;16" or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS) or bool(
             re.search(r";16|\b65535\b", str([tile[3] for tile in image.tile])))

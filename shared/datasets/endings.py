@@ -7,7 +7,7 @@ from functools import cache
 
 from PIL import Image
 
-from shared.datasets.decode import HEIF
+from shared.datasets.decode import HEIF, list_formats
 
 # What systems keep for themselves among a user's files, in lower case. None is a name that a person gives a class.
 # Hidden files and folders are passed over too and need no entry: macOS' ._x.jpg, QNAP's .@__thumb, Jupyter's
@@ -25,23 +25,13 @@ SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}) 
 
 # The usual endings. They stand first, because a file without a name of its own gets the first one of its format.
 USUAL = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
-# Formats that Pillow names and that are no photographs which it can decode alone.
-NO_PHOTOGRAPHS = frozenset({
-    "BUFR", "GRIB", "HDF5", "MPEG", "WMF",  # Pillow knows them by name and has no decoder
-    "EPS",                                  # drawings, for which it needs Ghostscript
-    "FITS",                                 # measurements, whose range is not known
-    "PSD", "IPTC",                          # what an editor works on lies beside the image that it makes
-    "CUR", "GBR", "ICNS", "ICO",            # cursors, brushes and icons
-    "BLP", "DDS", "FTEX", "FLI",            # textures and animations of games
-})
-
 @cache
 def list_endings() -> tuple[str, ...]:
-    """The endings of image files in lower case: of every format that Pillow says it can open, but `NO_PHOTOGRAPHS`."""
-    Image.preinit()  # first, so that Pillow goes on trying the most common formats first
+    """The endings of image files in lower case: of every format that `decode.py` reads."""
+    formats = list_formats()
     # MPO, several JPEG images in one file, has no entry of its own among what can be opened, since JPEG's opens it.
     found = [ending for ending, name in Image.registered_extensions().items()
-             if (name in Image.OPEN or name == "MPO") and name not in NO_PHOTOGRAPHS]
+             if name in formats or name == "MPO"]
     return (*USUAL, *sorted(set(found) - set(USUAL)))
 
 

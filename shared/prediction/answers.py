@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shared.errors import UserError
+from shared.errors import UserError, is_out_of_memory
 from shared.prediction.model import Compute, Model, open_model
 from shared.prediction.reading import read_ahead, read_item, split
 from shared.prediction.sources import Item
@@ -50,7 +50,8 @@ class Prediction:
             return []
         shares = np.exp(self.logits.astype(np.float64) - self.logits.max())
         shares /= shares.sum()
-        return [(self.classes[place], float(shares[place])) for place in np.argsort(-shares, kind="stable")[:count]]
+        places = np.argsort(-self.logits, kind="stable")[:count]  # of shares, the smallest ones may all be zero
+        return [(self.classes[place], float(shares[place])) for place in places]
 
 
 def predict_items(model: Model, compute: Compute, items: Iterable[Item]) -> Iterator[Prediction]:
@@ -59,16 +60,28 @@ def predict_items(model: Model, compute: Compute, items: Iterable[Item]) -> Iter
     read = partial(read_item, preprocessing=model.preprocessing)
     for batch in split(read_ahead(items, read, model.threads, ahead=size), size):
         readable = [image.pixels for image in batch if not image.error]
-        answers = iter(compute(np.stack(readable)) if readable else ())  # (K,) each
+        answers = iter(compute_logits(compute, np.stack(readable)) if readable else ())  # (K,) each
         for image in batch:
             logits = None if image.error else next(answers)
             error = image.error or ("" if np.isfinite(logits).all() else NOT_FINITE)
             yield Prediction(image.path, image.label, model.classes, None if error else logits, error)
 
 
+def compute_logits(compute: Compute, images: np.ndarray) -> np.ndarray:
+    try:
+        return compute(images)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"memory ran out with {len(images)} images at a time; set train.eval_batch_size to less") \
+            from None
+
+
 def predict_images(build_compute: Callable[[Trained], Compute], run: str | os.PathLike, images: Iterable[Any],
                    settings: Sequence[str]) -> Iterator[Prediction]:
     """What a sibling's `predict` does with its own `build_compute`."""
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise UserError("images is a single one; give a list of them: predict(run, [image])")
     model = open_model(os.fspath(run), list(settings), build_compute)
     return predict_items(model, model.load(), map(make_item, images))
 

@@ -1,6 +1,7 @@
 """The command line of predict.py, the same in both siblings."""
 
 import argparse
+import glob
 import os
 import signal
 import sys
@@ -25,7 +26,7 @@ ordered by path. The column error says why a file could not be read; the exit st
 a folder are all called like classes, there is the column label too, and the accuracy is told at the end.
 
 key=value sets how the model runs: hardware.accelerator, hardware.precision, hardware.threads, hardware.workers (threads
-that read images) and train.eval_batch_size. A word is a file where there is one of its name."""
+that read images) and train.eval_batch_size. A word is a file where there is one of its name, or one that matches it."""
 
 
 def parse_arguments(arguments: list[str], command: str, purpose: str) -> argparse.Namespace:
@@ -58,7 +59,9 @@ def parse_arguments(arguments: list[str], command: str, purpose: str) -> argpars
 def is_key(word: str) -> bool:
     """Whether a word is key=value and not the name of an image."""
     name, sign, _ = word.partition("=")
-    return bool(sign) and not os.path.lexists(os.path.expanduser(word)) and (name in list_keys() or os.sep not in word)
+    path = os.path.expanduser(word)
+    return bool(sign) and not os.path.lexists(path) and (
+        name in list_keys() or (os.sep not in word and not glob.glob(path)))
 
 
 def run_command(build_compute: Callable, sibling: str, purpose: str) -> None:

@@ -39,8 +39,11 @@ def open_model(run: str, words: list[str], build_compute: Callable[[Trained], Co
     """
     if not os.path.exists(os.path.expanduser(run)):
         raise UserError(f"{run} does not exist; name a run folder, a .safetensors file or an exported model first")
-    if is_artifact(run) or (os.path.isfile(os.path.expanduser(run)) and not run.endswith(".safetensors")):
+    if is_artifact(run):
         return open_artifact(run, words)
+    if os.path.isfile(os.path.expanduser(run)) and not run.endswith(".safetensors"):
+        raise UserError(f"{run} is no model that is read here: it does not end in .safetensors, and no artifact.json "
+                        "lies beside it; name a run folder, a .safetensors file or the folder of an exported model")
     trained = read_trained(run, words)
     return build_description(trained.config, trained.classes, trained.preprocessing, lambda: build_compute(trained))
 

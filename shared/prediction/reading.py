@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from shared.batches.preprocessing import Preprocessing
 from shared.datasets.decode import describe_error, open_upright
@@ -45,7 +45,7 @@ def open_item(item: Item) -> Image.Image:
     if item.image is None:
         return open_upright(item.path)
     if isinstance(item.image, Image.Image):
-        return item.image
+        return ImageOps.exif_transpose(item.image)  # a copy, since the image is the caller's
     return Image.fromarray(item.image[..., 0] if item.image.shape[2] == 1 else item.image)
 
 

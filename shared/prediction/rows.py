@@ -3,12 +3,14 @@
 import contextlib
 import csv
 import importlib.util
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO, TextIO
 
 from shared.errors import UserError
@@ -61,7 +63,9 @@ class CsvWriter:
     """The header comes with the first row, so that a mistake that is told before leaves nothing on standard output."""
 
     def __init__(self, file: TextIO, layout: Layout):
-        self.writer, self.header = csv.writer(file, lineterminator="\n"), list(layout.columns)
+        # Before 3.13, Python quotes a "\r" in a name only if lines end in it, and a reader would end the line there.
+        lines = SimpleNamespace(write=lambda line: file.write(line.removesuffix("\r\n") + "\n"))
+        self.writer, self.header = csv.writer(lines, lineterminator="\r\n"), list(layout.columns)
 
     def write(self, row: Row) -> None:
         if self.header:
@@ -111,9 +115,11 @@ class ParquetWriter:
         self.rows = []
 
     def close(self) -> None:
-        if self.rows:
-            self.write_group()
-        self.writer.close()
+        try:
+            if self.rows:
+                self.write_group()
+        finally:
+            self.writer.close()
 
 
 def choose_format(out: Path | None, named: str | None) -> str:
@@ -150,6 +156,8 @@ def open_rows(out: Path | None, form: str, layout: Layout) -> Iterator[Callable[
     """
     writers = {"csv": CsvWriter, "jsonl": JsonLinesWriter, "parquet": ParquetWriter}
     if out is None:
+        if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # as --out, whatever the locale says
         yield writers[form](sys.stdout, layout).write
         return
     if out.is_dir():
@@ -158,8 +166,10 @@ def open_rows(out: Path | None, form: str, layout: Layout) -> Iterator[Callable[
     with explain_failure(out):  # closed below, where a full disk may refuse what is still to be written
         file = open(unfinished, "wb") if form == "parquet" else \
             open(unfinished, "w", encoding="utf-8", newline="")  # noqa: SIM115
+    closing = [file.close]
     try:
         writer = writers[form](file, layout)
+        closing.insert(0, writer.close)  # first, or pyarrow closes its part later and complains
 
         def write(row: Row) -> None:
             with explain_failure(out):
@@ -170,8 +180,9 @@ def open_rows(out: Path | None, form: str, layout: Layout) -> Iterator[Callable[
             file.close()
             os.replace(unfinished, out)
     except BaseException:  # Ctrl-C too
-        with contextlib.suppress(OSError):  # what is still to be written fails once more on a full disk
-            file.close()
+        for close in closing:
+            with contextlib.suppress(Exception):  # what is still to be written fails once more on a full disk
+                close()
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise

@@ -112,7 +112,7 @@ def walk_folder(folder: str, labels: dict[str, str] | None = None) -> Iterator[I
             seen.add((place.st_dev, place.st_ino))
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if leads_to_folder(entry):
                         if not is_systems(entry.name, SYSTEM_FOLDERS):
                             own = labels.get(entry.name, "") if path == folder else label
                             found.append((entry.path, True, own))
@@ -122,6 +122,14 @@ def walk_folder(folder: str, labels: dict[str, str] | None = None) -> Iterator[I
             yield Item(path, label, error=error.strerror or str(error))
         # As whole paths are ordered, in which a separator follows a folder's name.
         waiting += sorted(found, key=lambda entry: entry[0] + os.sep * entry[1], reverse=True)
+
+
+def leads_to_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder; not where it is a link in a circle, of which reading tells what is wrong."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def read_names() -> Iterator[str]:

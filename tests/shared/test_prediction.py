@@ -1,12 +1,15 @@
 """The command line of predict.py with a model that needs no framework: rows, mistakes, exit statuses."""
 
 import csv
+import gc
+import io
 import json
 import math
 import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
 from shared.prediction import answers, rows
-from shared.prediction.command import is_key
+from shared.prediction.command import is_key, run_command
 from tests.shared.asking import BESIDE, CERTAIN, CLASSES, ask, build_compute, make_image, make_run, write_bomb
 
 ENTRIES = [f"{sibling}_project/predict.py" for sibling in list_siblings()]
@@ -65,6 +68,11 @@ def test_the_most_probable_classes_and_all_logits(here, asked):
     assert row["error"] is None
 
 
+def test_classes_whose_probability_is_zero_keep_the_order_of_their_logits():
+    prediction = answers.Prediction("a.png", "", ("a", "b", "c"), np.array([-2000, -1000, 0], np.float32))
+    assert prediction.rank(3) == [("c", 1), ("b", 0), ("a", 0)]
+
+
 def test_logits_keep_each_bit():
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     prediction = answers.Prediction("a.png", "", tuple(map(str, range(1000))), values)
@@ -88,21 +96,34 @@ def read_table(path):
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.PARQUET", "out.parquet"])
 def test_a_file_of_each_format_holds_the_same(here, asked, name):
     make_image(here / "t" / "3" / 'comma, "quote".png', 3)
+    make_image(here / "t" / "3" / "return\r.png", 3)
     make_image(here / "t" / "5" / "späße\n2.png", 6)
     (here / "t" / "5" / "x.png").write_text("an apple")
     status, out, err = asked("t", "--out", name)
     assert (status, out) == (1, [])
-    assert err == ["accuracy 50.00 % (1 of 2 images with a label)",
-                   "1 of 3 images have no answer; the column error says why"]
+    assert err == ["accuracy 66.67 % (2 of 3 images with a label)",
+                   "1 of 4 images have no answer; the column error says why"]
     (here / name).rename(here / name.lower())
     columns, found = read_table(here / name.lower())
     assert columns == ["path", "label", "class", "probability", "error"]
     assert [[row[column] for column in ("path", "label", "class", "error")] for row in found] == [
-        ['t/3/comma, "quote".png', "3", "3", None], ["t/5/späße\n2.png", "5", "6", None],
+        ['t/3/comma, "quote".png', "3", "3", None], ["t/3/return\r.png", "3", "3", None],
+        ["t/5/späße\n2.png", "5", "6", None],
         ["t/5/x.png", "5", None, "no known image format"]]
     assert [row["probability"] and float(row["probability"]) for row in found] == [
-        pytest.approx(CERTAIN, abs=1e-4), pytest.approx(CERTAIN, abs=1e-4), None]
+        *[pytest.approx(CERTAIN, abs=1e-4)] * 3, None]
     assert sorted(os.listdir(here)) == sorted([name.lower(), "run", "t"])
+
+
+def test_a_parquet_file_that_is_given_up_is_one_line(here, asked, monkeypatch):
+    pytest.importorskip("pyarrow")
+    make_image(here / "a.png", 1)
+    (here / "b.png").touch()
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    status, _, err = asked("a.png", "b.png", "--out", "out.parquet", "--stop-on-bad")
+    gc.collect()
+    assert (status, len(err), complaints) == (2, 1, [])
 
 
 def test_parquet_is_written_in_groups(here, asked, monkeypatch):
@@ -166,6 +187,16 @@ def test_names_that_are_not_utf8(here, asked):
     assert (status, len(err)) == (2, 1)
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_standard_output_is_utf8_in_every_locale(here, monkeypatch, form):
+    make_image(here / "späße 日本.png", 3)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["predict.py", "run", "späße 日本.png", "--format", form])
+    with pytest.raises(SystemExit):
+        run_command(build_compute, "keras", "Ask.")
+    assert "späße 日本.png" in sys.stdout.buffer.getvalue().decode()
+
+
 # Files that cannot be read
 
 BAD = {
@@ -174,6 +205,10 @@ BAD = {
     "bomb": (write_bomb, "it has more than the "),
     "vanished": (lambda path: path.symlink_to("nothing.png"), "No such file or directory"),
     "truncated": (lambda path: path.write_bytes(truncate(path)), "image file is truncated"),
+    "icon": (lambda path: Image.new("L", (16, 16)).save(path, "ICO"), "no known image format"),
+    "drawing": (lambda path: Image.new("L", (16, 16)).save(path, "EPS"), "no known image format"),
+    "pipe": (os.mkfifo, "a pipe or a device"),
+    "circle": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
     "float": (lambda path: Image.new("F", (8, 8)).save(path, "TIFF"), "32-bit pixels without a known range"),
 }
 
@@ -204,6 +239,23 @@ def test_numbers_that_are_not_finite_are_an_error(here, asked):
     status, out, _ = asked("a.png", build=lambda trained: lambda images: np.full((len(images), 10), np.nan))
     assert status == 1
     assert "not finite" in out[1]
+
+
+@pytest.mark.parametrize(("error", "hint"), [(MemoryError(), "set train.eval_batch_size to less"), (KeyError(), None)])
+def test_memory_that_runs_out_is_one_line(here, asked, error, hint):
+    make_image(here / "a.png", 3)
+
+    def build(trained):
+        def compute(images):
+            raise error
+        return compute
+    if hint is None:
+        with pytest.raises(KeyError):
+            asked("a.png", build=build)
+        return
+    status, out, err = asked("a.png", build=build)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert hint in err[0]
 
 
 # Mistakes
@@ -243,7 +295,7 @@ def test_a_mistake_is_one_line_before_the_model_is_loaded(here, asked, words, hi
 
 @pytest.mark.parametrize(("run", "hint"), [
     ("nowhere", "nowhere does not exist; name a run folder"),
-    ("a.png", "a.png is no exported model"),
+    ("a.png", "a.png is no model that is read here"),
     ("unfinished", "best.safetensors does not exist; name a run folder that has finished an epoch"),
     ("--logits", "name a run folder, a .safetensors file or an exported model first"),
 ])
@@ -285,6 +337,8 @@ def test_a_word_is_a_file_where_there_is_one(here, asked):
     (here / "train.eval_batch_size=1").touch()
     assert not is_key("train.eval_batch_size=1")
     assert is_key("train.eval_batch_size=2")
+    assert not is_key("*_batch_size=?")
+    assert is_key("*_rate=?")
 
 
 def test_the_batch_size_can_be_set(here, asked):
@@ -342,11 +396,6 @@ def test_a_key_that_means_nothing_to_an_exported_model_is_one_line(here, exporte
 
 # Pipes, disks, terminals
 
-def start(folder, *words, **options):
-    return subprocess.run([sys.executable, "-m", "tests.shared.asking", *words], cwd=REPOSITORY, text=True,
-                          capture_output="stdout" not in options, timeout=60, check=False, **options)
-
-
 @pytest.fixture
 def many(here):
     make_image(here / "a.png", 3)
@@ -364,16 +413,23 @@ def test_a_closed_pipe_ends_quietly(many):
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet"])
-def test_a_full_disk_is_one_line_and_leaves_the_old_file(many, name):
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(many, asked, monkeypatch, name):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    monkeypatch.setattr(rows, "GROUP", 100)
     (many / name).write_text("old")
-    with (many / "names").open(encoding="utf-8") as names:
-        done = start(many, str(many / "run"), "-", "--logits", "--out", str(many / name), stdin=names,
-                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert f"{name} cannot be written (File too large)" in done.stderr
+    names = (many / "names").read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        status, _, err = asked("-", "--logits", "--out", name, names=names)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    gc.collect()
+    assert (status, len(err), complaints) == (2, 1, [])
+    assert f"{name} cannot be written (File too large)" in err[0]
     assert (many / name).read_text() == "old"
     assert not (many / f"{name}.unfinished").exists()
 
@@ -381,7 +437,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(many, name):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 def test_standard_output_that_is_full_is_one_line(many):
     with open("/dev/full", "w", encoding="utf-8") as full:
-        done = start(many, str(many / "run"), str(many / "a.png"), stdout=full, stderr=subprocess.PIPE)
+        done = subprocess.run([sys.executable, "-m", "tests.shared.asking", many / "run", many / "a.png"], text=True,
+                              cwd=REPOSITORY, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: the output cannot be written: No space left on device\n"
 
@@ -417,6 +474,27 @@ def test_a_program_hands_over_names_images_and_arrays(here):
 def test_what_is_no_image_is_refused(here, image, hint):
     with pytest.raises(UserError, match=hint):
         list(answers.predict_images(build_compute, here / "run", [image], []))
+
+
+def test_an_image_of_a_camera_held_upright_is_answered_alike_as_file_and_image(here):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees to see it
+    half = Image.new("L", (16, 8))
+    half.paste(200, (0, 0, 8, 8))
+    half.save(here / "a.png", exif=exif)
+
+    def keep(trained):
+        return lambda images: images.reshape(len(images), -1)[:, ::7].astype(np.float32)
+    with Image.open(here / "a.png") as image:
+        file, memory = answers.predict_images(keep, here / "run", [here / "a.png", image], [])
+    assert np.ptp(file.logits) > 0
+    assert file.logits.tolist() == memory.logits.tolist()
+
+
+@pytest.mark.parametrize("image", ["a.png", Path("a.png"), Image.new("L", (8, 8))])
+def test_a_single_image_is_refused_at_the_call(here, image):
+    with pytest.raises(UserError, match="give a list"):
+        answers.predict_images(build_compute, here / "run", image, [])
 
 
 def test_a_missing_run_is_told_at_the_call(here):
