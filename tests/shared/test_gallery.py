@@ -15,9 +15,11 @@ from shared.errors import UserError
 from shared.gallery import report
 from shared.gallery.__main__ import main
 from shared.gallery.answers import read_answers
+from shared.gallery.cards import Answer, Card
 from shared.gallery.maps import choose_sibling, explain_answers
 from shared.gallery.pictures import draw_image, draw_map, encode_image
 from shared.gallery.selection import find_confident_mistakes, find_disagreements, find_unsure_hits
+from shared.gallery.sheet import LONGEST, list_lines
 from shared.machine.ending import report_errors
 from shared.runs.records import read_run
 from tests.shared.pictures import make_pictures
@@ -213,6 +215,14 @@ def test_a_map_lies_where_it_is_high():
     assert not colourful[:, :64].any()
     np.testing.assert_array_equal(shown[127, 0], [grey] * 3)
     np.testing.assert_array_equal(draw_map(image, np.zeros((4, 4), np.float32)), np.full((128, 128, 3), grey))
+
+
+def test_a_long_name_is_cut_and_its_probability_stays():
+    truth, said = list_lines(Card("", "cat", [Answer("keras", "x" * 60, 0.97, False, 0.01)], []))
+    assert truth == "true: cat"
+    assert said.startswith("keras: xxx")
+    assert said.endswith("x… (97 %)")
+    assert len(said) == LONGEST
 
 
 def test_the_smaller_of_two_formats_is_taken():
