@@ -59,7 +59,7 @@ OTHER_ARGUMENTS = {
 }
 # The rooms of shared/, from the ground up: each may import from itself and from those before it.
 ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "runs", "scores", "training",
-         "compare", "artifacts", "prediction", "gallery", "card", "serve", "parity", "bench")
+         "compare", "card", "artifacts", "prediction", "gallery", "serve", "parity", "bench")
 
 
 @cache

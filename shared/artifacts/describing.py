@@ -15,11 +15,12 @@ from shared.artifacts.formats import (
     list_keras_modules,
 )
 from shared.artifacts.recipe import write_recipe
+from shared.card.page import find_run, write_card
 from shared.machine.console import format_percent
 from shared.machine.files import to_json
 from shared.machine.versions import list_versions
 from shared.runs.trained import Trained
-from shared.weights.file import fingerprint_weights
+from shared.weights.file import Weights, fingerprint_weights
 
 CONVERTERS = ("ai-edge-litert", "onnx", "onnxruntime", "onnxscript", "tf2onnx")
 
@@ -90,21 +91,28 @@ def show_loading(artifact: Artifact) -> str:
     return "\n".join([*lines, LOADING[artifact.format]])
 
 
-def write_readme(artifact: Artifact) -> None:
-    """README.md: what the model is, how it is loaded, what it wants and what was checked."""
+def write_readme(artifact: Artifact, trained: Trained, weights: Weights) -> None:
+    """README.md: the model card, with how the export is loaded, what it wants and what was checked."""
+    run = find_run(trained)
+    text = write_card(trained, run if run and run.finished else None, weights, use=describe_use(artifact))
+    (artifact.folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def describe_use(artifact: Artifact) -> list[str]:
+    """The paragraphs of the card that are about the export and not about the model."""
     content, checks, seen = artifact.content, artifact.content["checks"], artifact.preprocessing
     shape = f"(7, {seen.image_size}, {seen.image_size}, {seen.channels})"
     dtype = content["inputs"][IMAGES]["dtype"]
     kind = f"{artifact.format}, {QUANTISATIONS[artifact.quantisation] if artifact.quantisation else 'fp32'}"
-    lines = [f"# {content['model']} for {content['dataset']}: {kind}", "",
-             f"Made from the run `{content['run'] or 'a weight file'}` by {artifact.maker}_project. It answers with "
-             f"one of {len(artifact.classes)} classes; `{DESCRIPTION}` lists them.", "", "```python",
-             "import numpy as np",
-             f"images = np.zeros({shape}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
-             show_loading(artifact), "```", "", "## From a file to `images`", "",
-             *(f"{number}. {step}" for number, step in enumerate(content["recipe"], 1)), "", "## Checked", "",
-             f"With {checks['source']}: {describe_check(checks)}.", ""]
-    (artifact.folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    return ["## How to load it",
+            f"This folder is an export: {kind}, made from the run `{content['run'] or 'a weight file'}` by "
+            f"{artifact.maker}_project. `{DESCRIPTION}` lists its classes.",
+            "\n".join(["```python", "import numpy as np",
+                       f"images = np.zeros({shape}, np.{dtype})  # {content['inputs'][IMAGES]['meaning']}", "",
+                       show_loading(artifact), "```"]),
+            "### From a file to `images`",
+            "\n".join(f"{number}. {step}" for number, step in enumerate(content["recipe"], 1)),
+            "### Checked", f"With {checks['source']}: {describe_check(checks)}."]
 
 
 def describe_check(checks: dict[str, Any]) -> str:

@@ -105,7 +105,7 @@ def make_artifact(job: Job, form: str, write: Callable[[Path], object], weights:
         check.delta_of_rounding = rounding
         write_description(folder, content | {"checks": check.to_dict()})
         if check.passed:
-            write_readme(read_unchecked(folder))
+            write_readme(read_unchecked(folder), job.trained, weights)
         target = final if check.passed else final.with_name(f"{name}.rejected")
         put_in_place(folder, target)
     if not check.passed:

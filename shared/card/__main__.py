@@ -16,14 +16,13 @@ from pathlib import Path
 
 from safetensors.numpy import save as serialise
 
-from shared.card.page import write_card
+from shared.card.page import find_run, write_card
 from shared.card.timm_format import UnknownToTimmError, describe_for_timm
 from shared.errors import UserError
 from shared.machine.arguments import Parser
 from shared.machine.ending import report_errors
 from shared.machine.files import expand_home
-from shared.runs.records import SavedRun, read_run
-from shared.runs.trained import Trained, read_trained
+from shared.runs.trained import read_trained
 from shared.weights.file import read_weights
 
 # The metadata that readers of PyTorch's weights look for. Ours are left out: they name folders of this machine.
@@ -37,28 +36,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def find_run(trained: Trained) -> SavedRun | None:
-    """The run whose scores are those of the weights; None for weights that lie alone.
-
-    Raises:
-        UserError: where the run is unfinished, so that there may be better weights and no scores yet.
-    """
-    if trained.folder is None or trained.weights.name != "best.safetensors":
-        return None
-    run = read_run(trained.folder)
-    if not run.finished:
-        raise UserError(f"{run.folder} is unfinished, it has no result.json and so no scores for a card; let it "
-                        f"finish with resume={run.folder}")
-    return run
-
-
 def fill_folder(out: Path, files: dict[str, Callable[[Path], object]]) -> None:
     """Write a new folder, whole or not at all: `files` are functions that write the file of that name.
 
     Raises:
         UserError: where the folder is there already and not empty, or cannot be written.
     """
-    unfinished = out.with_name(f"{out.name}.unfinished")
+    out = out.absolute()  # the name of "." would be empty
+    unfinished = out.parent / f"{out.name}.unfinished"
     try:
         if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
             raise UserError(f"{out} is there already; delete it, or name a new folder with --out")
@@ -83,6 +68,9 @@ def make_card(source: str, out: Path | None = None) -> Path:
     """
     trained = read_trained(source)
     run = find_run(trained)
+    if run and not run.finished:  # there may be better weights, and no scores yet
+        raise UserError(f"{run.folder} is unfinished, it has no result.json and so no scores for a card; let it "
+                        f"finish with resume={run.folder}")
     out = expand_home(out) if out else trained.weights.parent / "card"
     weights = read_weights(trained.weights)
     files = {"model.safetensors": lambda file: file.write_bytes(serialise(weights, METADATA))}
@@ -106,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    report_errors(main)
+    report_errors(main, advice="no card was written")

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from shared.models import MODELS, choose_stem
+from shared.card.timm_format import has_small_stem
+from shared.models import MODELS
 from shared.runs.trained import Trained
 
 THROUGH_TIMM = """\
@@ -45,13 +46,11 @@ def show_loading(trained: Trained, facts: dict[str, Any] | None) -> list[str]:
     name, steps = trained.config.model.name, trained.preprocessing
     again = ("To go on training from it in lightning-keras-template, in either sibling that has the model: "
              f"`init_from=FOLDER/model.safetensors model.name={name}`.")
-    entry = MODELS.get(name)
     values = {"MODE": "L" if trained.channels == 1 else "RGB"}
     if facts:
         return [fill(THROUGH_TIMM, values), again]
-    if entry and entry.published and entry.builder == "resnet" \
-            and choose_stem(trained.config.model.stem, trained.image_size) == "small":
-        values |= {"ARCHITECTURE": entry.published.timm, "CLASSES": str(len(trained.classes)),
+    if has_small_stem(trained):
+        values |= {"ARCHITECTURE": MODELS[name].published.timm, "CLASSES": str(len(trained.classes)),
                    "CHANNELS": str(trained.channels), "INTERPOLATION": steps.interpolation,
                    "INPUT": str((trained.channels, steps.image_size, steps.image_size)),
                    "CROP": f"{steps.center_crop:g}", "MEAN": str(steps.mean), "STD": str(steps.std)}

@@ -7,15 +7,16 @@ import os
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from scipy.stats import binomtest
 
 from shared.card.loading import show_loading
 from shared.card.preprocessing import list_steps
+from shared.card.timm_format import has_small_stem
 from shared.datasets.definition import Definition
 from shared.datasets.definitions import find_definition
 from shared.machine.console import Table, format_percent
-from shared.runs.records import SavedRun, is_number, read_json
+from shared.runs.records import SavedRun, is_number, read_json, read_run
 from shared.runs.trained import Trained
+from shared.scores.summary import compute_interval
 from shared.weights.file import Weights
 
 TASK = "image-classification"
@@ -25,20 +26,37 @@ FURTHER = {"macro_f1": ("F1, mean over classes", True), "brier": ("Brier score, 
            "temperature": ("temperature that was fitted on validation images", False),
            "scaled_calibration_error": ("calibration error of softmax(logits / temperature)", True)}
 FRAMEWORKS = {"lightning": "PyTorch Lightning", "keras": "Keras"}
+# Our names of data sets, and theirs on the hub.
+HUB_IDS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
+           "fashion_mnist": "zalando-datasets/fashion_mnist", "imagenette": "frgfm/imagenette"}
 OPEN = "TO BE FILLED IN"  # where only the owner of the model knows what to write
 
 
-def write_card(trained: Trained, run: SavedRun | None, weights: Weights, facts: dict[str, Any] | None) -> str:
-    """The text of README.md. `run` has the scores of the weights, `facts` are what config.json holds; either may be
-    None."""
+def find_run(trained: Trained) -> SavedRun | None:
+    """The run whose scores are those of the weights, which may be unfinished; None for weights that lie alone."""
+    folder = trained.folder
+    if folder is None or trained.weights.name != "best.safetensors" or not (folder / "run.json").exists():
+        return None
+    return read_run(folder)
+
+
+def write_card(trained: Trained, run: SavedRun | None, weights: Weights, facts: dict[str, Any] | None = None,
+               use: list[str] | None = None) -> str:
+    """The text of README.md.
+
+    `run` has the scores of the weights, `facts` are what config.json holds; either may be None. `use` are the
+    paragraphs that tell how an export is loaded and what it takes, where the card is not of the weights themselves.
+    """
     dataset = trained.config.dataset
     definition = find_definition(dataset.name, dataset.variant)
     name = f"{trained.config.model.name} on {name_dataset(definition, dataset.name)}"
     blocks = [f"---\n{build_metadata(trained, run, facts, definition).to_yaml()}\n---", f"# {name}",
-              describe_model(trained, run, weights), "## Scores", *describe_scores(run), *describe_calibration(run),
+              describe_model(trained, run, weights, use is not None),
+              "## Scores", *describe_scores(run), *describe_calibration(run),
               "## Data", *describe_data(trained, run, definition), "## Training", describe_training(trained, run),
-              "## Preprocessing", *list_steps(trained, facts), "## How to load it", *show_loading(trained, facts),
-              "## Limits", list_limits(trained, run), "## Licence",
+              *(use or ["## Preprocessing", *list_steps(trained, facts), "## How to load it",
+                        *show_loading(trained, facts)]),
+              "## Limits", list_limits(trained, run, use is not None), "## Licence",
               f"Of these weights: {OPEN} by whoever publishes them, here and in the header, which says `other` until "
               f"then. Of the data: {OPEN if is_own(definition) else definition.licence}."]
     return "\n\n".join(blocks) + "\n"
@@ -58,30 +76,38 @@ def name_dataset(definition: Definition, name: str) -> str:
     return definition.hub.path if definition.hub else name
 
 
+def find_hub_id(definition: Definition, name: str) -> str | None:
+    """The data set's owner/name on the hub; None where it is not there."""
+    if is_own(definition):
+        return None
+    return definition.hub.path if definition.hub else HUB_IDS.get(name)
+
+
 def build_metadata(trained: Trained, run: SavedRun | None, facts: dict[str, Any] | None,
                    definition: Definition) -> ModelCardData:
     name = name_dataset(definition, trained.config.dataset.name)
+    hub_id = find_hub_id(definition, trained.config.dataset.name)
     results = None
     if run and (accuracy := run.get_score("test/accuracy")) is not None:
-        results = [EvalResult(task_type=TASK, dataset_type="image_folder" if is_own(definition) else name,
+        results = [EvalResult(task_type=TASK, dataset_type=hub_id or trained.config.dataset.name,
                               dataset_name=name, dataset_split="test", metric_type="accuracy",
                               metric_name="top-1 accuracy", metric_value=accuracy)]
     return ModelCardData(
         library_name="timm" if facts else None, license="other", license_name="to-be-filled-in", pipeline_tag=TASK,
         tags=[TASK, "lightning-keras-template", *(["timm"] if facts else [])],
-        datasets=None if is_own(definition) else [name], metrics=["accuracy"] if results else None,
+        datasets=[hub_id] if hub_id else None, metrics=["accuracy"] if results else None,
         model_name=run.name if run else trained.weights.stem, eval_results=results)
 
 
-def describe_model(trained: Trained, run: SavedRun | None, weights: Weights) -> str:
+def describe_model(trained: Trained, run: SavedRun | None, weights: Weights, is_export: bool) -> str:
     colours = "grey images" if trained.channels == 1 else "colour images"
     by = f" It was trained with {FRAMEWORKS[run.framework]}." if run else ""
     numbers = sum(tensor.size for name, tensor in weights.items()
                   if not name.endswith(("running_mean", "running_var")))
+    names = "" if is_export else " The weights have the names and the layout of PyTorch."
     return (f"`{trained.config.model.name}` with {numbers:,} parameters tells {colours} of {trained.image_size} x "
-            f"{trained.image_size} pixels apart into {len(trained.classes)} classes.{by} The weights have the names "
-            "and the layout of PyTorch.\n\n"
-            f"<details><summary>The classes, in the order of the logits</summary>\n\n"
+            f"{trained.image_size} pixels apart into {len(trained.classes)} classes.{by}{names}\n\n"
+            "<details><summary>The classes, in the order of the logits</summary>\n\n"
             + "\n".join(f"{number}. {escape(name)}" for number, name in enumerate(trained.classes)) + "\n\n</details>")
 
 
@@ -92,14 +118,13 @@ def escape(text: str) -> str:
 
 def describe_scores(run: SavedRun | None) -> list[str]:
     if run is None:
-        return ["Not known: these weights lay alone, without their run folder."]
+        return ["Not known: these weights lay alone, without the folder of a finished run."]
     rows = []
     for split, told in (("test", "test"), ("val", "validation")):
         accuracy, count = run.get_score(f"{split}/accuracy"), run.record.get(f"sizes.{split}")
         if accuracy is None or not count:
             continue
-        # Wilson, Probable inference, the law of succession, and statistical inference, JASA 1927.
-        low, high = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
+        low, high = compute_interval(round(accuracy * count), count)
         loss = run.get_score(f"{split}/loss")
         rows.append([told, f"{count:,}", format_percent(accuracy), f"{100 * low:.2f} to {format_percent(high)}",
                      "-" if loss is None else f"{loss:.4f}"])
@@ -176,7 +201,7 @@ def describe_training(trained: Trained, run: SavedRun | None) -> str:
     return tabulate(rows)
 
 
-def list_limits(trained: Trained, run: SavedRun | None) -> str:
+def list_limits(trained: Trained, run: SavedRun | None, is_export: bool) -> str:
     points = [
         f"It answers with one of its {len(trained.classes)} classes whatever the image shows; it has no answer for "
         "\"none of these\".",
@@ -186,6 +211,9 @@ def list_limits(trained: Trained, run: SavedRun | None) -> str:
         + ("; the calibration error says how far off they are." if "calibration_error" in read_further_scores(run)
            else "."),
     ]
+    if has_small_stem(trained) and not is_export:
+        points.insert(0, f"timm's `{trained.config.model.name}` has other first layers, so `timm.create_model` alone "
+                         "cannot take these weights: \"How to load it\" shows the lines that replace them.")
     if run:
         points.append("The scores are of a single run; another seed gives somewhat other ones.")
     points.append(f"What it is for and what not, and whom a mistake harms: {OPEN}.")

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from shared.card.timm_format import has_small_stem
 from shared.runs.trained import Trained
 
 
 def list_steps(trained: Trained, facts: dict[str, Any] | None) -> list[str]:
-    """The steps, and a paragraph on timm's transform where timm can build the model."""
+    """The steps, and a paragraph on timm's transform where the card's code uses it."""
     steps, size = trained.preprocessing, trained.image_size
     named = []
     if steps.channels == 1:
@@ -19,7 +20,7 @@ def list_steps(trained: Trained, facts: dict[str, Any] | None) -> list[str]:
         f"Divided by 255, minus {list(steps.mean)}, divided by {list(steps.std)}, for each channel.",
     ]
     text = "\n".join(f"{number}. {step}" for number, step in enumerate(named, start=1))
-    return [text, compare_with_timm(trained)] if facts else [text]
+    return [text, compare_with_timm(trained)] if facts or has_small_stem(trained) else [text]
 
 
 def compare_with_timm(trained: Trained) -> str:

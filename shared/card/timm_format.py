@@ -43,6 +43,14 @@ def describe_for_timm(trained: Trained, weights: Weights) -> dict[str, Any]:
     return content
 
 
+def has_small_stem(trained: Trained) -> bool:
+    """Whether it is a ResNet whose first layers are not timm's."""
+    settings = trained.config.model
+    entry = MODELS.get(settings.name)
+    return bool(entry and entry.published) and entry.builder == "resnet" \
+        and choose_stem(settings.stem, trained.image_size) == "small"
+
+
 def find_architecture(trained: Trained) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """timm's name of the model, the TASK_FIELDS that timm knows about it, and arguments to build it with."""
     settings = trained.config.model
@@ -55,7 +63,7 @@ def find_architecture(trained: Trained) -> tuple[str, dict[str, Any], dict[str, 
     entry = MODELS[settings.name]
     if entry.published is None:
         raise UnknownToTimmError(f"model.name={settings.name}, a model of this repository alone")
-    if entry.builder == "resnet" and choose_stem(settings.stem, trained.image_size) == "small":
+    if has_small_stem(trained):
         raise UnknownToTimmError("a ResNet with the small stem by itself; the card shows the four lines that do")
     facts = {"first_conv": entry.first_kernel.removesuffix(".weight"), "classifier": entry.head,
              "fixed_input_size": entry.builder == "vit", "pool_size": None}

@@ -33,12 +33,12 @@ def draw_comparison(runs: list[SavedRun], labels: list[str], title: str, verdict
     """
     figure = Figure(figsize=(10, 7.3), dpi=160)
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    figure.text(0.012, 0.985, title, fontsize=14, weight="bold", va="top")
+    figure.text(0.012, 0.985, title, fontsize=14, weight="bold", va="top", parse_math=False)
     lines = textwrap.wrap(verdict, 125)
     if len(lines) > 2:
         lines = [lines[0], textwrap.shorten(" ".join(lines[1:]), 125, placeholder=" ... (more in comparison.md)")]
     figure.text(0.012, 0.947, "\n".join(lines), fontsize=10, va="top", color="#333333" if same else "#A50026",
-                weight="normal" if same else "bold")
+                weight="normal" if same else "bold", parse_math=False)
     last = max((run.get_curve(metric)[1].max(initial=0) for run in runs for metric in CURVES), default=0)
     unit, seconds = next(found for found in (("hours", 3600), ("minutes", 60), ("seconds", 1))
                          if last > 2 * found[1] or found[1] == 1)

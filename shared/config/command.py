@@ -21,7 +21,7 @@ def run_command(work: Callable[[Config], object], sibling: str, file: str, purpo
         if config.init_from and config.resume in ("none", "auto"):  # what a run began with may be gone
             find_weight_file(config.init_from)
         work(config)
-    report_errors(start)
+    report_errors(start, advice="resume=auto goes on from the last checkpoint, if there is one")
 
 
 def run_command_on(work: Callable[[Config, str], object], sibling: str, file: str, purpose: str) -> None:

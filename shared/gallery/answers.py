@@ -16,6 +16,7 @@ from shared.config import Config, read_kept_config
 from shared.datasets.decode import open_rgb
 from shared.errors import UserError
 from shared.runs.records import SavedRun, read_run
+from shared.scores.summary import require_finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,8 @@ def read_answers(folder: Path, others: Iterable[Answers] = ()) -> Answers:
     """The answers of the finished run in `folder`. Its data set is taken from `others` where they have the same.
 
     Raises:
-        UserError: where the run is unfinished or has no predictions, or its test images are gone or are not those of
-            its predictions.
+        UserError: where the run is unfinished or has no finite predictions, or its test images are gone or are not
+            those of its predictions.
     """
     run = read_run(folder)
     if not run.finished:
@@ -79,6 +80,7 @@ def read_answers(folder: Path, others: Iterable[Answers] = ()) -> Answers:
     if predictions is None:
         raise UserError(f"{folder} has no predictions.npz; write it with python {run.framework}_project/evaluate.py "
                         f"{folder} && mv {folder}/predictions_{run.framework}.npz {folder}/predictions.npz")
+    require_finite(predictions, "test")
     kept = folder / "config.yaml"
     config = read_kept_config(kept.read_text(encoding="utf-8"), kept)
     root = config.dataset.root

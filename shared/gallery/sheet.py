@@ -1,6 +1,5 @@
 """The beginning of a gallery as a single picture, for whoever cannot open a page."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from shared.gallery.cards import Card, Section
 COLUMNS = 6  # cards of each section
 DPI = 100
 WIDTH, LINE = 2.4, 0.15  # inches: a card, and a line of text below its pictures
+LONGEST = 38  # characters of a line below the pictures
 GAP = 4  # pixels between the pictures of a card
 
 
@@ -45,7 +45,14 @@ def draw_card(axes: Axes, card: Card) -> None:
                 interpolation="antialiased")
     axes.set_anchor("NW")
     axes.axis("off")
-    lines = [f"true: {card.truth}", *(f"{answer.run}: {answer.answer} ({100 * answer.share:.0f} %)"
-                                      for answer in card.answers)]
-    axes.text(0, -0.03, "\n".join(textwrap.shorten(line, 38, placeholder=" ...") for line in lines),
-              transform=axes.transAxes, fontsize=8, va="top", parse_math=False)
+    axes.text(0, -0.03, "\n".join(list_lines(card)), transform=axes.transAxes, fontsize=8, va="top",
+              parse_math=False)
+
+
+def list_lines(card: Card) -> list[str]:
+    """What stands below the pictures. Where it is too long, a class's name is cut and not the probability behind it."""
+    parts = [("true: ", card.truth, ""), *((f"{answer.run}: ", answer.answer, f" ({100 * answer.share:.0f} %)")
+                                           for answer in card.answers)]
+    rooms = [max(LONGEST - len(before + behind), 2) for before, _, behind in parts]
+    return [before + (name if len(name) <= room else f"{name[:room - 1]}…") + behind
+            for (before, name, behind), room in zip(parts, rooms, strict=True)]

@@ -13,17 +13,18 @@ from shared.machine.interpreters import explain_missing_package
 CLOSED_PIPE = 141  # as a shell counts a process that SIGPIPE ended, 128 + 13
 
 
-def report_errors(work: Callable[[], object], any_words: bool = False) -> None:
+def report_errors(work: Callable[[], object], any_words: bool = False, advice: str = "") -> None:
     """Do `work`, and leave with the status that says how it ended. Only a bug leaves with a traceback.
 
     With `any_words`, the words of the command line may be names of files in another encoding than the locale's.
+    `advice` says what can be done after Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            report_mistakes(work, any_words)
+            report_mistakes(work, any_words, advice)
         finally:  # now, because what Python cannot write at its end it tells in lines of its own
             for stream in filter(None, (sys.stdout, sys.stderr)):  # one that was closed from the start is None
                 stream.flush()
@@ -57,7 +58,7 @@ def require_readable_words() -> None:
                             f"{word!a}; set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
 
 
-def report_mistakes(work: Callable[[], object], any_words: bool) -> None:
+def report_mistakes(work: Callable[[], object], any_words: bool, advice: str) -> None:
     try:
         if not any_words:
             require_readable_words()
@@ -70,7 +71,7 @@ def report_mistakes(work: Callable[[], object], any_words: bool) -> None:
         # Lightning answers Ctrl-C itself and leaves with status 1.
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)):
             raise
-        print("\nstopped; resume=auto goes on from the last checkpoint, if there is one", file=sys.stderr)
+        print("\nstopped" + (f"; {advice}" if advice else ""), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         known = explain_missing_package(error) if isinstance(error, ModuleNotFoundError) else None

@@ -47,6 +47,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     Source: Guo et al., https://arxiv.org/abs/1706.04599
     """
     logits = logits.astype(np.float64)
+    size = np.abs(logits).max() or 1.0  # the search below is for a number that is not far from 1
+    logits /= size
     own = logits[np.arange(len(labels)), labels]
 
     def slope(inverse: float) -> float:
@@ -57,4 +59,4 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
     high = 1.0
     while slope(high) <= 0:
         high *= 2
-    return 1 / float(brentq(slope, 0.0, high, rtol=1e-10))
+    return float(size / brentq(slope, 0.0, high, rtol=1e-10))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ RIGHTS = LinearSegmentedColormap.from_list("right answers", ["#EEF5FA", RIGHT])
 WRONGS = LinearSegmentedColormap.from_list("wrong answers", ["#FCE9DC", WRONG])
 
 
+@rc_context({"text.parse_math": False})  # a $ in the name of a class is no formula
 def draw_confusion(summary: Summary, path: Path) -> None:
     """Write the confusion matrix to `path`, a PNG: a row has the images of a class, a column those taken for it.
 

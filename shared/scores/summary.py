@@ -65,9 +65,8 @@ def summarise_predictions(test: Predictions, val: Predictions | None, classes: S
         UserError: where a logit is not finite.
     """
     for part, name in ((test, "test"), (val, "validation")):
-        if part is not None and not np.isfinite(part.logits).all():
-            raise UserError(f"logits of {name} images are not finite, so they have no scores; train with a lower "
-                            "optimizer.lr, or look with debug.detect_anomaly=true")
+        if part is not None:
+            require_finite(part, name)
     logits, label = test.logits.astype(np.float64), test.label
     count = logits.shape[1]
     names = tuple(classes) if len(classes) == count else tuple(map(str, range(count)))
@@ -81,6 +80,13 @@ def summarise_predictions(test: Predictions, val: Predictions | None, classes: S
     fitted, scaled, notes = fit_on_validation(val, logits, p, label)
     return Summary(names, len(label), 0 if val is None else len(val.label), {**scores, **fitted}, per_class, confusion,
                    reliability, scaled, notes)
+
+
+def require_finite(predictions: Predictions, name: str) -> None:
+    """Raise `UserError` where a logit of the `name` images is not finite: they have neither scores nor an order."""
+    if not np.isfinite(predictions.logits).all():
+        raise UserError(f"logits of {name} images are not finite, so they have no scores; train with a lower "
+                        "optimizer.lr, or look with debug.detect_anomaly=true")
 
 
 def compute_interval(hits: int, count: int) -> tuple[float, float]:
@@ -157,11 +163,12 @@ def fit_on_validation(val: Predictions | None, logits: np.ndarray, p: np.ndarray
     found: dict[str, float | None] = dict.fromkeys(FITTED)
     if val is None:
         return found, None, ("no validation predictions, so no temperature and no sets",)
-    own, rows, notes, scaled = val.logits[np.arange(len(val.label)), val.label], np.arange(len(label)), [], None
+    own = val.logits[np.arange(len(val.label)), val.label].astype(np.float64)
+    rows, notes, scaled = np.arange(len(label)), [], None
     temperature = fit_temperature(val.logits, val.label)
     if temperature is None:
-        why = "every validation image is answered rightly, so that the lowest one would be the best" \
-            if np.array_equal(own, val.logits.max(axis=1)) else "the answers for validation images are mere guesses"
+        why = "no class is above the label for any validation image, so that the lowest one would be the best" \
+            if own.mean() > val.logits.mean(dtype=np.float64) else "the answers for validation images are mere guesses"
         notes.append(f"no temperature: {why}")
     else:
         cooled = softmax(logits / temperature, axis=1)

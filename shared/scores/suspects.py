@@ -8,6 +8,7 @@ from scipy.special import softmax
 from shared.batches.images import Images, list_file_sizes
 from shared.datasets.duplicates import digest_files, digest_pixels, find_copies
 from shared.runs.records import Predictions
+from shared.scores.summary import require_finite
 
 
 class Suspect(NamedTuple):
@@ -25,7 +26,11 @@ def find_suspects(predictions: Predictions, count: int) -> list[Suspect]:
     """The `count` images whose label has the lowest probability, the lowest first.
 
     With planted errors this found more of them than confident learning does (https://arxiv.org/abs/1911.00068).
+
+    Raises:
+        UserError: where a logit is not finite.
     """
+    require_finite(predictions, "test")
     p = softmax(predictions.logits.astype(np.float64), axis=1)
     own, answer = p[np.arange(len(p)), predictions.label], predictions.logits.argmax(axis=1)
     return [Suspect(int(predictions.index[row]), int(predictions.label[row]), float(own[row]), int(answer[row]),

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from shared.artifacts import asking, checking, making
 from shared.artifacts.asking import FEW, SIZES, ask_in_batches
@@ -86,6 +87,8 @@ def test_an_artifact_says_what_it_is_and_answers_as_the_model(exported):
 
 def test_the_readme_loads_it(exported, monkeypatch):
     text = (exported / "README.md").read_text(encoding="utf-8")
+    assert ModelCard(text).data.pipeline_tag == "image-classification"
+    assert all(f"## {part}" in text for part in ("Scores", "Data", "Training", "Limits", "Licence"))
     monkeypatch.chdir(exported)
     names = {}
     exec(text.split("```python\n")[1].split("```")[0], names)

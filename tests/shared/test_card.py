@@ -86,6 +86,9 @@ def test_a_model_that_timm_cannot_build_gets_no_config(tmp_path, capsys, keys, t
     assert "local-dir" not in text
     assert "library_name" not in text
     assert ("timm.create_model" in text) == (not keys)
+    assert ("timm's transform" in text) == (not keys)
+    limits = text.partition("## Limits")[2]
+    assert ("timm's `resnet18` has other first layers" in limits) == (not keys)
 
 
 def test_the_weights_are_whole_and_name_no_folder_of_this_machine(tmp_path):
@@ -106,11 +109,18 @@ def test_the_hub_reads_the_header(tmp_path):
     card = ModelCard.load(out / "README.md")
     data = card.data
     assert (data.library_name, data.license, data.pipeline_tag) == ("timm", "other", "image-classification")
-    assert data.datasets == ["fashion_mnist"]
+    assert data.datasets == ["zalando-datasets/fashion_mnist"]
     result, = data.eval_results
     assert (result.metric_type, result.metric_value) == ("accuracy", 0.94)
-    assert (result.dataset_type, result.dataset_split) == ("fashion_mnist", "test")
+    assert (result.dataset_type, result.dataset_split) == ("zalando-datasets/fashion_mnist", "test")
     assert card.data.model_name == run.name
+
+
+def test_a_data_set_that_the_hub_has_not(tmp_path):
+    out = make_card(str(write_run(tmp_path, dataset__name="digits")), tmp_path / "out")
+    data = ModelCard.load(out / "README.md").data
+    assert data.datasets is None
+    assert [result.dataset_type for result in data.eval_results] == ["digits"]
 
 
 def test_the_scores_have_their_interval(tmp_path):
@@ -176,9 +186,11 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "card"]
 
 
-def test_an_empty_folder_is_filled(tmp_path):
+@pytest.mark.parametrize("out", ["../new", "."])
+def test_an_empty_folder_is_filled(tmp_path, monkeypatch, out):
     (tmp_path / "new").mkdir()
-    make_card(str(write_weights(tmp_path / "a.safetensors", *CLASSES)), tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    make_card(str(write_weights(tmp_path / "a.safetensors", *CLASSES)), Path(out))
     assert (tmp_path / "new" / "README.md").exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from shared.config import Config, command, parse_config
 from shared.errors import StoppedError, UserError, extract_user_message
+from shared.machine.ending import report_errors
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
 
@@ -154,6 +155,14 @@ def test_what_work_raises_becomes_one_line_and_a_status(words, capsys, error, st
         command.run_command(work, "keras", "train.py", "Train.")
     assert left.value.code == status
     assert capsys.readouterr().err == text
+
+
+def test_what_cannot_be_resumed_does_not_say_so(capsys):
+    def work() -> None:
+        raise KeyboardInterrupt
+    with pytest.raises(SystemExit):
+        report_errors(work)
+    assert capsys.readouterr().err == "\nstopped\n"
 
 
 @pytest.mark.parametrize(("package", "sibling"), [("torch", "lightning"), ("keras_cv", "keras")])

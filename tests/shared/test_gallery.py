@@ -15,9 +15,11 @@ from shared.errors import UserError
 from shared.gallery import report
 from shared.gallery.__main__ import main
 from shared.gallery.answers import read_answers
-from shared.gallery.maps import choose_sibling
+from shared.gallery.cards import Answer, Card
+from shared.gallery.maps import choose_sibling, explain_answers
 from shared.gallery.pictures import draw_image, draw_map, encode_image
 from shared.gallery.selection import find_confident_mistakes, find_disagreements, find_unsure_hits
+from shared.gallery.sheet import LONGEST, list_lines
 from shared.machine.ending import report_errors
 from shared.runs.records import read_run
 from tests.shared.pictures import make_pictures
@@ -215,6 +217,14 @@ def test_a_map_lies_where_it_is_high():
     np.testing.assert_array_equal(draw_map(image, np.zeros((4, 4), np.float32)), np.full((128, 128, 3), grey))
 
 
+def test_a_long_name_is_cut_and_its_probability_stays():
+    truth, said = list_lines(Card("", "cat", [Answer("keras", "x" * 60, 0.97, False, 0.01)], []))
+    assert truth == "true: cat"
+    assert said.startswith("keras: xxx")
+    assert said.endswith("x… (97 %)")
+    assert len(said) == LONGEST
+
+
 def test_the_smaller_of_two_formats_is_taken():
     flat = draw_image(np.zeros((8, 8, 3), np.uint8))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8))
@@ -247,7 +257,8 @@ def test_wrong_words(words, said, tested, monkeypatch, capsys):
 
 def test_a_run_that_cannot_be_shown(tested, tmp_path, monkeypatch, capsys):
     expect_line(monkeypatch, capsys, "is not a run folder", tmp_path)
-    folder = tested()
+    folder = tested(shares=np.full_like(SURE, np.nan))
+    expect_line(monkeypatch, capsys, "logits of test images are not finite", folder)
     (folder / "predictions.npz").unlink()
     expect_line(monkeypatch, capsys, r"has no predictions\.npz; write it with python lightning_project/evaluate\.py ",
                 folder)
@@ -297,3 +308,12 @@ def test_a_run_is_explained_by_its_own_sibling_or_by_the_one_that_is_here(tested
     run.config["model.name"] = "keras:ResNet50"  # which only Keras can build
     pretend("lightning")
     assert choose_sibling(run) == "keras"
+
+
+def test_what_the_siblings_process_says_last_is_why_there_are_no_maps(tested, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho a warning >&2\necho error: the weights are gone >&2\nexit 2\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("shared.gallery.maps.require_interpreter", lambda sibling: str(python))
+    with pytest.raises(UserError, match=r"^the weights are gone$"):
+        explain_answers(read_answers(tested()), np.array([0]))

@@ -99,8 +99,9 @@ def test_the_temperature_mends_the_calibration_of_other_images():
 
 
 @pytest.mark.parametrize(("logits", "label", "why"), [
-    ([[2, 0]], [0], "every validation image is answered rightly"),
-    ([[1, 1]], [1], "every validation image is answered rightly"),  # no other class is before it
+    ([[2, 0]], [0], "no class is above the label for any validation image"),
+    ([[1, 1, 0]], [1], "no class is above the label for any validation image"),  # though the answer is wrong
+    ([[1, 1]], [1], "the answers for validation images are mere guesses"),
     ([[2, 0]], [1], "the answers for validation images are mere guesses"),
     ([[0, 0, 0], [0, 1, 0]], [2, 0], "the answers for validation images are mere guesses")])
 def test_where_no_temperature_is_best_there_is_none(logits, label, why):
@@ -111,7 +112,7 @@ def test_where_no_temperature_is_best_there_is_none(logits, label, why):
 
 def test_a_temperature_far_from_1_is_found():
     val = draw(5, 2000)
-    for factor in (1e-6, 1e4):
+    for factor in (1e-6, 1e4, 1e30):
         assert fit_temperature(factor * val.logits, val.label) == pytest.approx(
             factor * fit_temperature(val.logits, val.label), rel=1e-5)
 

@@ -63,6 +63,8 @@ def test_what_evaluating_wrote_counts_where_it_has_more_or_nothing_else_is_there
     (lambda run: (run / "predictions.npz").write_bytes(b"PK"), [], "predictions.npz: cannot be read"),
     (lambda run: write_arrays(run / "predictions.npz", **predictions(()) | {"label": np.full(50, 10)}), [],
      "predictions.npz: labels from 10 to 10 for logits of 10 classes"),
+    (lambda run: write_arrays(run / "predictions.npz", **predictions(()) | {"logits": np.full((50, 10), np.nan)}),
+     ["--suspects"], "logits of test images are not finite"),
     (lambda run: None, ["--suspects", "0"], "--suspects 0: expected a number of images, 1 or more"),
     (lambda run: None, ["--suspects", "many"], "invalid int value: 'many'; see --help"),
     (lambda run: None, ["--suspect"], "unrecognized arguments: --suspect; see --help")])

@@ -69,7 +69,7 @@ def test_the_full_form_has_every_class(summary):
 
 def test_a_model_without_mistakes(tmp_path):
     perfect = answer([0, 1], [0, 1], 2)
-    found = summarise_predictions(perfect, perfect)
+    found = summarise_predictions(perfect, perfect, ["dollars", r"$\no formula$"])  # names of classes are any text
     assert "worst classes      every answer is right" in format_short(found)
     assert len(write_summary(found, tmp_path)) == 4
 
