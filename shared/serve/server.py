@@ -241,8 +241,9 @@ class ImageServer(LitServer):
         """LitServe calls this where the worker has ended."""
         if self.is_ending:
             sys.exit()  # ends LitServe's thread that watches the worker
+        process = super().launch_single_inference_worker(lit_api, worker_id)
         say("the process with the model has ended and is started again")
-        return super().launch_single_inference_worker(lit_api, worker_id)
+        return process
 
     def _perform_graceful_shutdown(self, *arguments: Any) -> None:
         """End the web process first, as LitServe does, and then the worker, which knows no SIGTERM."""
