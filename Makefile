@@ -56,8 +56,8 @@ setup: $(VENV)/.installed-$(EXTRAS)  ## make .venv and install everything into i
 
 # Recursive, so that each environment has the stamps of one. Their CUDA libraries would overwrite each other.
 setup-gpu: $(SIBLINGS:%=setup-gpu-%)  ## on a GPU machine: an environment for each sibling, .venv-NAME
-setup-gpu-lightning: GPU_EXTRAS := lightning,dev,timm
-setup-gpu-keras: GPU_EXTRAS := keras-gpu,dev
+setup-gpu-lightning: GPU_EXTRAS := lightning,export,serve,dev,timm
+setup-gpu-keras: GPU_EXTRAS := keras-gpu,export,serve,dev
 setup-gpu-%:
 	@$(MAKE) --no-print-directory setup VENV=.venv-$* EXTRAS=$(GPU_EXTRAS)
 
@@ -70,7 +70,7 @@ demo_keras = $(if $(BOTH),,$(KERAS) keras_project/export.py "$$run" --to onnx &&
 	$(KERAS) keras_project/export.py "$$run" --to litert --quantise int8
 
 demo: train  ## the quick start, its exports with their checks and their speed, and an answer to an image
-	@set -e; run=$$(ls -td runs/quickstart/*_seed*/ | head -n 1); \
+	@set -e; run=$$(ls -td $(or $(patsubst output_dir=%,%,$(filter output_dir=%,$(ARGS))),runs)/quickstart/*_seed*/ | head -n 1); \
 	$(foreach sibling,$(SIBLINGS),$(demo_$(sibling)) &&) \
 	$(ANY) -m shared.artifacts "$$run" && \
 	$(ANY) $(firstword $(SIBLINGS))_project/predict.py "$$run"exports/*-onnx docs/digit.png --top 3

@@ -21,7 +21,6 @@ from shared.artifacts.description import read_artifact
 from shared.artifacts.formats import require_packages
 from shared.errors import StoppedError, UserError
 from shared.machine.arguments import Parser
-from shared.machine.console import say
 from shared.machine.ending import report_errors
 from shared.serve.reading import Limits
 
@@ -45,12 +44,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-megabytes", type=float, default=20, metavar="X", help="most bytes of a request")
     parser.add_argument("--max-megapixels", type=float, default=50, metavar="X",
                         help="most pixels of the images of a request, before they are scaled")
+    parser.add_argument("--max-requests", type=int, default=128, metavar="N",
+                        help="most requests that are answered at a time; more get status 503")
     options = parser.parse_args(arguments)
     for name, valid, expected in (
             ("port", options.port in PORTS, "1024 to 65535"), ("batch", options.batch > 0, "1 or more"),
             ("wait-ms", 0 <= options.wait_ms <= 1000, "0 to 1000"), ("threads", options.threads >= 0, "0 or more"),
             ("max-megabytes", options.max_megabytes > 0, "more than 0"),
-            ("max-megapixels", options.max_megapixels > 0, "more than 0")):
+            ("max-megapixels", options.max_megapixels > 0, "more than 0"),
+            ("max-requests", options.max_requests > 0, "1 or more")):
         if not valid:
             raise UserError(f"--{name} is {getattr(options, name.replace('-', '_'))}; expected {expected}")
     return options
@@ -77,7 +79,8 @@ def serve(options: argparse.Namespace) -> None:
     """Answer until a signal comes, and then end every process that was started.
 
     Raises:
-        UserError: where the model cannot be served, or the port not be had.
+        UserError: where the model cannot be served, or the port not be had, or a process that cannot be started again
+            has ended.
         StoppedError: when a signal has come.
     """
     artifact = read_artifact(options.artifact)
@@ -88,20 +91,25 @@ def serve(options: argparse.Namespace) -> None:
         raise UserError(f"--name is {name!r}; expected letters, digits, dots, hyphens and underscores")
     require_free_port(options.host, options.port)
 
-    from shared.serve.server import Server  # takes seconds to import
+    from shared.serve.server import ImageServer  # takes seconds to import
 
-    limits = Limits(int(options.max_megabytes * 1e6), int(options.max_megapixels * 1e6))
-    server = Server(artifact, name, limits, options.threads, options.batch, options.wait_ms / 1000)
+    limits = Limits(int(options.max_megabytes * 1e6), int(options.max_megapixels * 1e6), options.max_requests)
+    server = ImageServer(artifact, name, limits, options.threads, options.batch, options.wait_ms / 1000)
     received = handle_signals()
     Thread(target=watch_web_process, args=(received,), daemon=True).start()
     try:
         server.run(options.host, options.port)
     except KeyboardInterrupt:
         pass  # before it was ready
+    except (EOFError, ConnectionError):
+        pass  # the process of the queues has ended
     finally:
+        received.append(0)
         for child in multiprocessing.active_children():  # what LitServe left
             child.kill()
-    raise StoppedError("", received[0] if received else signal.SIGTERM)
+    if not received[0]:
+        raise UserError("a process of the server has ended, so the server stops; start it again")
+    raise StoppedError("", received[0])
 
 
 def handle_signals() -> list[int]:
@@ -124,13 +132,13 @@ def handle_signals() -> list[int]:
 
 
 def watch_web_process(received: list[int]) -> None:
-    """Stop the server where its web process has ended without a signal in `received`. LitServe does not notice that,
-    and goes on without anybody being able to ask."""
+    """Stop the server where its web process has ended without a signal in `received`, which then gets 0. LitServe does
+    not notice that, and goes on without anybody being able to ask."""
     while not (web := [child for child in multiprocessing.active_children() if child.name.startswith("LitServer-")]):
         time.sleep(0.05)
     wait([web[0].sentinel])
     if not received:
-        say("the web process has ended, so the server stops")
+        received.append(0)
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -15,6 +15,8 @@ from shared.batches.preprocessing import Preprocessing
 from shared.datasets.decode import describe_error
 
 MOST_IMAGES = 128  # in one request
+# Pillow opens dozens more. Of those an ICO is decoded before its size is known, and an EPS is run by Ghostscript.
+IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 SIGNATURE = "serving_bytes"  # of an exported SavedModel: the one that takes image files
 
 
@@ -28,10 +30,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a request may hold: bytes as they are sent, and pixels of all its images together."""
+    """The most that a request may hold, bytes as they are sent and pixels of all its images together; and the most
+    requests that are answered at a time."""
 
     bytes: int
     pixels: int
+    requests: int
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def decode_images(files: list[bytes], preprocessing: Preprocessing, most_pixels:
     pixels = []
     for file in files:
         try:
-            with Image.open(io.BytesIO(file)) as image:  # reads the header alone
+            with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:  # reads the header alone
                 most_pixels -= image.width * image.height
                 if most_pixels < 0:
                     raise RefusedError(413, f"the request has too many pixels, {image.width} x {image.height} in one "
@@ -111,7 +115,7 @@ def explain_bad_image(file: bytes, error: Exception) -> RefusedError:
     if isinstance(error, Image.DecompressionBombError):
         return RefusedError(413, describe_error("", error))
     if isinstance(error, UnidentifiedImageError):
-        reason = "no known image format" if file else "empty file"
+        reason = f"it is none of {', '.join(IMAGE_FORMATS)}" if file else "empty file"
     else:
         reason = describe_error("", error)
     return RefusedError(400, f"an image cannot be read ({reason})")

@@ -6,13 +6,20 @@ before it can spoil a batch. The worker has the model and answers batches.
 
 import asyncio
 import logging
+import multiprocessing
+import os
 import re
 import signal
 import sys
 import time
 import uuid
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from queue import Empty
+from threading import Thread
 from typing import Any
 
 import litserve
@@ -34,10 +41,11 @@ from shared.serve.reading import Limits, RefusedError, decode_images, read_image
 
 TOP = 5  # classes in an answer, unless ?top= asks for another number
 PATIENCE = 30  # seconds after which a request is given up
+DECODERS = ThreadPoolExecutor(4)  # not as many as there are cores, so that memory has a limit that can be told
 GRACE = 3  # seconds that requests have to be answered after the server was told to stop
 
 
-class Worker(litserve.LitAPI):
+class ModelProcess(litserve.LitAPI):
     """The model in its own process: images (n, S, S, C) to a pair of logits and probabilities (K,) for each."""
 
     def __init__(self, folder: Path, threads: int, **options: Any):
@@ -45,7 +53,9 @@ class Worker(litserve.LitAPI):
         self.folder, self.threads = folder, threads
 
     def setup(self, device: str) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends this one
+        for each in (signal.SIGINT, signal.SIGTERM):  # they may reach all processes; the first one ends this one
+            signal.signal(each, signal.SIG_IGN)
+        end_with_parent(multiprocessing.parent_process().pid)
         try:
             self.model = load_artifact(read_artifact(self.folder), self.threads)
         except Exception as error:
@@ -70,9 +80,13 @@ class PatientLoop(BatchedLoop):
     LitServe's own loop asks the queue a thousand times a second while there are no requests.
     """
 
-    def get_batch_requests(self, lit_api: Worker, request_queue: Any, transport: Any) -> tuple[list, list]:
+    def get_batch_requests(self, lit_api: ModelProcess, request_queue: Any, transport: Any) -> tuple[list, list]:
         """(queue, id, image) of the requests of a batch, and (queue, id) of those that have waited too long."""
-        waiting = [request_queue.get()]
+        try:
+            # Not for ever: the queue would hand a request to a worker that was killed while it waited.
+            waiting = [request_queue.get(timeout=1)]
+        except Empty:
+            return [], []
         end = time.monotonic() + lit_api.batch_timeout
         while len(waiting) < lit_api.max_batch_size:
             try:
@@ -90,6 +104,7 @@ class Endpoints(LitSpec):
     def __init__(self, artifact: Artifact, name: str, limits: Limits):
         super().__init__()
         self.classes, self.preprocessing, self.limits = artifact.classes, artifact.preprocessing, limits
+        self.admitted = 0  # requests that are being answered
         self.api_path = "/predict"
         self.add_endpoint(self.api_path, self.answer_image, ["POST"])
         self.add_endpoint(f"/v1/models/{name}:predict", self.answer_instances, ["POST"])
@@ -98,14 +113,17 @@ class Endpoints(LitSpec):
     async def answer_image(self, request: Request) -> JSONResponse:
         """The most probable classes of an image, sent as a file or in base64."""
         top = read_top(request.query_params.get("top", str(min(TOP, len(self.classes)))), len(self.classes))
-        [(_, probabilities)] = await self.ask([await read_image(request)])
-        best = np.argsort(-probabilities, kind="stable")[:top]
+        async with self.admit_request():
+            [(logits, probabilities)] = await self.compute_answers([await read_image(request)])
+        # By logits, as in predict.py: probabilities are equal where logits still differ.
+        best = np.argsort(-logits, kind="stable")[:top]
         found = [{"class": self.classes[place], "probability": float(probabilities[place])} for place in best]
         return JSONResponse({**found[0], "top": found})
 
     async def answer_instances(self, request: Request) -> JSONResponse:
         """The same as TensorFlow Serving answers."""
-        answers = await self.ask(read_instances(read_json(await request.body())))
+        async with self.admit_request():
+            answers = await self.compute_answers(read_instances(read_json(await request.body())))
         return JSONResponse({"predictions": [{"logits": logits.tolist(), "probabilities": probabilities.tolist()}
                                              for logits, probabilities in answers]})
 
@@ -114,19 +132,33 @@ class Endpoints(LitSpec):
         return JSONResponse({"model_version_status": [
             {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]})
 
-    async def ask(self, files: list[bytes]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Logits and probabilities, (K,) each, of image files."""
-        images = await asyncio.to_thread(decode_images, files, self.preprocessing, self.limits.pixels)
-        return await asyncio.gather(*map(self.ask_worker, images))
+    @asynccontextmanager
+    async def admit_request(self) -> AsyncIterator[None]:
+        """A place among the requests that are answered at a time. Raises `HTTPException` where there is none, or where
+        reading and answering take too long."""
+        if self.admitted >= self.limits.requests:
+            raise HTTPException(503, f"{self.admitted} requests are being answered; try again later")
+        self.admitted += 1
+        try:
+            async with asyncio.timeout(PATIENCE):
+                yield
+        except TimeoutError:
+            raise HTTPException(503, f"there was no answer within {PATIENCE} seconds; try again later") from None
+        finally:
+            self.admitted -= 1
 
-    async def ask_worker(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    async def compute_answers(self, files: list[bytes]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Logits and probabilities, (K,) each, of image files."""
+        images = await asyncio.get_running_loop().run_in_executor(
+            DECODERS, decode_images, files, self.preprocessing, self.limits.pixels)
+        return await asyncio.gather(*map(self.compute_answer, images))
+
+    async def compute_answer(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         name, item = uuid.uuid4().hex, ResponseBufferItem(event=asyncio.Event())
         self.response_buffer[name] = item
         try:
             self.request_queue.put((self.response_queue_id, name, time.monotonic(), image))
-            await asyncio.wait_for(item.event.wait(), PATIENCE)
-        except TimeoutError:
-            raise HTTPException(503, f"the model did not answer within {PATIENCE} seconds; try again later") from None
+            await item.event.wait()
         finally:
             self.response_buffer.pop(name, None)
         answer, status = item.response
@@ -156,15 +188,15 @@ async def read_image(request: Request) -> bytes:
         return await files[0].read()
 
 
-class Server(LitServer):
+class ImageServer(LitServer):
     """LitServe that says when it is ready, and tells each mistake in one line of JSON."""
 
     def __init__(self, artifact: Artifact, name: str, limits: Limits, threads: int, batch: int, wait: float):
-        worker = Worker(artifact.folder.absolute(), threads, spec=Endpoints(artifact, name, limits),
+        worker = ModelProcess(artifact.folder.absolute(), threads, spec=Endpoints(artifact, name, limits),
                         max_batch_size=batch, batch_timeout=wait)
         super().__init__(worker, accelerator="cpu", devices=1, timeout=PATIENCE, max_payload_size=limits.bytes,
                          disable_openapi_url=True, restart_workers=True)
-        self.uvicorn_graceful_timeout = GRACE
+        self.uvicorn_graceful_timeout, self.is_ending = GRACE, False
         self.ready_line = f"{artifact.name}, {len(artifact.classes)} classes"
         most = f"the request has more than {limits.bytes:,} bytes; scale the image down before sending it"
         for kind, tell in {
@@ -176,7 +208,17 @@ class Server(LitServer):
 
     def run(self, host: str, port: int) -> None:
         self.ready_line += f", at http://{f'[{host}]' if ':' in host else host}:{port}"
+        os.register_at_fork(after_in_child=partial(end_with_parent, os.getpid()))
         super().run(host, port, num_api_servers=1, log_level="warning", generate_client_file=False)
+
+    def _init_manager(self, num_api_servers: int) -> Any:
+        """Start the process of the queues without SIGTERM, since a signal to all processes must not end it before the
+        requests in progress are answered."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return super()._init_manager(num_api_servers)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
     def verify_worker_status(self) -> None:
         """Wait until the worker has loaded the model.
@@ -194,6 +236,30 @@ class Server(LitServer):
                 sys.exit(2)
             time.sleep(0.05)
         say(f"serving {self.ready_line}")
+
+    def launch_single_inference_worker(self, lit_api: ModelProcess, worker_id: int) -> Any:
+        """LitServe calls this where the worker has ended."""
+        if self.is_ending:
+            sys.exit()  # ends LitServe's thread that watches the worker
+        process = super().launch_single_inference_worker(lit_api, worker_id)
+        say("the process with the model has ended and is started again")
+        return process
+
+    def _perform_graceful_shutdown(self, *arguments: Any) -> None:
+        """End the web process first, as LitServe does, and then the worker, which knows no SIGTERM."""
+        self.is_ending = True
+        for worker in self.inference_workers:
+            worker.terminate = worker.kill
+        super()._perform_graceful_shutdown(*arguments)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end within a second after the process `parent`, which may be killed without a word."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+    Thread(target=watch, daemon=True).start()
 
 
 def build_handler(tell: Any) -> Any:

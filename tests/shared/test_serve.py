@@ -1,5 +1,6 @@
 """The server of exported models: really started, asked, told nonsense, and ended."""
 
+import asyncio
 import base64
 import http.client
 import importlib.util
@@ -14,6 +15,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from shared.artifacts.description import DESCRIPTION, KIND
 from shared.batches.preprocessing import Preprocessing
 from shared.errors import UserError
 from shared.serve.__main__ import parse_arguments, serve
-from shared.serve.reading import RefusedError, decode_images, read_instances, read_json
+from shared.serve.reading import IMAGE_FORMATS, Limits, RefusedError, decode_images, read_instances, read_json
 
 CLASSES = ("red", "green", "blue")
 PREPROCESSING = Preprocessing(8, 3, 1.0, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
@@ -223,7 +225,7 @@ def test_each_of_many_clients_gets_its_own_answer_while_others_send_nonsense(cli
     (b'{"image": 7}', "application/json", 400, "an image is not valid base64"),
     (b'{"image": ""}', "application/json", 400, "an image cannot be read (empty file)"),
     (json.dumps({"image": encode(b"hello")}).encode(), "application/json", 400,
-     "an image cannot be read (no known image format)"),
+     "an image cannot be read (it is none of JPEG, PNG, GIF, BMP, TIFF, WEBP)"),
     (json.dumps({"image": encode(BROKEN)}).encode(), "application/json", 400, "an image cannot be read ("),
     (json.dumps({"image": encode(draw((0, 0, 0), (301, 300)))}).encode(), "application/json", 413,
      "the request has too many pixels, 301 x 300 in one image"),
@@ -264,6 +266,18 @@ def test_a_client_that_hangs_up_in_the_middle(client):
 
 
 @needs_server
+def test_a_model_whose_process_is_killed_is_started_again(client):
+    worker, = (each for each in list_processes(client.process.pid)
+               if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes())
+    os.kill(worker, signal.SIGKILL)
+    assert client.process.stderr.readline().startswith("serving ")
+    assert client.process.stderr.readline() == "the process with the model has ended and is started again\n"
+    assert client.ask("GET", "/health")[0] == 503
+    time.sleep(1)  # until then the queue may hand a request to the process that was killed
+    assert client.send_file(draw((0, 9, 0)))[1]["class"] == "green"
+
+
+@needs_server
 def test_sigterm_ends_all_its_processes(client):
     """The last test of the server."""
     before = list_processes(client.process.pid)
@@ -271,8 +285,87 @@ def test_sigterm_ends_all_its_processes(client):
     client.process.send_signal(signal.SIGTERM)
     assert client.process.wait(20) == 143
     assert_all_end(client.process.pid)
-    line, = client.process.stderr.read().splitlines()
-    assert line == f"serving keras-onnx, 3 classes, at http://127.0.0.1:{client.port}"
+    assert client.process.stderr.read() in ("", f"serving keras-onnx, 3 classes, at http://127.0.0.1:{client.port}\n")
+
+
+@needs_server
+@pytest.mark.parametrize(("number", "to_all", "status"), [
+    (signal.SIGTERM, True, 143), (signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -9)])
+def test_a_signal_during_a_request(tmp_path, number, to_all, status):
+    port = find_port()
+    process = start(write_artifact(tmp_path / "a"), "--port", str(port), "--wait-ms", "1000")  # so long a request takes
+    try:
+        client = Client(process, port)
+        client.wait()
+        with ThreadPoolExecutor(1) as other:
+            answer = other.submit(client.send_file, draw((0, 9, 0)))
+            time.sleep(0.3)
+            assert not answer.done()
+            (os.killpg if to_all else os.kill)(process.pid, number)
+            if number == signal.SIGKILL:
+                with pytest.raises((OSError, http.client.HTTPException)):
+                    answer.result(10)
+            else:
+                assert answer.result(10)[1]["class"] == "green"
+        assert process.wait(10) == status
+        assert_all_end(process.pid)
+    finally:
+        for each in list_processes(process.pid):
+            os.kill(each, signal.SIGKILL)
+        process.communicate()
+
+
+@needs_server
+def test_classes_are_ranked_by_logits_and_places_are_given_back():
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+
+    from shared.serve.server import Endpoints
+
+    endpoints = Endpoints(SimpleNamespace(classes=CLASSES, preprocessing=PREPROCESSING), "a", Limits(BYTES, PIXELS, 1))
+    asked = asyncio.Event()
+
+    async def compute(files):
+        await asked.wait()
+        return [(np.array([1, 3, 2], np.float32), np.full(3, 1 / 3, np.float32))]
+    endpoints.compute_answers = compute
+
+    async def receive():
+        return {"type": "http.request", "body": json.dumps({"image": encode(BROKEN)}).encode()}
+
+    def answer():
+        return endpoints.answer_image(Request({"type": "http", "query_string": b"", "headers": [
+            (b"content-type", b"application/json")]}, receive))
+
+    async def ask_two_at_once():
+        first = asyncio.create_task(answer())
+        await asyncio.sleep(0)
+        with pytest.raises(HTTPException, match=r"1 requests are being answered; try again later") as caught:
+            await answer()
+        asked.set()
+        return caught.value.status_code, await first, await answer()
+    status, *answers = asyncio.run(ask_two_at_once())
+    assert status == 503
+    for found in answers:
+        assert [each["class"] for each in json.loads(found.body)["top"]] == ["green", "blue", "red"]
+
+
+@needs_server
+def test_a_model_that_does_not_answer(monkeypatch):
+    from starlette.exceptions import HTTPException
+
+    from shared.serve import server
+
+    monkeypatch.setattr(server, "PATIENCE", 0.01)
+    endpoints = server.Endpoints(SimpleNamespace(classes=CLASSES, preprocessing=PREPROCESSING), "a",
+                                 Limits(BYTES, PIXELS, 1))
+
+    async def wait():
+        async with endpoints.admit_request():
+            await asyncio.Event().wait()
+    with pytest.raises(HTTPException, match=r"there was no answer within 0.01 seconds") as caught:
+        asyncio.run(wait())
+    assert (caught.value.status_code, endpoints.admitted) == (503, 0)
 
 
 # Starting it
@@ -343,6 +436,19 @@ def test_images_are_prepared_as_in_evaluation():
     [found] = decode_images([file.getvalue()], PREPROCESSING, PIXELS)
     expected = PREPROCESSING.scale(Image.fromarray(np.rot90(pixels, -1)))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("form", IMAGE_FORMATS)
+def test_every_format_of_the_documentation(form):
+    [found] = decode_images([draw((250, 128, 3), form=form)], PREPROCESSING, PIXELS)
+    np.testing.assert_allclose(found.reshape(-1, 3), [[250, 128, 3]] * 64, atol=4)
+
+
+@pytest.mark.parametrize("form", ["ICO", "EPS", "PPM"])
+def test_other_formats_are_not_even_opened(form):
+    with pytest.raises(RefusedError, match=r"^an image cannot be read .it is none of JPEG, PNG") as caught:
+        decode_images([draw((250, 128, 3), form=form)], PREPROCESSING, PIXELS)
+    assert caught.value.status == 400
 
 
 def test_the_pixels_of_a_request_are_counted_together():
