@@ -69,8 +69,10 @@ demo_lightning = $(LIGHTNING) lightning_project/export.py "$$run" --to onnx
 demo_keras = $(if $(BOTH),,$(KERAS) keras_project/export.py "$$run" --to onnx &&) \
 	$(KERAS) keras_project/export.py "$$run" --to litert --quantise int8
 
+RUNS = $(or $(patsubst output_dir=%,%,$(filter output_dir=%,$(ARGS))),runs)
+
 demo: train  ## the quick start, its exports with their checks and their speed, and an answer to an image
-	@set -e; run=$$(ls -td $(or $(patsubst output_dir=%,%,$(filter output_dir=%,$(ARGS))),runs)/quickstart/*_seed*/ | head -n 1); \
+	@set -e; run=$$(ls -td $(RUNS)/quickstart/*_seed*/ | head -n 1); \
 	$(foreach sibling,$(SIBLINGS),$(demo_$(sibling)) &&) \
 	$(ANY) -m shared.artifacts "$$run" && \
 	$(ANY) $(firstword $(SIBLINGS))_project/predict.py "$$run"exports/*-onnx docs/digit.png --top 3

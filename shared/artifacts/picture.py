@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -16,6 +17,7 @@ MARKERS = dict(zip(FORMATS, "osD^v", strict=True))
 GAP = 0.045  # between two labels, of the height of the axes
 
 
+@rc_context({"text.parse_math": False})  # a $ in the name of a run is no formula
 def draw_artifacts(rows: list[Row], title: str, path: Path) -> None:
     """Write a PNG of 1600 x 960 pixels to `path`. Models that could not be run are not in it."""
     rows = [row for row in rows if isinstance(row.timing, Timing)]

@@ -25,6 +25,8 @@ SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}) 
 
 # The usual endings. They stand first, because a file without a name of its own gets the first one of its format.
 USUAL = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+
+
 @cache
 def list_endings() -> tuple[str, ...]:
     """The endings of image files in lower case: of every format that `decode.py` reads."""

@@ -94,10 +94,6 @@ def collect_maps(name: str, answers: Answers, rows: np.ndarray) -> tuple[Maps, s
 def write_files(page: Path, text: str, sheet: Path, title: str, sections: list[Section]) -> None:
     from shared.gallery.sheet import draw_sheet  # here, since drawing takes a second to import
 
-    try:
-        write_whole(page, lambda file: file.write_text(text, encoding="utf-8"))
-        write_whole(sheet, lambda file: draw_sheet(title, sections, file))
-    except UserError as error:
-        reason = getattr(error.__context__, "strerror", None) or error.__context__
-        raise UserError(f"{page} and {sheet.name} cannot be written ({reason}); name another place with --out") \
-            from None
+    advice = "name another place with --out"
+    write_whole(page, lambda file: file.write_text(text, encoding="utf-8"), advice=advice)
+    write_whole(sheet, lambda file: draw_sheet(title, sections, file), advice=advice)

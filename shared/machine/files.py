@@ -11,8 +11,6 @@ from typing import Any
 from shared.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
 GO_ON = "make room or choose another output_dir, and go on with resume=auto"
 
 
@@ -64,8 +62,8 @@ def to_json(content: dict, indent: int | None = None) -> str:
         return json.dumps(json.loads(json.dumps(content), parse_constant=lambda name: None), indent=indent)
 
 
-def write_json(path: Path, content: dict, apart: bool = False) -> None:
-    write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8"), apart)
+def write_json(path: Path, content: dict, apart: bool = False, advice: str = GO_ON) -> None:
+    write_whole(path, lambda file: file.write_text(to_json(content, indent=2) + "\n", encoding="utf-8"), apart, advice)
 
 
 def write_arrays(path: Path, *, apart: bool = False, **arrays: Any) -> None:

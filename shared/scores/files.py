@@ -22,10 +22,11 @@ def write_summary(summary: Summary, folder: Path, ending: str = "") -> list[Path
 
     scores, table, confusion, reliability = (folder / f"{stem}{ending}{suffix}" for stem, suffix in (
         ("scores", ".json"), ("per_class", ".csv"), ("confusion", ".png"), ("reliability", ".png")))
-    write_json(scores, describe_summary(summary), apart=True)
-    write_whole(table, lambda file: write_classes(summary, file), apart=True)
-    write_whole(confusion, lambda file: draw_confusion(summary, file), apart=True)
-    write_whole(reliability, lambda file: draw_reliability(summary, file), apart=True)
+    how = {"apart": True, "advice": "make room, and let evaluate.py write the scores again"}
+    write_json(scores, describe_summary(summary), **how)
+    write_whole(table, lambda file: write_classes(summary, file), **how)
+    write_whole(confusion, lambda file: draw_confusion(summary, file), **how)
+    write_whole(reliability, lambda file: draw_reliability(summary, file), **how)
     return [scores, table, confusion, reliability]
 
 

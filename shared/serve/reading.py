@@ -12,11 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shared.artifacts.describing import ENCODED
 from shared.batches.preprocessing import Preprocessing
-from shared.datasets.decode import describe_error
+from shared.datasets.decode import describe_error, list_formats
 
 MOST_IMAGES = 128  # in one request
-# Pillow opens dozens more. Of those an ICO is decoded before its size is known, and an EPS is run by Ghostscript.
-IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 SIGNATURE = "serving_bytes"  # of an exported SavedModel: the one that takes image files
 
 
@@ -97,7 +95,7 @@ def decode_images(files: list[bytes], preprocessing: Preprocessing, most_pixels:
     pixels = []
     for file in files:
         try:
-            with Image.open(io.BytesIO(file), formats=IMAGE_FORMATS) as image:  # reads the header alone
+            with Image.open(io.BytesIO(file), formats=list_formats()) as image:  # reads the header alone
                 most_pixels -= image.width * image.height
                 if most_pixels < 0:
                     raise RefusedError(413, f"the request has too many pixels, {image.width} x {image.height} in one "
@@ -115,7 +113,7 @@ def explain_bad_image(file: bytes, error: Exception) -> RefusedError:
     if isinstance(error, Image.DecompressionBombError):
         return RefusedError(413, describe_error("", error))
     if isinstance(error, UnidentifiedImageError):
-        reason = f"it is none of {', '.join(IMAGE_FORMATS)}" if file else "empty file"
+        reason = "no known image format" if file else "empty file"
     else:
         reason = describe_error("", error)
     return RefusedError(400, f"an image cannot be read ({reason})")

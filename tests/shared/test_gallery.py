@@ -291,8 +291,8 @@ def test_no_disagreements_of_runs_that_saw_other_images(tested, undrawn, tmp_pat
 def test_a_place_that_cannot_be_written_to(tested, tmp_path, monkeypatch, capsys):
     assert run_gallery(monkeypatch, tested(), "--out", tmp_path / "none" / "page.html") == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {tmp_path}/none/page.html and page.png cannot be written (No such file or directory); name another "
-        "place with --out")
+        f"error: {tmp_path}/none/page.html cannot be written (No such file or directory); what was there before is "
+        "whole; name another place with --out")
 
 
 # Who explains

@@ -26,7 +26,7 @@ from shared.artifacts.description import DESCRIPTION, KIND
 from shared.batches.preprocessing import Preprocessing
 from shared.errors import UserError
 from shared.serve.__main__ import parse_arguments, serve
-from shared.serve.reading import IMAGE_FORMATS, Limits, RefusedError, decode_images, read_instances, read_json
+from shared.serve.reading import Limits, RefusedError, decode_images, read_instances, read_json
 
 CLASSES = ("red", "green", "blue")
 PREPROCESSING = Preprocessing(8, 3, 1.0, "bilinear", True, (0.5,) * 3, (0.5,) * 3)
@@ -225,7 +225,7 @@ def test_each_of_many_clients_gets_its_own_answer_while_others_send_nonsense(cli
     (b'{"image": 7}', "application/json", 400, "an image is not valid base64"),
     (b'{"image": ""}', "application/json", 400, "an image cannot be read (empty file)"),
     (json.dumps({"image": encode(b"hello")}).encode(), "application/json", 400,
-     "an image cannot be read (it is none of JPEG, PNG, GIF, BMP, TIFF, WEBP)"),
+     "an image cannot be read (no known image format)"),
     (json.dumps({"image": encode(BROKEN)}).encode(), "application/json", 400, "an image cannot be read ("),
     (json.dumps({"image": encode(draw((0, 0, 0), (301, 300)))}).encode(), "application/json", 413,
      "the request has too many pixels, 301 x 300 in one image"),
@@ -438,15 +438,15 @@ def test_images_are_prepared_as_in_evaluation():
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("form", IMAGE_FORMATS)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_every_format_of_the_documentation(form):
     [found] = decode_images([draw((250, 128, 3), form=form)], PREPROCESSING, PIXELS)
     np.testing.assert_allclose(found.reshape(-1, 3), [[250, 128, 3]] * 64, atol=4)
 
 
-@pytest.mark.parametrize("form", ["ICO", "EPS", "PPM"])
+@pytest.mark.parametrize("form", ["ICO", "EPS"])
 def test_other_formats_are_not_even_opened(form):
-    with pytest.raises(RefusedError, match=r"^an image cannot be read .it is none of JPEG, PNG") as caught:
+    with pytest.raises(RefusedError, match=r"^an image cannot be read .no known image format") as caught:
         decode_images([draw((250, 128, 3), form=form)], PREPROCESSING, PIXELS)
     assert caught.value.status == 400
 
