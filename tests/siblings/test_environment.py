@@ -97,6 +97,7 @@ def test_a_clean_start_whatever_is_set(tmp_path, sibling):
     assert done.stderr.startswith(FIRST_WORDS[sibling])
     record = json.loads(next((tmp_path / "runs").rglob("run.json")).read_text(encoding="utf-8"))
     assert record["environment"].items() >= {"TF_ENABLE_ONEDNN_OPTS": "0", "OMP_NUM_THREADS": "1"}.items()
+    assert record["environment"].keys() <= {"TF_ENABLE_ONEDNN_OPTS", "OMP_NUM_THREADS", *os.environ}  # the user's own
     assert record["parameters"] == 11_172_810
     assert record["threads"] >= 1
 
