@@ -25,12 +25,14 @@ LOGITS = 1e-8
 GRADIENTS = 1e-8
 SMALLEST_GRADIENT = 1e-4  # of the largest gradient of all; what the differences of smaller gradients are divided by
 RATES = 1e-12
+# Rounding errors grow from step to step: after 50, on an Intel Xeon, Lightning with one thread and with two were 9e-10
+# apart in BatchNorm's statistics, and the siblings 1.2e-9.
 LOSS_UP_TO_STEP = dict(zip(MARKS, (1e-12, 1e-10, 1e-9), strict=True))
-WEIGHTS = 1e-9
+WEIGHTS_AFTER_STEP = dict(zip(MARKS, (1e-12, 1e-10, 1e-8), strict=True))
 # The bias of attention's keys changes no output, so that its gradient is nothing but rounding, and Lion moves it by the
 # sign of that. The other optimizers' fits compare it.
 SIGN_OF_NOISE = ".attn.qkv.bias"
-LOGITS_AFTER_FIT = 1e-8
+LOGITS_AFTER_FIT = 1e-7
 EPOCH_METRICS = 1e-9
 IN_FLOAT32 = 1e-6  # for metrics that torchmetrics computes in float32 throughout
 LOGITS_FP32 = 1e-4
@@ -154,7 +156,7 @@ def compare_fit(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
             names = [name for name in list_names(ours, theirs, f"step {mark} ") if (".running_" in name) == is_kind
                      and not (case == "lion" and name.endswith(SIGN_OF_NOISE))]
             if names or not is_kind:  # not every model has BatchNorm
-                yield find_worst(7, f"{kind} after step {mark}, {case}", WEIGHTS,
+                yield find_worst(7, f"{kind} after step {mark}, {case}", WEIGHTS_AFTER_STEP[mark],
                             (compare_values(name, ours, theirs) for name in names))
     yield find_worst(7, f"test logits after step {len(losses[0])}, {case}", LOGITS_AFTER_FIT,
                 [compare_values("test logits", ours, theirs)])
