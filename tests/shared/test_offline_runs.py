@@ -17,14 +17,23 @@ import pytest
 
 from tests.wandb_faults import Server, environment
 
-# Logs the rows from FIRST to LAST of one run, and finishes or is killed.
+# Logs the rows from FIRST to LAST of one run, and finishes or is killed, and W&B's own process with it: it would outlive
+# the run by seconds and write what it still has, now more and now less.
 SCRIPT = """
-import os, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 from shared.config import Config
 from shared.runs.folder import RunFolder
 from shared.training.trackers import Trackers
 
+class Child(subprocess.Popen):
+    started = []
+
+    def __init__(self, *words, **settings):
+        super().__init__(*words, **settings)
+        self.started.append(self)
+
+subprocess.Popen = Child
 first, last, end = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 folder = Path("runs/made/keras_seed0_20260101-000000")
 folder.mkdir(parents=True, exist_ok=True)
@@ -33,6 +42,8 @@ for row in range(first, last + 1):
     trackers.log({"samples": 10 * row, "epoch": row / 10, "time/train_s": row / 2, "train/loss": 1 / row})
 if end == "killed":
     time.sleep(1)  # W&B's own process writes a little later
+    for child in Child.started:
+        child.kill()
     os.kill(os.getpid(), 9)
 trackers.finish({"test/accuracy": 0.75}, status=0)
 """
