@@ -8,40 +8,21 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shared.batches.data import load_data
 from shared.machine.files import REPOSITORY
 from shared.parity import __main__ as command
 from shared.parity.findings import Finding, measure_difference
 from shared.parity.ladder import judge_by_yardsticks, round_counts
 from shared.parity.pictures import write_pictures
-from shared.parity.plan import LOSSES, RUNGS, plan_tasks, strip_config
+from shared.parity.plan import LOSSES, RUNGS
 from tests.conftest import needs_both, needs_both_folders
+from tests.parity.sabotaged import assert_rung_is_named, climb_with_broken, name_tasks, tasks_of
 
-# A sabotaged sibling, the first rung that must fail, and words of its report.
-SABOTAGE = {
-    "swapped_split": ("Keras", 1, "train samples"),
-    "initialiser": ("Keras", 3, "weights drawn"),
-    "padding": ("Keras", 4, "evaluation logits"),
-    "shifted_schedule": ("Keras", 6, "step 1"),
-    "batch_norm_momentum": ("Keras", 7, "running_"),
-    "unweighted_classes": ("Keras", 5, "loss, focal"),
-    "decoupled_decay": ("Keras", 7, "weight"),
-    "macro_accuracy": ("Lightning", 8, "accuracy"),
-}
-STEPS = 10
-
-
-def tasks_of(words, folder, rungs, steps=STEPS, models=("resnet18",), losses=()):
-    base = strip_config(command.parse_command_line(words))
-    base.hardware.threads = 1
-    return plan_tasks(base, load_data(base), folder, rungs, optimizers=("sgd",), steps=steps, models=models,
-                      losses=losses)
+# One of each sibling, and one that a loss alone shows; `make test-faults` has them all.
+BROKEN = ("initialiser", "unweighted_classes", "macro_accuracy")
 
 
 def write_cifar(root):
@@ -71,23 +52,12 @@ def recorded(tmp_path_factory):
                             "dataset.image_size=24", "dataset.val_fraction=0.25", "train.batch_size=4",
                             "augment.crop=resized", "model.stem=large"], place / "folder", everything, steps=4)}
     # Rung 5 has every loss, with its gradients; one is trained with, which has all that the others are made of.
-    renamed = [replace(task, name=f"{task.name}-{data}") for data, group in tasks.items() for task in group
-               if task.name not in ("fit-weighted", "fit-binary")]
-    command.run_probes({"Lightning": renamed, "Keras": renamed}, place)
-
-    def sabotage(name):
-        label, rung, _ = SABOTAGE[name]
-        broken = tasks_of([], place / f"broken-{name}", {asked for asked in (1, 3, 4, 6, 7) if asked <= rung},
-                          losses=("focal",) if rung == 5 else ())
-        broken = [replace(task, name=f"{task.name}-digits") for task in broken if "large" not in task.name]
-        folder = place / name
-        command.start_probe(label, broken, folder, Path(__file__).parent / "sabotage" / f"{name}.py").wait()
-        answers = {"Lightning": place / "Lightning", "Keras": place / "Keras"} | {label: folder}
-        return command.judge_answers(broken, *answers.values())
-
+    named = [task for data, group in tasks.items() for task in name_tasks(group, data)
+             if not task.name.startswith(("fit-weighted", "fit-binary"))]
+    command.run_probes({"Lightning": named, "Keras": named}, place)
     with ThreadPoolExecutor(2) as pool:
-        broken = dict(zip(SABOTAGE, pool.map(sabotage, SABOTAGE), strict=True))
-    unbroken = {data: command.judge_answers([task for task in renamed if task.name.endswith(data)],
+        broken = dict(zip(BROKEN, pool.map(climb_with_broken, BROKEN, [place] * len(BROKEN)), strict=True))
+    unbroken = {data: command.judge_answers([task for task in named if task.name.endswith(data)],
                                             place / "Lightning", place / "Keras") for data in tasks}
     yield unbroken | broken
     shutil.rmtree(place)  # 3 GB, which pytest would keep for three sessions
@@ -104,13 +74,9 @@ def test_ladder_passes(recorded, data):
 
 @needs_both
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", SABOTAGE)
+@pytest.mark.parametrize("name", BROKEN)
 def test_ladder_names_the_rung_of_a_broken_sibling(recorded, name):
-    _, rung, words = SABOTAGE[name]
-    failure = command.find_first_failure(recorded[name])
-    assert failure is not None
-    assert failure.rung == rung
-    assert words in failure.what + failure.where
+    assert_rung_is_named(name, recorded[name])
 
 
 def finding(rung, figure, tolerance=1e-9, where=""):

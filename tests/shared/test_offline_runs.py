@@ -17,8 +17,8 @@ import pytest
 
 from tests.wandb_faults import Server, environment
 
-# Logs the rows from FIRST to LAST of one run, and finishes or is killed, and W&B's own process with it: it would outlive
-# the run by seconds and write what it still has, now more and now less.
+# Logs the rows from FIRST to LAST of one run, and finishes or is killed. W&B's own process is killed too, because it
+# would go on for seconds and write what it still has, now more and now less.
 SCRIPT = """
 import os, subprocess, sys, time
 from pathlib import Path

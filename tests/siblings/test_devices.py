@@ -3,8 +3,6 @@
 Each training is a process of its own, since a killed one must not take others along.
 """
 
-from functools import partial
-
 import pytest
 
 from shared.machine.interpreters import is_installed, list_siblings
@@ -15,7 +13,6 @@ from tests.trainings import (
     on_devices,
     only_run,
     run,
-    slurm,
     torchrun,
     wait,
     workers,
@@ -54,13 +51,9 @@ def test_several_devices_train_what_one_does(trained, tmp_path, devices):
     assert_close_training(whole, only_run(tmp_path, sibling), on_devices(sibling, devices))
 
 
-@pytest.mark.parametrize("launched", ["torchrun", "TF_CONFIG", "SLURM"])
-def test_two_processes_of_a_launcher_train_what_one_does(trained, tmp_path, launched):
+def test_two_processes_of_a_launcher_train_what_one_does(trained, tmp_path):
     sibling, whole = trained
-    if launched == {"lightning": "TF_CONFIG", "keras": "torchrun"}[sibling]:
-        pytest.skip(f"{launched} is not for {sibling}")
-    start = {"torchrun": torchrun, "TF_CONFIG": workers, "SLURM": partial(slurm, sibling)}[launched]
-    ended = [wait(process) for process in start(tmp_path)]
+    ended = [wait(process) for process in {"lightning": torchrun, "keras": workers}[sibling](tmp_path)]
     assert [one.code for one in ended] == [0] * len(ended), ended[-1].err[-3000:]
     assert "".join(one.out for one in ended).count("epoch 3/3") == 1
     assert_close_training(whole, only_run(tmp_path, sibling))
