@@ -35,7 +35,7 @@ define newline
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train demo test test-faults lint lightning keras compare parity bench bench-models clean
+.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-12s %s\n", $$1, $$2}' \
@@ -62,7 +62,7 @@ setup-gpu-%:
 	@$(MAKE) --no-print-directory setup VENV=.venv-$* EXTRAS=$(GPU_EXTRAS)
 
 train: $(SIBLINGS)  ## train every sibling on the embedded data set and compare the runs
-	@$(ANY) -m shared.compare $(patsubst output_dir=%,--output-dir=%,$(filter output_dir=%,$(ARGS)))
+	@$(ANY) -m shared.compare --html $(patsubst output_dir=%,--output-dir=%,$(filter output_dir=%,$(ARGS)))
 
 # What each sibling makes of the newest run of the quick start, whichever trained it.
 demo_lightning = $(LIGHTNING) lightning_project/export.py "$$run" --to onnx
@@ -77,11 +77,21 @@ demo: train  ## the quick start, its exports with their checks and their speed, 
 	$(ANY) -m shared.artifacts "$$run" && \
 	$(ANY) $(firstword $(SIBLINGS))_project/predict.py "$$run"exports/*-onnx docs/digit.png --top 3
 
-test: $(READY)  ## run the test suite
-	$(foreach python,$(PYTHONS),$(python) -m pytest $(AT_ONCE) $(ARGS)$(newline))
+test: $(READY)  ## run the tests, but for the slow ones
+	$(foreach python,$(PYTHONS),$(python) -m pytest -m 'not slow' $(AT_ONCE) $(ARGS)$(newline))
+
+test-slow: $(READY)  ## run the slow tests
+	$(foreach python,$(PYTHONS),$(python) -m pytest -m slow $(AT_ONCE) $(ARGS)$(newline))
 
 test-faults: $(READY)  ## kill, cut off and starve trainings, about half an hour
 	$(foreach python,$(PYTHONS),$(python) -m pytest tests/faults $(ARGS)$(newline))
+
+# Anew each time, since pip leaves what is installed where it is allowed.
+upgrade-check:  ## try the newest allowed packages in .venv-newest: what moved, and whether the tests pass
+	rm -rf .venv-newest
+	@$(MAKE) --no-print-directory setup VENV=.venv-newest CONSTRAINTS=
+	.venv-newest/bin/python -m shared.upgrade
+	.venv-newest/bin/python -m pytest $(AT_ONCE) $(ARGS)
 
 lint: $(READY)  ## check the style
 	$(ANY) -m ruff check .
@@ -105,4 +115,4 @@ bench-models: $(READY)  ## measure memory and speed of a training step of every 
 	@$(ANY) -m shared.bench.models $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
-	rm -rf $(VENV) .venv-lightning .venv-keras .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-lightning .venv-keras .venv-newest .pytest_cache .ruff_cache *.egg-info

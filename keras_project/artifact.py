@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from shared.artifacts.formats import ENCODED, IMAGES, LOGITS, PROBABILITIES
-from shared.batches.preprocessing import Preprocessing
+from shared.data.preprocessing import Preprocessing
 
 Outputs = dict[str, tf.Tensor]  # logits and probabilities, (n, K) float32
 

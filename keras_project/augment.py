@@ -1,4 +1,4 @@
-"""Augmentation in TensorFlow, as `shared.batches.augment` has drawn it, inside a `tf.data` pipeline."""
+"""Augmentation in TensorFlow, as `shared.data.augment` has drawn it, inside a `tf.data` pipeline."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ Batch = dict[str, tf.Tensor]
 
 
 class Augmentation:
-    """Turns a batch of `shared.batches.batches.Batches`, as tensors, into normalised images (n, S, S, C) of `dtype`."""
+    """Turns a batch of `shared.data.batches.Batches`, as tensors, into normalised images (n, S, S, C) of `dtype`."""
 
     def __init__(self, settings: AugmentConfig, mean: tuple[float, ...], std: tuple[float, ...], dtype: tf.DType):
         self.dtype = dtype

@@ -18,7 +18,7 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     from keras_project.optim import build_optimizer
     from keras_project.runtime import build_runtime
     from keras_project.training_rules import LossScale
-    from shared.batches.data import load_data
+    from shared.data.loading import load_data
 
     runtime = build_runtime(config)
     data = load_data(config)

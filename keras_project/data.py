@@ -1,12 +1,12 @@
-"""The batches of `shared.batches` in `tf.data` pipelines."""
+"""The batches of `shared.data.batches` in `tf.data` pipelines."""
 
 import tensorflow as tf
 
 from keras_project.augment import Augmentation
 from keras_project.runtime import Runtime
-from shared.batches.batches import Batches, EvalBatches, TrainBatches
-from shared.batches.data import Data, Images
 from shared.config import Config
+from shared.data.batches import Batches, EvalBatches, TrainBatches
+from shared.data.loading import Data, Images
 from shared.machine.console import tell_if_slow
 
 

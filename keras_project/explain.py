@@ -1,6 +1,6 @@
 """Where in an image a model sees the class that it names: Grad-CAM (arXiv:1610.02391), for `shared.gallery`.
 
-python -m keras_project.explain RUN GIVEN OUT; `shared.gallery.maps` says what the files hold.
+python -m keras_project.explain RUN GIVEN OUT; `shared.scores.gallery.maps` says what the files hold.
 """
 
 import sys
@@ -12,10 +12,10 @@ import tensorflow as tf
 from keras_project.models import build_model, find_entry, load_weights, neutral_shapes
 from keras_project.runtime import build_runtime
 from shared.errors import UserError
-from shared.gallery.maps import BATCH, SMALLEST, answer_request
 from shared.machine.ending import report_errors
 from shared.models import ModelEntry
 from shared.runs.trained import Trained
+from shared.scores.gallery.maps import BATCH, SMALLEST, answer_request
 
 # What the names of the layers begin with that make up the stages of our own models, from the first to the last, after
 # which Grad-CAM may be taken. Of other models it is any layer.

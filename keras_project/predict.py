@@ -11,7 +11,7 @@ import numpy as np
 # This program runs the code beside it, even where the environment was installed from another clone.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.prediction.command import run_command
+from shared.artifacts.prediction.command import run_command
 
 
 def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -34,8 +34,9 @@ def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def predict(run: str | os.PathLike, images: Iterable[Any], settings: Sequence[str] = ()) -> Iterator[Any]:
-    """What the model in `run` says about each of the images, in order: a `shared.prediction.answers.Prediction` with
-    `path`, `class_name`, `probability`, `logits` and `rank(k)`. A file that cannot be read has an `error` instead.
+    """What the model in `run` says about each of the images, in order: a `Prediction` of
+    `shared.artifacts.prediction.answers`, with `path`, `class_name`, `probability`, `logits` and
+    `rank(k)`. A file that cannot be read has an `error` instead.
 
     Args:
         run: a run folder or weight file of either sibling, or an exported model. It is loaded once for each call.
@@ -45,7 +46,7 @@ def predict(run: str | os.PathLike, images: Iterable[Any], settings: Sequence[st
     Raises:
         UserError: where there is no such model, or an image is none of these.
     """
-    from shared.prediction.answers import predict_images
+    from shared.artifacts.prediction.answers import predict_images
 
     return predict_images(build_compute, run, images, settings)
 

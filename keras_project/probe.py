@@ -14,9 +14,9 @@ from keras_project.models import build_model, find_entry, load_weights, neutral_
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
 from keras_project.train import train
-from shared.batches.batches import TrainBatches, count_steps
-from shared.batches.data import load_data
 from shared.config import Config
+from shared.data.batches import TrainBatches, count_steps
+from shared.data.loading import load_data
 from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights

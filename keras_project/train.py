@@ -26,8 +26,8 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from keras_project.models import build_model, find_entry, parameter_count
     from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, measure_peak_memory
-    from shared.batches.batches import TrainBatches, count_steps
-    from shared.batches.data import load_data
+    from shared.data.batches import TrainBatches, count_steps
+    from shared.data.loading import load_data
     from shared.runs.folder import RunFolder
     from shared.training.describe import describe_run
     from shared.training.imbalance import weigh_classes

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from shared.artifacts.formats import IMAGES, LOGITS, PROBABILITIES
-from shared.batches.preprocessing import Preprocessing
+from shared.data.preprocessing import Preprocessing
 
 
 class Served(nn.Module):

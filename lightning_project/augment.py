@@ -1,4 +1,4 @@
-"""Augmentation in PyTorch, as `shared.batches.augment` has drawn it, on whatever device a batch is."""
+"""Augmentation in PyTorch, as `shared.data.augment` has drawn it, on whatever device a batch is."""
 
 import torch
 
@@ -8,7 +8,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class Augmentation:
-    """Turns a batch of `shared.batches.batches.Batches`, as tensors, into normalised images, (n, C, S, S) of `dtype`.
+    """Turns a batch of `shared.data.batches.Batches`, as tensors, into normalised images, (n, C, S, S) of `dtype`.
 
     In memory the result is contiguous as (n, S, S, C), which PyTorch calls channels_last.
     """

@@ -17,7 +17,7 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     from lightning_project.models import build_model
     from lightning_project.optim import build_optimizer, find_decayed
     from lightning_project.runtime import build_runtime
-    from shared.batches.data import load_data
+    from shared.data.loading import load_data
 
     runtime = build_runtime(config)
     data = load_data(config)

@@ -1,4 +1,4 @@
-"""The batches of `shared.batches` in PyTorch data loaders."""
+"""The batches of `shared.data.batches` in PyTorch data loaders."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_project.augment import Augmentation
 from lightning_project.runtime import Runtime
-from shared.batches.batches import Batches, EvalBatches, TrainBatches
-from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets.sampling import derive_step_seed
+from shared.data.batches import Batches, EvalBatches, TrainBatches
+from shared.data.loading import Data, Images
+from shared.data.sampling import derive_step_seed
 from shared.machine.console import say, tell_if_slow
 from shared.machine.hardware import measure_shared_memory
 

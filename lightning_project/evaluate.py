@@ -47,7 +47,7 @@ def evaluate(config: Config, source: str) -> dict[str, Any]:
     from lightning_project.models import build_model, find_entry, load_weights, neutral_shapes
     from lightning_project.progress import ProgressBars
     from lightning_project.runtime import build_runtime
-    from shared.batches.data import load_data
+    from shared.data.loading import load_data
     from shared.training.evaluation import read_weights_to_evaluate, report_scores
     from shared.weights.pretrained import apply_library_preprocessing
 

@@ -1,6 +1,6 @@
 """Where in an image a model sees the class that it names: Grad-CAM (arXiv:1610.02391), for `shared.gallery`.
 
-python -m lightning_project.explain RUN GIVEN OUT; `shared.gallery.maps` says what the files hold.
+python -m lightning_project.explain RUN GIVEN OUT; `shared.scores.gallery.maps` says what the files hold.
 """
 
 import sys
@@ -13,10 +13,10 @@ from torch import nn
 from lightning_project.models import build_model, find_entry, load_weights, neutral_shapes
 from lightning_project.runtime import build_runtime
 from shared.errors import UserError
-from shared.gallery.maps import BATCH, SMALLEST, answer_request
 from shared.machine.ending import report_errors
 from shared.models import ModelEntry
 from shared.runs.trained import Trained
+from shared.scores.gallery.maps import BATCH, SMALLEST, answer_request
 
 # The modules of our own models after which Grad-CAM may be taken, from the first to the last. Of other models it is any
 # module.

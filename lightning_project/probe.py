@@ -15,9 +15,9 @@ from lightning_project.models import build_model, find_entry, load_weights, neut
 from lightning_project.optim import build_optimizer, build_schedule, find_decayed
 from lightning_project.runtime import build_runtime
 from lightning_project.train import train
-from shared.batches.batches import count_steps
-from shared.batches.data import load_data
 from shared.config import Config
+from shared.data.batches import count_steps
+from shared.data.loading import load_data
 from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights

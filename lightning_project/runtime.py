@@ -113,7 +113,7 @@ def build_runtime(config: Config) -> Runtime:
         "num_sanity_val_steps": 0, "log_every_n_steps": config.tracking.log_every_steps, "enable_model_summary": False,
         "enable_progress_bar": sys.stderr.isatty(),
         "detect_anomaly": debug.detect_anomaly, "deterministic": debug.deterministic,
-        # shared.batches divides batches among processes, in the same way for both siblings.
+        # shared.data.batches divides batches among processes, in the same way for both siblings.
         "use_distributed_sampler": False}
     if is_under_slurm():  # the launcher requeues jobs, for both siblings
         trainer["plugins"] = [SLURMEnvironment(auto_requeue=False)]

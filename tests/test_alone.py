@@ -100,6 +100,7 @@ def test_make_offers_what_works(copy):
     assert copy.lost not in done.stdout
 
 
+@pytest.mark.slow
 def test_it_trains_and_shows_its_run(copy):
     if not is_installed(copy.sibling):
         pytest.skip(f"the {copy.sibling} sibling is not installed")
@@ -126,6 +127,7 @@ def test_parity_says_that_it_needs_two(copy):
     assert f"only {copy.sibling}_project is here" in line
 
 
+@pytest.mark.slow
 def test_its_tests_pass(copy):
     done = copy.run(sys.executable, "-m", "pytest", "-q", "--collect-only", "tests")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -181,6 +183,7 @@ def clone(tmp_path_factory):
     return Clone(tmp_path_factory.mktemp("clones"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sibling", INSTALLED, ids=lambda sibling: f"clone_of_{sibling}")
 def test_a_second_clone_trains_with_its_own_code(clone, sibling):
     # For a second device Lightning starts the entry point again; Keras has all its devices in one process.

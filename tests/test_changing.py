@@ -104,12 +104,14 @@ def trained(tree):
     return {sibling: tree.run(sibling, words) for sibling in SIBLINGS}
 
 
+@pytest.mark.slow
 @both
 def test_a_model_of_ones_own_trains(trained, sibling):
     assert trained[sibling]["Model"]["parameters"] == 32 * 9 + 32 + 32 + 2 * 32 + 32 * 10 + 10
     assert trained[sibling]["Model"]["epochs"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(SIBLINGS) < 2, reason="needs both siblings")
 def test_its_weights_travel(tree, trained):
     """Each sibling scores what the other one trained."""
@@ -120,6 +122,7 @@ def test_its_weights_travel(tree, trained):
         assert found["test/accuracy"] == own["test/accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(SIBLINGS) < 2, reason="needs both siblings")
 def test_it_starts_as_the_same_model(tree, trained):
     first = [next(row["train/loss_step"] for row in tree.read_rows(sibling, "Model") if "train/loss_step" in row)
@@ -127,6 +130,7 @@ def test_it_starts_as_the_same_model(tree, trained):
     assert first[0] == pytest.approx(first[1], rel=1e-6)
 
 
+@pytest.mark.slow
 @both
 def test_a_data_set_of_ones_own_trains(tree, trained, sibling):
     record = json.loads((tree.find_run(sibling, "Data set") / "run.json").read_text())
@@ -135,6 +139,7 @@ def test_a_data_set_of_ones_own_trains(tree, trained, sibling):
     assert trained[sibling]["Data set"]["epochs"] == 2
 
 
+@pytest.mark.slow
 @both
 def test_a_metric_of_ones_own_is_everywhere(tree, trained, sibling):
     rows = [row for row in tree.read_rows(sibling, "Metric") if "val/loss" in row]
@@ -144,6 +149,7 @@ def test_a_metric_of_ones_own_is_everywhere(tree, trained, sibling):
     assert result["best_epoch"] == 1 + max(range(2), key=lambda epoch: rows[epoch]["val/top3"])
 
 
+@pytest.mark.slow
 @both
 def test_a_frameworks_own_optimizer_and_a_schedule_train(tree, trained, sibling):
     rates = [row["lr"] for row in tree.read_rows(sibling, "Optimizer and schedule") if "train/loss_step" in row]
@@ -151,6 +157,7 @@ def test_a_frameworks_own_optimizer_and_a_schedule_train(tree, trained, sibling)
     assert np.isfinite(trained[sibling]["Optimizer and schedule"]["test/loss"])
 
 
+@pytest.mark.slow
 @both
 def test_a_callback_is_one_line_and_runs(tree, trained, sibling):
     assert tree.touched["Callback"][f"{sibling}_project/callbacks.py"] == 1
@@ -171,6 +178,7 @@ def test_choices_and_help_follow_from_the_entries(tree):
     assert "\nplain " in done.stdout
 
 
+@pytest.mark.slow
 @both
 def test_a_loss_of_ones_own_trains(sibling, tmp_path):
     folder = copy_repository(tmp_path / "tree")

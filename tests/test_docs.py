@@ -162,11 +162,12 @@ def shown_output(block: Block) -> str:
 def find_needed(command: str) -> set[str]:
     """The siblings that a command runs or whose runs it reads. Where a folder was deleted, a single run has to do."""
     needed = {sibling for sibling, names in OWN.items() if re.search(names, command)}
-    reads_runs = re.search(r"\bRUN\b|make train|shared\.compare|wandb", command)
-    both = command.count("RUN") > 1
+    reads_runs = re.search(r"\bRUN\b|make train|make parity|shared\.compare|wandb", command)
+    both = command.count("RUN") > 1 or "make parity" in command
     return needed | {sibling for sibling in OWN if reads_runs and (both or FOLDERS[sibling] not in DELETED)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "command"), commands())
 def test_command_does_what_the_page_says(block, command, clone):
     kind = next((kind for kind in KINDS if re.fullmatch(kind.pattern, command)), None)
@@ -197,6 +198,7 @@ def test_every_kind_of_command_is_on_a_page():
     assert {kind.pattern for kind in KINDS} - chosen == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python" and block.page != GUIDE],
                          ids=str)
 def test_a_program_runs(block, clone):

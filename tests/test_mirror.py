@@ -57,9 +57,11 @@ OTHER_ARGUMENTS = {
     "runtime.py: build_strategy": "Lightning's counts processes, TensorFlow's needs the devices' names",
     "checkpoints.py: CheckpointWriter.__init__": "Lightning collects what callbacks keep, Keras does not",
 }
-# The rooms of shared/, from the ground up: each may import from itself and from those before it.
-ROOMS = ("errors", "machine", "datasets", "models", "config", "batches", "weights", "runs", "scores", "training",
-         "compare", "card", "artifacts", "prediction", "gallery", "serve", "parity", "bench")
+# The rooms of shared/, from the ground up: each may import from itself and from those before it. What is named with its
+# room in front stands on a floor of its own.
+ROOMS = ("errors", "machine", "data", "models", "config", "data.augment", "data.preprocessing",
+         "data.loading", "data.batches", "weights", "runs", "scores", "training", "artifacts.card", "artifacts",
+         "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench", "commands")
 
 
 @cache
@@ -134,7 +136,7 @@ def test_what_may_differ_is_of_the_core():
 
 def entry_points(folder: str) -> list[str]:
     """The commands of a sibling, whose last line hands over to the module `command` of a room of shared/."""
-    return [name for name, path in modules(folder).items() if re.search(r"shared\.\w+\.command", path.read_text())
+    return [name for name, path in modules(folder).items() if re.search(r"shared\.[\w.]+\.command", path.read_text())
             and re.search(r"run_\w*command", ast.unparse(tree_of(path).body[-1]))]
 
 
@@ -197,7 +199,8 @@ def shared_imports() -> dict[str, set[str]]:
 
 def upward_imports(graph: dict[str, set[str]]) -> list[str]:
     def floor(module: str) -> int:
-        return ROOMS.index(module.split(".")[1])
+        parts = module.split(".")[1:]
+        return next(ROOMS.index(name) for name in (".".join(parts[:2]), parts[0]) if name in ROOMS)
     return [f"{module} imports {other}" for module, others in graph.items() for other in sorted(others)
             if floor(other) > floor(module)]
 

@@ -8,8 +8,8 @@ import numpy as np
 from keras.src.utils.naming import reset_uids
 
 from keras_project.models.neutral import drop_model_name, load_weights, neutral_shapes, neutral_state, neutral_weights
-from shared.batches.data import Data
 from shared.config import Config
+from shared.data.loading import Data
 from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 from shared.runs.trained import Trained

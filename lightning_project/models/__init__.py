@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lightning_project.models.neutral import load_weights, neutral_shapes, neutral_state, neutral_weights
-from shared.batches.data import Data
 from shared.config import Config
+from shared.data.loading import Data
 from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 from shared.runs.trained import Trained

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_project.models.layers import SyncBatchNorm2d
 from lightning_project.models.neutral import neutral_weights
 from shared.config import Config, ModelConfig
-from shared.datasets.definitions import find_definition
+from shared.data.definitions import find_definition
 from shared.errors import UserError, is_out_of_memory, summarise_error
 from shared.models import LIBRARY_SETTINGS, Library, ModelEntry
 from shared.weights.file import Weights

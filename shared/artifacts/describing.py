@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from shared.artifacts.card.page import find_run, write_card
 from shared.artifacts.description import DESCRIPTION, INPUTS, KIND, Artifact
 from shared.artifacts.formats import (
     ENCODED,
@@ -15,7 +16,6 @@ from shared.artifacts.formats import (
     list_keras_modules,
 )
 from shared.artifacts.recipe import write_recipe
-from shared.card.page import find_run, write_card
 from shared.machine.console import format_percent
 from shared.machine.files import to_json
 from shared.machine.versions import list_versions

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.artifacts.formats import FORMATS
-from shared.batches.preprocessing import Preprocessing
+from shared.data.preprocessing import Preprocessing
 from shared.errors import UserError
 from shared.machine.files import expand_home
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from shared.artifacts.formats import FORMATS
 from shared.artifacts.table import Row
 from shared.artifacts.timing import Timing
-from shared.compare.curves import COLOURS
+from shared.machine.colours import COLOURS
 from shared.machine.console import format_percent, format_points
 
 MARKERS = dict(zip(FORMATS, "osD^v", strict=True))

@@ -1,7 +1,7 @@
 """The preprocessing in plain words."""
 
 from shared.artifacts.formats import LOGITS, PROBABILITIES
-from shared.batches.preprocessing import Preprocessing
+from shared.data.preprocessing import Preprocessing
 
 
 def write_recipe(seen: Preprocessing, input: str) -> list[str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from shared.batches.data import Data, load_data
-from shared.batches.images import Images
-from shared.batches.preprocessing import Preprocessing
-from shared.datasets.decode import open_rgb
-from shared.datasets.sampling import FIXED_SEED, choose_stratified, draw_bits
+from shared.data.decode import open_rgb
+from shared.data.images import Images
+from shared.data.loading import Data, load_data
+from shared.data.preprocessing import Preprocessing
+from shared.data.sampling import FIXED_SEED, choose_stratified, draw_bits
 from shared.errors import UserError
 from shared.machine.console import say
 from shared.runs.trained import Trained, describe_unfinished

@@ -49,14 +49,16 @@ def find_artifacts(runs: list[Path]) -> list[Artifact]:
     return found
 
 
-def tabulate(rows: list[Row]) -> Table:
+def tabulate(rows: list[Row], timed: bool = True) -> Table:
+    """The table, with the columns of speed where it was measured."""
     runs = {row.run for row in rows}
+    speed = ["load, s", "p50, ms", "p95, ms", f"images/s at {LARGE}"] if timed else []
     table = Table(["format", "made by", *(["run"] if len(runs) > 1 else []), "MB", "accuracy", "Δ logits", "of",
-                   "equal answers", "load, s", "p50, ms", "p95, ms", f"images/s at {LARGE}"], [])
+                   "equal answers", *speed], [])
     for row in rows:
         checks, timing = row.artifact.content["checks"], row.timing
         measured = [f"{timing.load:.1f}", f"{1e3 * timing.p50:.2f}", f"{1e3 * timing.p95:.2f}",
-                    f"{timing.images_per_second:,.0f}"] if isinstance(timing, Timing) else ["-"] * 4
+                    f"{timing.images_per_second:,.0f}"] if isinstance(timing, Timing) else ["-"] * len(speed)
         table.rows.append([
             row.label, row.artifact.maker, *([row.run] if len(runs) > 1 else []),
             f"{row.artifact.size / 1e6:.1f}", "-" if row.accuracy is None else format_percent(row.accuracy),
@@ -67,16 +69,20 @@ def tabulate(rows: list[Row]) -> Table:
 
 def write_notes(rows: list[Row]) -> list[str]:
     """What has to be known to read the table."""
-    checks = [row.artifact.content["checks"] for row in rows]
-    sources = " and ".join(dict.fromkeys(check["source"] for check in checks))
-    notes = [f"Accuracy, Δ logits (largest difference to the trained model's in fp32, of their range) and equal "
-             f"answers: {sources}.",
+    notes = [describe_checks(rows),
              f"Load (process, runtime, model, first answer), latency of one image and images per second in batches of "
              f"{LARGE}: {describe_cpu()}, one thread, each model in a process of its own, in turns."]
     notes += [f"{row.artifact.name}: {row.timing}." for row in rows if isinstance(row.timing, str)]
     outdated = list_outdated([row.artifact for row in rows])
     return notes + [f"{artifact.folder} was made of other weights than {artifact.weights.name} has now; export it "
                     "again." for artifact in outdated]
+
+
+def describe_checks(rows: list[Row]) -> str:
+    """What the columns of the checks mean, and which images they were made with."""
+    sources = " and ".join(dict.fromkeys(row.artifact.content["checks"]["source"] for row in rows))
+    return ("Accuracy, Δ logits (largest difference to the trained model's in fp32, of their range) and equal "
+            f"answers: {sources}.")
 
 
 def list_outdated(artifacts: list[Artifact]) -> list[Artifact]:

@@ -3,6 +3,7 @@
     python -m shared.compare                        the newest finished run of each sibling
     python -m shared.compare RUN RUN ...            run folders, of either sibling, finished or not
     python -m shared.compare --seeds                all seeds of a group: is the difference more than noise?
+    python -m shared.compare --html                 also as a page to open in a browser, in one file
 """
 
 import argparse
@@ -29,9 +30,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output-dir", metavar="FOLDER", type=Path, default=Path("runs"),
                         help="where run folders are made; default: runs")
     parser.add_argument("--out", metavar="FOLDER", type=Path,
-                        help="where comparison.png and comparison.md go; default: the group's folder")
+                        help="where comparison.png, .md and .html go; default: the group's folder")
     parser.add_argument("--seeds", action="store_true", help="take all seeds, pair runs by seed and say how large "
                         "noise is;\nof several runs of a sibling and seed the newest counts")
+    parser.add_argument("--html", action="store_true", help="also write comparison.html: curves to zoom, confusion, "
+                        "calibration and the images\non which runs disagree, in one file that needs no network")
     return parser.parse_args(arguments)
 
 
@@ -47,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = find_finished_runs(expand_home(options.output_dir), options.group, list_siblings())
             folders = [run.folder for run in select_newest_runs(
                 found, by=lambda run: (run.framework, run.seed) if options.seeds else run.framework)]
-        comparison = compare_runs(folders, options.out and expand_home(options.out), options.seeds)
+        comparison = compare_runs(folders, options.out and expand_home(options.out), options.seeds, options.html)
         print(format_text(comparison))
         if comparison.unwritten:
             raise UserError(comparison.unwritten)

@@ -21,35 +21,59 @@ def compare_scores(runs: list[SavedRun]) -> list[Table | str]:
     """Two tables of a pair of finished runs that kept their predictions; nothing of other runs."""
     if len(runs) != 2 or not all(run.finished and run.predictions for run in runs):
         return []
-    from shared.scores.summary import summarise_predictions  # here, because scikit-learn takes a second or two
-
     try:
-        pair = [summarise_predictions(run.predictions, read_predictions(run.folder / "predictions.npz", VAL),
-                                      run.record.get("classes") or ()) for run in runs]
+        pair = [summarise_run(run) for run in runs]
     except UserError as error:
         return [f"The predictions are not compared: {error}."]
-    names = label_runs(runs)
-    change = f"{names[1]} − {names[0]}" if set(names) == set(FRAMEWORKS) else "second − first"
-    blocks: list[Table | str] = [Table(["of the predictions", *names, change], tabulate_scores(pair))]
+    table = tabulate_scores(label_runs(runs), pair)
+    blocks: list[Table | str] = [table]
     if pair[0].classes == pair[1].classes and np.array_equal(*(run.predictions.label for run in runs)):
         rows = list_differing_classes(pair)
-        blocks.append(Table(["recall of the classes that differ most", "images", *names, change], rows) if rows else
+        blocks.append(Table(["recall of the classes that differ most", "images", *table.header[1:]], rows) if rows else
                       "The runs have the same recall in each class.")
     return blocks
 
 
-def tabulate_scores(pair: Sequence["Summary"]) -> list[list[str]]:
+def summarise_run(run: SavedRun) -> "Summary":
+    """The scores of a run's predictions.
+
+    Raises:
+        UserError: where it is unfinished or has no finite predictions.
+    """
+    from shared.scores.summary import summarise_predictions  # here, because scikit-learn takes a second or two
+
+    if not run.finished:
+        raise UserError("it is unfinished")
+    if run.predictions is None:
+        raise UserError("it has no predictions.npz")
+    return summarise_predictions(run.predictions, read_predictions(run.folder / "predictions.npz", VAL),
+                                 run.record.get("classes") or ())
+
+
+def tabulate_scores(names: Sequence[str], found: Sequence["Summary"]) -> Table:
+    """The scores of up to three runs of these names, which are columns then, with one that compares them if they are
+    two; more runs are rows."""
     from shared.scores.report import TITLES, format_interval, format_score
 
-    rows = [["accuracy, 95 % interval", *(format_interval(one.scores) for one in pair), ""]]
-    for name in SHOWN:
-        first, second = (one.scores[name] for one in pair)
-        if first is None and second is None:
-            continue
-        change = "-" if first is None or second is None else \
-            format_points(second - first) if TITLES[name].is_share else f"{second - first:+.4f}".replace("-", "−")
-        rows.append([TITLES[name].text, format_score(name, first), format_score(name, second), change])
-    return rows
+    shown = [name for name in SHOWN if any(one.scores[name] is not None for one in found)]
+    columns = [[format_interval(one.scores), *(format_score(name, one.scores[name]) for name in shown)]
+               for one in found]
+    titles = ["accuracy, 95 % interval", *(TITLES[name].text for name in shown)]
+    if len(names) > 3:
+        return Table(["of the predictions", *titles],
+                     [[name, *column] for name, column in zip(names, columns, strict=True)])
+    header = ["of the predictions", *names]
+    if len(names) == 2:
+        header.append(f"{names[1]} − {names[0]}" if set(names) == set(FRAMEWORKS) else "second − first")
+        columns.append(["", *(format_difference(TITLES[name].is_share, *(one.scores[name] for one in found))
+                              for name in shown)])
+    return Table(header, list(map(list, zip(titles, *columns, strict=True))))
+
+
+def format_difference(is_share: bool, first: float | None, second: float | None) -> str:
+    if first is None or second is None:
+        return "-"
+    return format_points(second - first) if is_share else f"{second - first:+.4f}".replace("-", "−")
 
 
 def list_differing_classes(pair: Sequence["Summary"]) -> list[list[str]]:

@@ -11,11 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
+from shared.machine.colours import COLOURS
 from shared.machine.console import format_percent
 from shared.runs.records import SavedRun
 
-# From the palette of Okabe and Ito, whose colours are told apart in all common kinds of colour blindness.
-COLOURS = {"lightning": "#0072B2", "keras": "#D55E00"}
 # The siblings' curves often coincide. The second is drawn thin on top of a thick first, so that both are seen.
 WIDTHS = {"lightning": 3.0, "keras": 1.4}
 MARKERS = ("o", "s", "^")

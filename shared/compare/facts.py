@@ -67,27 +67,39 @@ def show_device(run: SavedRun) -> str:
 def tabulate_facts(runs: list[SavedRun]) -> list[Table | str]:
     """A table with up to three runs as columns, and a column that compares them if they are two; more runs are rows,
     and sentences tell what does not fit into the table."""
-    names, facts = label_runs(runs), list_facts(runs)
+    table = tabulate_values(runs, list_facts(runs))
+    if len(runs) > 3:
+        return [table, *describe_machines(runs)]
+    for title, show in (("parameters", show_parameters), ("device", show_device), ("precision", show_precision)):
+        cells = [show(run) for run in runs]
+        table.rows.append([title, *cells, *(["-" if "-" in cells else "same" if cells[0] == cells[1] else "differs"]
+                                            if len(runs) == 2 else [])])
+    return [table]
+
+
+def describe_machines(runs: list[SavedRun]) -> list[str]:
+    """Sentences on the number of parameters, device and precision, and which runs have which where they differ."""
+    names = label_runs(runs)
+    shown = {title: [show(run) for run in runs] for title, show in (
+        ("Parameters", show_parameters), ("Device", show_device), ("Precision", show_precision))}
+    return [describe_difference(title, runs, names, cells) or f"{title}: {cells[0]}" for title, cells in shown.items()]
+
+
+def tabulate_values(runs: list[SavedRun], facts: list[Fact]) -> Table:
+    """The `facts` of up to three runs, which are columns then, with one that compares them if they are two; more runs
+    are rows."""
+    names = label_runs(runs)
     if len(runs) > 3:
         rows = [[name, *("-" if (value := run.get_score(fact.name)) is None else fact.show(value) for fact in facts)]
                 for name, run in zip(names, runs, strict=True)]
-        blocks: list[Table | str] = [Table(["run", *(fact.short for fact in facts)], rows)]
-        for title, show in (("Parameters", show_parameters), ("Device", show_device), ("Precision", show_precision)):
-            difference = describe_difference(title, runs, names, [show(run) for run in runs])
-            blocks.append(difference or f"{title}: {show(runs[0])}")
-        return blocks
-    pair = len(runs) == 2
-    rows = []
+        return Table(["run", *(fact.short for fact in facts)], rows)
+    pair, rows = len(runs) == 2, []
     for fact in facts:
         values = [run.get_score(fact.name) for run in runs]
         row = [fact.title, *("-" if value is None else fact.show(value) for value in values)]
         rows.append([*row, format_change(fact, *values)] if pair else row)
-    for title, show in (("parameters", show_parameters), ("device", show_device), ("precision", show_precision)):
-        cells = [show(run) for run in runs]
-        rows.append([title, *cells, *(["-" if "-" in cells else "same" if cells[0] == cells[1] else "differs"]
-                                      if pair else [])])
     ratio = f"{names[1]} ÷ {names[0]}" if set(names) == set(FRAMEWORKS) else "second ÷ first"
-    return [Table(["", *names, *([ratio] if pair else [])], rows)]
+    return Table(["", *names, *([ratio] if pair else [])], rows)
 
 
 def format_change(fact: Fact, first: float | None, second: float | None) -> str:

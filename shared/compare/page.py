@@ -13,8 +13,8 @@ from shared.runs.records import SavedRun
 class Comparison:
     """What was found about `runs`.
 
-    `differences` is empty where they are the same experiment; `blocks` are tables and sentences; `picture` and `page`
-    are the files that were written; `unwritten` says why where they could not be.
+    `differences` is empty where they are the same experiment; `blocks` are tables and sentences; `picture`, `page` and
+    `html`, where it was asked for, are the files that were written; `unwritten` says why where they could not be.
     """
     runs: list[SavedRun]
     differences: list[str]
@@ -22,6 +22,7 @@ class Comparison:
     blocks: list[Table | str]
     picture: Path
     page: Path
+    html: Path | None = None
     unwritten: str = ""
 
 
@@ -56,6 +57,8 @@ def format_text(comparison: Comparison) -> str:
         said.append(f"\n{block.to_text()}\n" if isinstance(block, Table) else wrap(block))
     files = [] if comparison.unwritten else ["", f"picture: {shorten_path(comparison.picture)}",
                                              f"page:    {shorten_path(comparison.page)}"]
+    if files and comparison.html:
+        files.append(f"html:    {shorten_path(comparison.html)} ({comparison.html.stat().st_size / 1000:,.0f} kB)")
     return "\n".join(["\n".join(said).rstrip(), *files])
 
 

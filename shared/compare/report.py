@@ -1,5 +1,6 @@
-"""Comparing runs: everything that is to be said about them, and writing the picture and the page."""
+"""Comparing runs: everything that is to be said about them, and writing the picture and the pages."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from shared.compare.classes import compare_scores
@@ -8,13 +9,15 @@ from shared.compare.noise import report_seeds
 from shared.compare.page import Comparison, format_heading, format_markdown
 from shared.compare.verdict import find_differences
 from shared.errors import UserError
+from shared.machine.files import write_whole
 from shared.runs.records import FRAMEWORKS, label_runs, read_run, select_newest_runs
 
 
-def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = False) -> Comparison:
+def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = False, html: bool = False) -> Comparison:
     """Compare the runs in `folders`, and write comparison.png and comparison.md into `out`, or beside the first run.
 
     With `seeds`, only the newest finished run of each sibling and seed counts, and runs of the same seed are paired.
+    With `html`, comparison.html is written too.
 
     Where they cannot be written, as beside runs that are for reading only, what is returned says why.
 
@@ -40,14 +43,33 @@ def compare_runs(folders: list[Path], out: Path | None = None, seeds: bool = Fal
         report_seeds(runs) if seeds else [])
 
     out = out or runs[0].folder.resolve().parent
-    picture, page = out / "comparison.png", out / "comparison.md"
-    title, unwritten = format_heading(runs), ""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        from shared.compare.curves import draw_comparison
+    title, page = format_heading(runs), ""
+    if html:
+        from shared.compare.web.page import format_page  # here, since it takes a second that a table need not wait for
 
-        draw_comparison(runs, label_runs(runs), title, verdict, not differences, picture)
-        page.write_text(format_markdown(title, runs, differences, verdict, blocks), encoding="utf-8")
+        page = format_page(title, verdict, runs, differences, said, seeds)
+    found = Comparison(runs, differences, verdict, blocks, out / "comparison.png", out / "comparison.md",
+                       out / "comparison.html" if html else None)
+    try:
+        write_files(found, title, page)
+    except UserError as error:
+        return replace(found, unwritten=str(error))
+    return found
+
+
+def write_files(found: Comparison, title: str, html: str) -> None:
+    """Write the files of a comparison, or raise `UserError`. What was there before stays where one cannot be written.
+    """
+    from shared.compare.curves import draw_comparison
+
+    advice, same = "choose another folder with --out", not found.differences
+    text = format_markdown(title, found.runs, found.differences, found.verdict, found.blocks)
+    try:
+        found.page.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        unwritten = f"{out}: cannot write there: {error.strerror or error}; choose another folder with --out"
-    return Comparison(runs, differences, verdict, blocks, picture, page, unwritten)
+        raise UserError(f"{found.page.parent} cannot be made: {error.strerror or error}; {advice}") from None
+    write_whole(found.picture, lambda file: draw_comparison(
+        found.runs, label_runs(found.runs), title, found.verdict, same, file), advice=advice)
+    write_whole(found.page, lambda file: file.write_text(text, encoding="utf-8"), advice=advice)
+    if found.html:
+        write_whole(found.html, lambda file: file.write_text(html, encoding="utf-8"), advice=advice)

@@ -4,13 +4,13 @@ import textwrap
 from typing import Any
 
 from shared.machine.environment import changes_numbers
-from shared.runs.records import FRAMEWORKS, SavedRun, label_runs
+from shared.runs.records import FRAMEWORKS, PLACES, SavedRun, label_runs
 
 # Keys whose value may differ within one experiment: where its files are, and how it uses the machine. The keys of the
 # section `tracking` may differ too. The data set's folder may, because the data are compared by fingerprint.
-INCIDENTAL = ("output_dir", "resume", "dataset.root", "model.gradient_checkpointing", "hardware.devices",
-              "hardware.num_nodes", "hardware.strategy", "hardware.steps_per_execution", "hardware.workers",
-              "hardware.threads", "train.checkpoint_every_steps", "debug.profile")
+INCIDENTAL = (*PLACES, "model.gradient_checkpointing", "hardware.devices", "hardware.num_nodes", "hardware.strategy",
+              "hardware.steps_per_execution", "hardware.workers", "hardware.threads", "train.checkpoint_every_steps",
+              "debug.profile")
 # What run.json must record, and what must be equal; fingerprints only among runs of one seed, since they depend on it.
 FINGERPRINTS = ("fingerprints.data", "fingerprints.split", "fingerprints.test", "fingerprints.order",
                 "fingerprints.initial_weights")
@@ -88,6 +88,8 @@ def describe_difference(key: str, runs: list[SavedRun], names: list[str], values
     holders: dict[str, list[str]] = {}
     for text, name in zip(texts, names, strict=True):
         holders.setdefault(text, []).append(name)
+    if all(f" {key}=" in name for name in names):  # the names say it
+        return f"{key}: {'; '.join(holders)}"
     return f"{key}: " + "; ".join(f"{text} in {', '.join(owners) if len(owners) < 4 else f'{len(owners)} runs'}"
                                   for text, owners in holders.items())
 

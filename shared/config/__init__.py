@@ -14,6 +14,7 @@ from shared.config.reading import (
     build_config,
     find_config_file,
     flatten,
+    format_yaml,
     load_config,
     parse_config,
     read_kept_config,
@@ -37,6 +38,6 @@ from shared.config.schema import (
 from shared.config.support import require_support
 
 __all__ = ["AugmentConfig", "Config", "DatasetConfig", "DebugConfig", "HardwareConfig", "ModelConfig", "TrackingConfig",
-           "build_config", "find_config_file", "find_direction", "flatten", "get_value", "list_keys", "load_config",
-           "parse_config", "read_kept_config", "read_kept_values", "read_yaml", "require_support", "suggest", "to_dict",
-           "to_yaml", "validate_config"]
+           "build_config", "find_config_file", "find_direction", "flatten", "format_yaml", "get_value", "list_keys",
+           "load_config", "parse_config", "read_kept_config", "read_kept_values", "read_yaml", "require_support",
+           "suggest", "to_dict", "to_yaml", "validate_config"]

@@ -184,9 +184,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The config as a file that reads as the same config."""
+    return format_yaml(to_dict(config))
+
+
+def format_yaml(values: dict[str, Any]) -> str:
+    """Nested `values` of keys as a file that reads as the same."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(escape_references(to_dict(config))))
+    return OmegaConf.to_yaml(OmegaConf.create(escape_references(values)))
 
 
 def escape_references(value: Any) -> Any:

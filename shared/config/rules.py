@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.config.schema import Config, get_value, list_keys
 from shared.config.support import require_model_settings
-from shared.datasets.definitions import find_definition, list_datasets, list_variants
+from shared.data.definitions import find_definition, list_datasets, list_variants
 from shared.errors import UserError
 from shared.models import MODELS, split_library_name
 
@@ -20,8 +20,8 @@ DIRECTIONS = {"accuracy": "max", "loss": "min", "top5": "max", "macro_f1": "max"
 def validate_config(config: Config) -> None:
     """Apply every rule. Raises `UserError` naming the key."""
     validate_values(config)
-    for rules in (validate_paths, validate_dataset, validate_model, validate_training, validate_monitor,
-                  validate_hardware):
+    for rules in (validate_paths, validate_dataset, validate_augment, validate_model, validate_training,
+                  validate_monitor, validate_hardware):
         rules(config)
 
 
@@ -100,6 +100,9 @@ def validate_dataset(config: Config) -> None:
     require(definition.has_files or not dataset.root,
             f"dataset.root={dataset.root} is not for dataset.name={dataset.name}, which needs no files; name the data "
             "set, such as dataset.name=image_folder")
+    require(dataset.decode == "exact" or not definition.reader,
+            f"dataset.decode={dataset.decode} is not for dataset.name={dataset.name}, whose images are no files; leave "
+            "it out")
     require(len(dataset.mean) == len(dataset.std) in (0, 1, 3)
             and all(math.isfinite(value) for value in dataset.mean) and all(0 < std < math.inf for std in dataset.std),
             f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for all channels or one for each "
@@ -107,6 +110,18 @@ def validate_dataset(config: Config) -> None:
     # A data set without a validation split still trains, but then nothing can say which epoch was the best.
     require(dataset.val_fraction > 0 or definition.may_hold_validation,
             "dataset.val_fraction=0 leaves no images to choose the best epoch by; give it a value such as 0.1")
+
+
+def validate_augment(config: Config) -> None:
+    augment = config.augment
+    require(augment.crop == "pad" or augment.crop_fill == "zeros",
+            f"augment.crop_fill={augment.crop_fill} is not for augment.crop={augment.crop}, which pads nothing; set "
+            "augment.crop=pad or leave it out")
+    require(augment.flip or not augment.alternating_flip,
+            "augment.alternating_flip=true has nothing to alternate; set augment.flip=true or leave it out")
+    require(not (augment.alternating_flip and config.dataset.balance == "oversample"),
+            "augment.alternating_flip=true is not for dataset.balance=oversample, which shows an image several times "
+            "in an epoch; leave one of them out")
 
 
 def validate_model(config: Config) -> None:

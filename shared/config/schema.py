@@ -5,9 +5,9 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from shared.config.tables import find_single_owners, read_table
-from shared.datasets.definition import INTERPOLATIONS
-from shared.datasets.definitions import list_datasets, list_variants
-from shared.datasets.hub import PREFIX
+from shared.data.definition import INTERPOLATIONS
+from shared.data.definitions import list_datasets, list_variants
+from shared.data.hub import PREFIX
 from shared.models import LIBRARIES, MODELS
 
 OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
@@ -43,6 +43,9 @@ class DatasetConfig:
                              "out, so in evaluation", above=0.0, high=1.0)
     interpolation: str = key("bilinear", "how images are scaled, always antialiased; a pretrained checkpoint sets its "
                              "own, as of center_crop, mean and std", choices=INTERPOLATIONS)
+    decode: str = key("exact", "how image files are read for training; fast: a JPEG at 1/2, 1/4 or 1/8 of its size "
+                      "where the part that is cut out still has twice the pixels that are needed along each side. "
+                      "Validation, test and prediction are always exact", choices=("exact", "fast"))
     mean: list[float] = key([], "of the pixels of each channel, scaled to 0..1; empty: the data set's")
     std: list[float] = key([], "their standard deviation; empty: the data set's")
     val_fraction: float = key(0.1, "share of the training images held out for validation, stratified by class; not "
@@ -64,14 +67,19 @@ class DatasetConfig:
 
 @dataclass
 class AugmentConfig:
-    crop: str = key("pad", "random crop: none, a window of the zero-padded image, or a resized random area",
+    crop: str = key("pad", "random crop: none, a window of the padded image, or a resized random area",
                     choices=("none", "pad", "resized"))
-    crop_padding: int = key(1, "zeros on each side before the window is cut (crop=pad)", unit="pixels", low=0, high=256)
+    crop_padding: int = key(1, "border on each side before the window is cut (crop=pad)", unit="pixels", low=0,
+                            high=256)
+    crop_fill: str = key("zeros", "what that border holds: zeros, or the image mirrored at its edge",
+                         choices=("zeros", "reflect"))
     min_area: float = key(0.08, "smallest area of a resized crop, as a share of the image (crop=resized)", above=0.0,
                           high=1.0)
     max_aspect: float = key(4 / 3, "largest aspect ratio of a resized crop; the smallest is its inverse", low=1.0,
                             high=10.0)
     flip: bool = key(False, "mirror left and right with probability 1/2")
+    alternating_flip: bool = key(False, "mirror an image in every second epoch, one half of them in the first, so that "
+                                 "two epochs in a row show each from both sides (arXiv:2404.00498)")
     mixup_alpha: float = key(0.0, "mixup with lambda from Beta(alpha, alpha) (arXiv:1710.09412); 0: off", low=0.0,
                              high=100.0)
     cutmix_alpha: float = key(0.0, "CutMix with lambda from Beta(alpha, alpha) (arXiv:1905.04899); 0: off. With "
@@ -134,12 +142,13 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    name: str = key("cosine", "learning rate over time", choices=("constant", "step", "cosine"))
-    warmup_epochs: float = key(1.0, "linear rise from 0 to the peak, counted within train.epochs", unit="epochs",
-                               low=0.0)
+    name: str = key("cosine", "learning rate over time, after the warm-up; triangular falls on a straight line",
+                    choices=("constant", "step", "cosine", "triangular"))
+    warmup_epochs: float = key(1.0, "linear rise to the peak, counted within train.epochs", unit="epochs", low=0.0)
+    initial_factor: float = key(0.0, "where the warm-up starts from, as a share of the peak", low=0.0, high=1.0)
     step_epochs: int = key(5, "epochs between two drops (schedule=step)", unit="epochs", low=1, high=1_000_000)
     step_factor: float = key(0.1, "what a drop multiplies the learning rate by (schedule=step)", above=0.0, high=1.0)
-    final_factor: float = key(0.0, "where cosine ends, as a share of the peak", low=0.0, high=1.0)
+    final_factor: float = key(0.0, "where cosine and triangular end, as a share of the peak", low=0.0, high=1.0)
 
 
 @dataclass

@@ -16,8 +16,8 @@ NUMERICS = ("TF_ENABLE_", "TF_DISABLE_", "TF_XLA_", "TF_DETERMINISTIC_", "TF_CUD
 SPEED = ("OMP_", "KMP_", "GOMP_", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_", "TF_GPU_", "TF_FORCE_GPU_",
          "PYTORCH_", "CUDA_", "NCCL_", "MALLOC_", "LD_PRELOAD")
 # Where files are, what is printed, and what a sibling sets itself, or Lightning when it is imported.
-NEITHER = ("TF_USE_LEGACY_KERAS", "PYTORCH_NVML_BASED_CUDA_CHECK", "TORCH_HOME", "TORCH_LOGS", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR",
-           "TORCH_NCCL_", "CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "NCCL_VERSION")
+NEITHER = ("TF_USE_LEGACY_KERAS", "PYTORCH_NVML_BASED_CUDA_CHECK", "TORCH_HOME", "TORCH_LOGS", "TORCH_EXTENSIONS_DIR",
+           "TORCHINDUCTOR_CACHE_DIR", "TORCH_NCCL_", "CUDA_HOME", "CUDA_PATH", "CUDA_VERSION", "NCCL_VERSION")
 # What was set when this process began. A framework may set some of them when it is imported.
 AT_START = {name: value for name, value in sorted(os.environ.items())
             if name.startswith(NUMERICS + SPEED) and not name.startswith(NEITHER)}

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.batches.data import load_data
 from shared.config import Config, parse_config
+from shared.data.loading import load_data
 from shared.errors import UserError
 from shared.machine.console import Table, say
 from shared.machine.ending import report_errors

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from shared.batches.data import Data
 from shared.config import Config, DatasetConfig, DebugConfig, list_keys, require_support, validate_config
+from shared.data.loading import Data
 from shared.errors import UserError
 from shared.models import MODELS, choose_stem
 from shared.parity.pictures import write_pictures
@@ -24,7 +24,7 @@ FIT_STEPS = {"muon": MARKS[1]}  # fewer than of the others, since a step of Muon
 LOSSES = {"weighted": {"train__class_weights": "balanced"},
           "binary": {"train__loss": "binary_cross_entropy", "train__class_weights": "sqrt"},
           "focal": {"train__loss": "focal", "train__class_weights": "balanced", "dataset__balance": "oversample",
-                    "train__metrics": ["top5", "macro_f1"]}}
+                    "augment__alternating_flip": False, "train__metrics": ["top5", "macro_f1"]}}
 
 # TensorFlow's float64 convolutions take about 40 ms for a training image of 8x8 pixels on two cores, and 16 times that
 # for one of 32x32. So rungs 4 to 9 work on small images, in small batches.
@@ -79,7 +79,8 @@ def plan_tasks(config: Config, data: Data, folder: Path, rungs: set[int],
     tasks = []
     if 1 in rungs:
         tasks += [Task("raw", "raw", set_epochs(config)),
-                  Task("raw-balanced", "raw", change_config(set_epochs(config), dataset__balance="oversample"))]
+                  Task("raw-balanced", "raw", change_config(set_epochs(config), dataset__balance="oversample",
+                                                      augment__alternating_flip=False))]
     if 2 in rungs:
         tasks += plan_pixels(config, data, folder)
     if 3 in rungs:
@@ -88,7 +89,8 @@ def plan_tasks(config: Config, data: Data, folder: Path, rungs: set[int],
         tasks += plan_forwards(config, data, models or list_keys()["model.name"].metadata["choices"], losses)
     if 6 in rungs:
         for name in list_keys()["schedule.name"].metadata["choices"]:
-            tasks.append(Task(f"rates-{name}", "rates", change_config(config, schedule__name=name)))
+            tasks.append(Task(f"rates-{name}", "rates", change_config(
+                config, schedule__name=name, schedule__initial_factor=0.2, schedule__final_factor=0.1)))
     if rungs & {7, 8, 9}:
         tasks += [plan_fit(config, data, name, min(steps, FIT_STEPS.get(name, steps))) for name in optimizers]
         tasks += [change_loss(plan_fit(config, data, "sgd", steps), "fit", name) for name in losses]
@@ -105,10 +107,11 @@ def plan_pixels(config: Config, data: Data, folder: Path) -> list[Task]:
     image_bytes = data.image_size**2 * data.channels * 8
     batches = max(1, PIXELS_BYTES // (2 * image_bytes * max(config.train.batch_size, config.train.eval_batch_size)))
     own = change_config(set_epochs(config, 2), debug__limit_batches=batches)
-    pad = {"augment__crop": "pad", "augment__crop_padding": 2, "augment__flip": True, "augment__mixup_alpha": 0.0,
+    pad = {"augment__crop": "pad", "augment__crop_padding": 2, "augment__crop_fill": "reflect", "augment__flip": True,
+           "augment__alternating_flip": config.dataset.balance == "none", "augment__mixup_alpha": 0.0,
            "augment__cutmix_alpha": 0.0}
-    resized = {"augment__crop": "resized", "augment__flip": True, "augment__mixup_alpha": 0.4,
-               "augment__cutmix_alpha": 1.0}
+    resized = {"augment__crop": "resized", "augment__crop_fill": "zeros", "augment__flip": True,
+               "augment__alternating_flip": False, "augment__mixup_alpha": 0.4, "augment__cutmix_alpha": 1.0}
     pictures = DatasetConfig("image_folder", str(write_pictures(folder / "pictures")), image_size=24, val_fraction=0.25,
                              test_fraction=0.25)
     files = change_config(own, dataset=pictures, train__batch_size=4, train__eval_batch_size=3, debug__limit_batches=0)
@@ -117,7 +120,7 @@ def plan_pixels(config: Config, data: Data, folder: Path) -> list[Task]:
             Task("pixels-padded", "pixels", change_config(own, **pad)),
             Task("pixels-resized-mixed", "pixels", mixed),
             Task("files-padded", "pixels", change_config(files, **pad)),
-            Task("files-resized-mixed", "pixels", change_config(files, **resized))]
+            Task("files-resized-mixed", "pixels", change_config(files, **resized, dataset__decode="fast"))]
 
 
 def shrink_images(config: Config, data: Data, size: int, patch: int) -> Config:

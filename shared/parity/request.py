@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from shared.batches.data import Data
 from shared.config import Config, load_config, to_yaml
-from shared.datasets.sampling import draw_uniforms
+from shared.data.loading import Data
+from shared.data.sampling import draw_uniforms
 from shared.machine.ending import report_errors
 from shared.weights.file import Weights
 

@@ -16,10 +16,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from shared.config import Config, flatten, read_kept_values, suggest, to_dict
-from shared.datasets.sampling import fingerprint
-from shared.errors import UserError
+from shared.data.sampling import fingerprint
+from shared.errors import UserError, shorten
 
 FRAMEWORKS = ("lightning", "keras")
+PLACES = ("output_dir", "resume", "dataset.root")  # keys that say where something is
+MOST_VARIED = 3  # keys in the name of a run
 VAL = "val_"  # before the names of arrays in predictions.npz that are for the validation images
 
 
@@ -244,9 +246,16 @@ def select_newest_runs(runs: Iterable[Any], by: Callable[[Any], Any]) -> list[An
 
 
 def label_runs(runs: list[SavedRun]) -> list[str]:
-    """The shortest names that differ for all runs: framework, then with the seed, then the folder's name, then more."""
-    for name in (lambda run: run.framework, lambda run: f"{run.framework} seed {run.seed}", lambda run: run.name,
-                 lambda run: f"{run.group}/{run.name}"):
+    """The shortest names that differ for all runs: framework, then with the seed, then with the keys that vary where
+    these are few, then the folder's name, then more."""
+    varied = [key for key in dict.fromkeys(key for run in runs for key in run.config) if key not in PLACES
+              and any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
+    few = varied if len(varied) <= MOST_VARIED else []
+
+    def name_values(run: SavedRun) -> str:
+        return shorten(" ".join([run.framework, *(f"{key}={run.config.get(key)}" for key in few)]))
+    for name in (lambda run: run.framework, lambda run: f"{run.framework} seed {run.seed}", name_values,
+                 lambda run: run.name, lambda run: f"{run.group}/{run.name}"):
         names = [name(run) for run in runs]
         if len(set(names)) == len(runs):
             return names

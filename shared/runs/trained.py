@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.batches.preprocessing import Preprocessing
 from shared.config import Config, read_kept_config
+from shared.data.preprocessing import Preprocessing
 from shared.errors import UserError
 from shared.machine.files import find_weight_file
 from shared.weights.file import FORMAT, Shapes, Weights, read_metadata, read_weights, require_matching_tensors

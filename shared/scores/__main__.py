@@ -9,8 +9,8 @@ import math
 import os
 from pathlib import Path
 
-from shared.batches.data import Data, load_data
 from shared.config import read_kept_config
+from shared.data.loading import Data, load_data
 from shared.errors import UserError
 from shared.machine.arguments import Parser
 from shared.machine.console import Table, say

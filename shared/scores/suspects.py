@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from shared.batches.images import Images, list_file_sizes
-from shared.datasets.duplicates import digest_files, digest_pixels, find_copies
+from shared.data.duplicates import digest_files, digest_pixels, find_copies
+from shared.data.images import Images, list_file_sizes
 from shared.runs.records import Predictions
 from shared.scores.summary import require_finite
 

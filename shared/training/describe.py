@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from shared.batches.batches import count_steps
-from shared.batches.data import Data
-from shared.datasets.sampling import fingerprint, order_epoch, order_epoch_balanced
+from shared.data.batches import count_steps
+from shared.data.loading import Data
+from shared.data.sampling import fingerprint, order_epoch, order_epoch_balanced
 from shared.machine.console import say
 from shared.machine.environment import AT_START
 from shared.models import ModelEntry

@@ -14,9 +14,10 @@ def is_frozen(config: Config, epoch: int) -> bool:
 def tabulate_rate_factors(config: Config, steps: int) -> np.ndarray:
     """The factor of `optimizer.lr` at each training step, (train.epochs x `steps`,) float64; `steps` is per epoch.
 
-    Warm-up rises linearly and reaches 1 at its last step (arXiv:1706.02677, section 2.2). After it, the cosine falls
-    from 1 towards `final_factor` over the remaining steps, without restarts (arXiv:1608.03983, equation 5). The step
-    schedule drops after whole epochs, counted from the start of training, warm-up included.
+    Warm-up rises linearly from `initial_factor` and reaches 1 at its last step (arXiv:1706.02677, section 2.2). After
+    it, over the remaining steps, the cosine falls from 1 towards `final_factor`, without restarts (arXiv:1608.03983,
+    equation 5), and so does the triangular schedule, but linearly (arXiv:2404.00498). The step schedule drops after
+    whole epochs, counted from the start of training, warm-up included.
     """
     settings = config.schedule
     total = config.train.epochs * steps
@@ -28,8 +29,10 @@ def tabulate_rate_factors(config: Config, steps: int) -> np.ndarray:
         factors = settings.step_factor ** (step // steps // settings.step_epochs).astype(np.float64)
     else:
         progress = (step - warmup) / max(total - warmup, 1)
-        factors = settings.final_factor + (1 - settings.final_factor) * 0.5 * (1 + np.cos(np.pi * progress))
-    return np.where(step < warmup, np.minimum((step + 1) / max(warmup, 1), 1.0), factors)
+        left = 1 - progress if settings.name == "triangular" else 0.5 * (1 + np.cos(np.pi * progress))
+        factors = settings.final_factor + (1 - settings.final_factor) * left
+    rise = np.minimum((step + 1) / max(warmup, 1), 1.0)
+    return np.where(step < warmup, settings.initial_factor + (1 - settings.initial_factor) * rise, factors)
 
 
 def tabulate_rates(config: Config, steps: int) -> np.ndarray:

@@ -13,9 +13,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 
-from shared.batches.preprocessing import Preprocessing
 from shared.config import Config, to_yaml
-from shared.datasets.sampling import fingerprint
+from shared.data.preprocessing import Preprocessing
+from shared.data.sampling import fingerprint
 from shared.errors import UserError
 from shared.machine.files import write_whole
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from scipy.special import ndtri
 
-from shared.datasets.sampling import WEIGHTS, draw_uniforms
+from shared.data.sampling import WEIGHTS, draw_uniforms
 from shared.errors import UserError
 from shared.weights.file import Shapes, Weights
 

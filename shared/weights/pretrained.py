@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from shared.batches.augment import build_resampling
 from shared.config import Config, validate_config
-from shared.datasets.definition import INTERPOLATIONS
-from shared.datasets.imagenet import read_synsets
+from shared.data.augment import build_resampling
+from shared.data.definition import INTERPOLATIONS
+from shared.data.imagenet import read_synsets
 from shared.errors import UserError
 from shared.models import MODELS, PATCH, ModelEntry, split_library_name
 

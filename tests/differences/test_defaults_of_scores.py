@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.batches.augment import build_resampling
+from shared.data.augment import build_resampling
 from shared.errors import UserError
 from shared.machine.hardware import choose_precision
 from tests.conftest import needs_both

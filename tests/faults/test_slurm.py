@@ -1,4 +1,4 @@
-"""Two tasks of SLURM train what one process does. `make test` starts two processes by torchrun and TF_CONFIG."""
+"""Two tasks of SLURM train what one process does. `make test-slow` starts two processes by torchrun and TF_CONFIG."""
 
 import pytest
 

@@ -221,7 +221,7 @@ def test_the_kubernetes_server_is_whole(server, manifest):
 
 
 def test_the_kubernetes_server_is_given_words_that_it_knows(server):
-    from shared.serve.__main__ import parse_arguments
+    from shared.artifacts.serve.command import parse_arguments
 
     container = server["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     assert container["command"] == ["python", "-m", "shared.serve"]

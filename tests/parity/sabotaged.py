@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from shared.batches.data import load_data
+from shared.data.loading import load_data
 from shared.parity import __main__ as command
 from shared.parity.findings import Finding
 from shared.parity.plan import Task, plan_tasks, strip_config

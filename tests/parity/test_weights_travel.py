@@ -49,8 +49,8 @@ def through_the_model(sibling, weights):
     """What the sibling's model holds of neutral weights after it loaded them."""
     import importlib
 
-    from shared.batches.data import load_data
     from shared.config import parse_config
+    from shared.data.loading import load_data
 
     models = importlib.import_module(f"{sibling}_project.models")
     importlib.import_module(f"{sibling}_project.runtime").build_runtime(parse_config(list(SMALL), "test", ""))
@@ -122,6 +122,7 @@ def test_round_trip_is_bit_equal(siblings, runs, source, reader):
         assert held[name].tobytes() == tensor.tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", OTHER)
 def test_init_from_starts_from_the_other_siblings_run(siblings, runs, tmp_path, source):
     other = OTHER[source]
@@ -134,6 +135,7 @@ def test_init_from_starts_from_the_other_siblings_run(siblings, runs, tmp_path, 
     assert facts["fingerprints"]["initial_weights"] == fingerprint_weights(load_file(runs[source] / "best.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sibling", OTHER)
 def test_head_of_other_classes_is_left_out_with_a_message(siblings, runs, tmp_path, sibling):
     weights = load_file(runs[OTHER[sibling]] / "best.safetensors")
@@ -165,6 +167,7 @@ def spoil(weights, case, file):
     return says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["missing", "extra", "shape", "truncated", "no safetensors"])
 @pytest.mark.parametrize("sibling", OTHER)
 def test_file_that_does_not_fit_is_refused_by_name(siblings, runs, tmp_path, sibling, case):
@@ -254,6 +257,7 @@ def test_a_stock_layer_has_the_weights_of_its_twin(siblings, tmp_path, source, i
 
 
 # The last two sizes are so small that the map is taken of an earlier stage.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [*SIZES.items(), ("resnet18", 8), ("efficientnet_b0", 32)])
 def test_the_same_weights_are_explained_by_the_same_maps(siblings, name, size):
     ours, theirs = (sibling.call(explain_small, name, size) for sibling in siblings.values())

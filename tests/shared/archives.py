@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches.data import load_data
 from shared.config import Config
-from shared.datasets import download
-from shared.datasets.definitions import DEFINITIONS, Download
+from shared.data import download
+from shared.data.definitions import DEFINITIONS, Download
+from shared.data.loading import load_data
 from shared.errors import UserError
 
 

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
+from shared.artifacts.prediction.command import run_command
 from shared.config import parse_config
-from shared.prediction.command import run_command
 from shared.weights.file import save_weights
 
 CLASSES = tuple("0123456789")

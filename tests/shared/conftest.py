@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from shared.config import Config
+from tests.shared import asking
 from tests.shared.archives import cifar10_members, config_for, publish, tgz
 from tests.shared.run_folders import HOLD, WAIT, make_run
 
@@ -127,3 +128,17 @@ def held() -> Iterator[Callable[..., subprocess.Popen]]:
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, in which `run` is the run of a model that needs no framework."""
+    monkeypatch.chdir(tmp_path)
+    asking.make_run(tmp_path / "run")
+    return tmp_path
+
+
+@pytest.fixture
+def asked(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
+    """predict.py's command with the model in `run`."""
+    return lambda *words, **options: asking.ask(monkeypatch, capsys, "run", *words, **options)

@@ -28,3 +28,12 @@ def set_clock(monkeypatch):
 def start(config, resumed=None):
     run = resumed or RunFolder.start(config, "keras")
     return Recorder(run, STEPS, np.linspace(0.1, 0.01, 12), measure_memory=lambda: 1.5)
+
+
+def segments_of(*pieces):
+    """A cosine's segments, of (from epoch, epochs)."""
+    return [{"from_epoch": first, "epochs": epochs, "name": "cosine"} for first, epochs in pieces]
+
+
+def list_pieces(segments):
+    return [(segment["from_epoch"], segment["epochs"]) for segment in segments]

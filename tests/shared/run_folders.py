@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from shared.batches.data import load_data
 from shared.config import Config, read_kept_config, to_dict
+from shared.data.loading import load_data
 from shared.runs.lock import HOLDER
 
 # Of a process that takes hold of FOLDER, says so, and stays until the end of its input.

@@ -12,13 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from shared.batches.data import load_data
 from shared.config import Config
 from shared.config.rules import validate_dataset
-from shared.datasets import definition
-from shared.datasets.definition import Definition, Download
-from shared.datasets.definitions import DEFINITIONS
-from shared.datasets.download import locate_files
+from shared.data import definition
+from shared.data.definition import Definition, Download
+from shared.data.definitions import DEFINITIONS
+from shared.data.download import locate_files
+from shared.data.loading import load_data
 from shared.errors import UserError
 from shared.machine.interpreters import is_installed, list_siblings
 from tests.documented import copy_repository
@@ -48,7 +48,7 @@ def write_squares(file):
 
 def add_squares(tree, more="", reader=READER):
     """Add the data set `squares` to a copy of the repository, with further facts in its entry."""
-    place = tree / "shared" / "datasets"
+    place = tree / "shared" / "data"
     definitions = (place / "definitions.py").read_text()
     head = "DEFINITIONS = {\n"
     assert definitions.count(head) == 1
@@ -85,18 +85,18 @@ def test_adding_a_data_set_with_a_download(tmp_path, server, cache):
 
 
 @pytest.mark.parametrize(("more", "reader", "message"), [
-    ("", "", "the data set 'squares' has reader='squares', but shared/datasets/readers/squares.py has no function "
+    ("", "", "the data set 'squares' has reader='squares', but shared/data/readers/squares.py has no function "
      "read_squares; write it"),
     (", train_images=90", READER, "read_squares, the reader of the data set 'squares', returns 100 training images; "
      "expected 90, as the entry says"),
-    (", folders=('squares')", READER, "the entry 'squares' of shared/datasets/definitions.py has folders='squares'; "
+    (", folders=('squares')", READER, "the entry 'squares' of shared/data/definitions.py has folders='squares'; "
      "expected a tuple, and one of a single value ends in a comma: ('squares',)"),
 ], ids=["no function", "wrong number", "no tuple"])
 def test_a_mistake_is_one_line_and_status_2(tmp_path, more, reader, message):
     copy = copy_repository(tmp_path / "copy")
     add_squares(copy, more, reader)
     write_squares(tmp_path / "squares.npz")
-    script = ("from shared.batches.data import load_data; from shared.config.command import run_command; "
+    script = ("from shared.data.loading import load_data; from shared.config.command import run_command; "
               "run_command(load_data, 'lightning', 'train.py', '')")
     done = run_copy(copy, sys.executable, "-c", script, "dataset.name=squares", f"dataset.root={tmp_path}")
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
@@ -113,7 +113,7 @@ def squares(tmp_path, monkeypatch):
         (tmp_path / "squares.py").touch()
         reader = ModuleType("squares")
         reader.read_squares = lambda *_: given
-        monkeypatch.setitem(sys.modules, "shared.datasets.readers.squares", reader)
+        monkeypatch.setitem(sys.modules, "shared.data.readers.squares", reader)
         config = Config()
         config.dataset.name, config.train.batch_size = "squares", 4
         return config
@@ -171,7 +171,7 @@ FILE = Download("http://127.0.0.1/squares.npz", "0" * 32, 1)
     ({"mean": (127.0,)}, "has mean=(127.0,) and std=(0.25,); expected those of pixels scaled to 0..1"),
     ({"std": (0.0,)}, "std above 0"),
     ({"image_size": (8, 8)}, "has image_size=(8, 8); expected height and width in pixels, as a whole number"),
-    ({"reader": "circles"}, "has reader='circles', but shared/datasets/readers/circles.py does not exist; write it, "
+    ({"reader": "circles"}, "has reader='circles', but shared/data/readers/circles.py does not exist; write it, "
      "with a function read_circles in it"),
     ({"classes": ()}, "has classes=(); a data set with a reader needs the names of at least two classes"),
     ({"classes": ("top", "top")}, "each once"),
@@ -186,7 +186,7 @@ def test_an_entry_that_contradicts_itself_is_told_with_the_config(squares, facts
     config = squares(**facts)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         validate_dataset(config)
-    assert str(caught.value).startswith("the entry 'squares' of shared/datasets/definitions.py has")
+    assert str(caught.value).startswith("the entry 'squares' of shared/data/definitions.py has")
 
 
 def test_a_data_set_of_ones_own_that_has_no_address_needs_a_root(cache):

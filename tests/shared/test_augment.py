@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches import augment
-from shared.batches.augment import (
+from shared.config import AugmentConfig
+from shared.data import augment
+from shared.data.augment import (
     AREA,
     ASPECT,
     BOX_X,
@@ -26,8 +27,7 @@ from shared.batches.augment import (
     draw_epoch,
     uses_mixing,
 )
-from shared.config import AugmentConfig
-from shared.datasets.sampling import fingerprint
+from shared.data.sampling import fingerprint
 
 
 def draws_of(n=1, **named):
@@ -72,19 +72,22 @@ def test_offsets_are_even_over_the_padding_and_reach_both_ends():
     assert (choose_offsets(settings, draws)[:, 1] == 2).all()
 
 
+@pytest.mark.parametrize(("fill", "mode"), [("zeros", "constant"), ("reflect", "reflect")])
 @pytest.mark.parametrize("padding", [1, 3, 9])
-def test_a_padded_crop_is_the_window_of_the_padded_image(padding):
-    settings, draws = AugmentConfig(crop="pad", crop_padding=padding), draw_epoch(20, 0, 0)
+def test_a_padded_crop_is_the_window_of_the_padded_image(padding, fill, mode):
+    settings, draws = AugmentConfig(crop="pad", crop_padding=padding, crop_fill=fill), draw_epoch(20, 0, 0)
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8)).astype(float)
     cropped = apply(build_geometry(settings, draws, 8, 8, 8), images)
     for image, crop, offset in zip(images, cropped, choose_offsets(settings, draws), strict=True):
         top, left = offset + padding
-        assert np.array_equal(crop, np.pad(image, padding)[top:top + 8, left:left + 8])
+        assert np.array_equal(crop, np.pad(image, padding, mode)[top:top + 8, left:left + 8])
 
 
 def test_shift_moves_zeros_in():
     moved = build_shifts(np.array([0, 1, -2]), 4) @ np.array([1, 2, 3, 4])
     assert moved.tolist() == [[1, 2, 3, 4], [2, 3, 4, 0], [0, 0, 1, 2]]
+    mirrored = build_shifts(np.array([0, 1, -2]), 4, "reflect") @ np.array([1, 2, 3, 4])
+    assert mirrored.tolist() == [[1, 2, 3, 4], [2, 3, 4, 3], [3, 2, 1, 2]]
 
 
 def test_a_resized_box_by_hand():
@@ -196,6 +199,17 @@ def test_flips_are_half_of_all_or_none():
     draws = draws_of(4, FLIP=[0.0, 0.4999, 0.5, 0.9])
     assert choose_flips(AugmentConfig(flip=True), draws).tolist() == [True, True, False, False]
     assert not choose_flips(AugmentConfig(flip=False), draws).any()
+
+
+def test_alternating_flips_show_each_image_from_both_sides_in_any_two_epochs():
+    settings = AugmentConfig(flip=True, alternating_flip=True)
+    flips = np.array([choose_flips(settings, draw_epoch(1000, 3, epoch, True)) for epoch in range(4)])
+    assert np.array_equal(flips[0], choose_flips(settings, draw_epoch(1000, 3, 0)))
+    assert 450 < flips[0].sum() < 550
+    assert (flips[:-1] != flips[1:]).all()
+    others = [column for column in range(10) if column != FLIP]  # the rest is drawn anew in each epoch
+    assert np.array_equal(draw_epoch(9, 3, 1, True)[:, others], draw_epoch(9, 3, 1)[:, others])
+    assert np.array_equal(draw_epoch(1000, 3, 3, True)[:7], draw_epoch(7, 3, 3, True))
 
 
 # Mixing

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches import augment
-from shared.batches.batches import EvalBatches, TrainBatches
-from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets.sampling import order_epoch
+from shared.data import augment
+from shared.data.batches import EvalBatches, TrainBatches
+from shared.data.loading import Data, Images
+from shared.data.sampling import order_epoch
 
 
 def data_of(train=10, val=5, size=4, image_size=4, channels=1):
@@ -40,6 +40,18 @@ def files(tmp_path):
         Image.fromarray(draws.integers(0, 256, (9, 7, 3), dtype=np.uint8)).save(paths[-1])
     images = Images(np.arange(6) % 3, None, np.array(paths))
     return Data("made", ("a", "b", "c"), images, images, images, 8, 3, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_training_alone_reads_fast(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.jpg")
+    images = Images(np.zeros(2, int), None, np.array([str(tmp_path / "0.jpg")] * 2))
+    data = Data("made", ("a", "b"), images, images, images, 8, 3, (0.5,) * 3, (0.5,) * 3)
+    config = config_of(batch_size=2)
+    exact = TrainBatches(config, data)[0]["image"], EvalBatches(config, data, images)[0]["image"]
+    config.dataset.decode = "fast"
+    fast = TrainBatches(config, data)[0]["image"], EvalBatches(config, data, images)[0]["image"]
+    assert [np.array_equal(*pair) for pair in zip(exact, fast, strict=True)] == [False, True]
 
 
 def test_batches_follow_the_order_of_their_epoch_and_leave_the_remainder_out():
@@ -80,6 +92,18 @@ def test_an_image_is_augmented_by_its_own_draws_of_the_epoch():
     rows, columns = augment.build_geometry(config.augment, draws, 4, 4, 4)
     assert np.array_equal(batch["rows"], rows)
     assert np.array_equal(batch["columns"], columns)
+
+
+def test_alternating_flips_follow_the_image_and_the_epoch():
+    batches = TrainBatches(config_of(flip=True, alternating_flip=True), data_of(10))
+    flips = {}
+    for step in range(6):  # two batches of four of the ten images in each of three epochs
+        for index, flip in zip(batches[step]["index"].tolist(), batches[step]["flip"].tolist(), strict=True):
+            flips.setdefault(index, {})[step // 2] = flip
+    for index, seen in flips.items():
+        first = augment.draw_epoch(10, 3, 0)[index, augment.FLIP] < 0.5
+        assert all(flip == (first ^ bool(epoch % 2)) for epoch, flip in seen.items())
+    assert any(len(seen) == 3 for seen in flips.values())
 
 
 @pytest.mark.parametrize("settings", [{"mixup_alpha": 1.0}, {"cutmix_alpha": 1.0}])
@@ -214,9 +238,10 @@ def test_a_file_is_cropped_by_its_own_draws(files):
         assert np.array_equal(image, np.array(reference))
 
 
-def test_a_file_is_padded_as_an_image_in_memory_is(files):
+@pytest.mark.parametrize(("fill", "mode"), [("zeros", "constant"), ("reflect", "reflect")])
+def test_a_file_is_padded_as_an_image_in_memory_is(files, fill, mode):
     """Its central square first, then a window of the padded square; evaluation stops after the first."""
-    config = config_of(crop="pad", crop_padding=2)
+    config = config_of(crop="pad", crop_padding=2, crop_fill=fill)
     batch = TrainBatches(config, files)[0]
     config.train.eval_batch_size = 6
     squares = EvalBatches(config, files, files.val)[0]["image"]
@@ -224,7 +249,7 @@ def test_a_file_is_padded_as_an_image_in_memory_is(files):
         (8, 8), Image.Resampling.BILINEAR, (0, 1, 7, 8))))
     offsets = augment.choose_offsets(config.augment, augment.draw_epoch(6, 3, 0)[batch["index"]]) + 2
     for image, index, (top, left) in zip(batch["image"], batch["index"], offsets, strict=True):
-        padded = np.pad(squares[index], ((2, 2), (2, 2), (0, 0)))
+        padded = np.pad(squares[index], ((2, 2), (2, 2), (0, 0)), mode)
         assert np.array_equal(image, padded[top:top + 8, left:left + 8])
 
 

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
-from shared.card.__main__ import make_card
+from shared.artifacts.card.command import make_card
 from shared.config import Config
 from shared.errors import UserError
 from shared.weights.file import save_weights

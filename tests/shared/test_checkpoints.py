@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from shared.config import Config, ModelConfig
-from shared.datasets.imagenet import read_synsets
+from shared.data.imagenet import read_synsets
 from shared.errors import UserError
 from shared.models import MODELS
 from shared.weights.pretrained import apply_checkpoint_preprocessing, find_checkpoint
@@ -63,7 +63,7 @@ def test_the_checkpoints_preprocessing_is_applied_and_kept_in_the_config(checkpo
     assert (config.dataset.interpolation, config.dataset.center_crop) == ("bicubic", 0.9)
     assert config.model.stem == "large"
     assert apply_checkpoint_preprocessing(Config()) == Config()
-    from shared.batches.data import load_data
+    from shared.data.loading import load_data
     grey = load_data(config)  # the digits
     assert grey.mean == pytest.approx((0.2,))
     assert grey.std == pytest.approx((0.5,))

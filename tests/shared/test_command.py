@@ -26,7 +26,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 """
 HEAVY = ("numpy", "scipy", "yaml", "omegaconf", "antlr4", "wandb", "sklearn", "PIL", "torch", "tensorflow", "keras",
-         "lightning", "shared.batches", "shared.weights")
+         "lightning", "shared.data.batches", "shared.weights")
 ENTRIES = [f"{sibling}_project/train.py" for sibling in list_siblings()]
 EVALUATE = [f"{sibling}_project/evaluate.py" for sibling in list_siblings()]
 

@@ -1,5 +1,6 @@
 """The comparison's command line: which runs it finds, and its mistakes, each told in one line."""
 
+import errno
 import subprocess
 import sys
 from functools import partial
@@ -93,19 +94,40 @@ def test_damaged_run_nobody_named_is_passed_over(pair, tmp_path, capsys):
     assert f"passed over: {broken / 'run.json'}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", [
-    lambda group: (group / "comparison.png").mkdir(),
-    lambda group: (group / "comparison.md").mkdir(),
-    lambda group: (group / "comparison.md").symlink_to(group / "gone" / "file")])
-def test_a_comparison_is_printed_before_what_cannot_be_written_is_told(pair, capsys, damage):
-    damage(pair[0].parent)  # a folder that is for reading only does not stop root
-    assert main(list(map(str, pair))) == 2
+@pytest.mark.parametrize("name", ["comparison.png", "comparison.md", "comparison.html"])
+def test_a_comparison_is_printed_before_what_cannot_be_written_is_told(pair, capsys, name):
+    (pair[0].parent / name).mkdir()  # a folder that is for reading only does not stop root
+    assert main(["--html", *map(str, pair)]) == 2
     printed = capsys.readouterr()
     assert "same experiment" in printed.out
     assert "test accuracy" in printed.out
     assert "picture:" not in printed.out
-    assert printed.err.startswith(f"error: {pair[0].parent}: cannot write there: ")
+    assert printed.err.startswith(f"error: {pair[0].parent / name} cannot be written (")
+    assert printed.err.endswith("; choose another folder with --out\n")
     assert len(printed.err.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(pair, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([*map(str, pair), "--out", str(tmp_path / "file" / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'file' / 'out'} cannot be made: Not a directory; ")
+
+
+def test_a_full_disk_leaves_the_pages_of_before(pair, capsys, monkeypatch):
+    folders = list(map(str, pair))
+    assert main(["--html", *folders]) == 0
+    written = {path: path.read_bytes() for path in pair[0].parent.glob("comparison.*")}
+    assert len(written) == 3
+
+    def fill(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("pathlib.Path.write_text", fill)
+    assert main(["--html", *folders]) == 2
+    assert "comparison.md cannot be written (No space left on device); what was there before is whole; " in \
+        capsys.readouterr().err
+    assert set(pair[0].parent.glob("comparison.*")) == set(written)
+    assert all(path.read_bytes() == content for path, content in written.items() if path.suffix != ".png")
 
 
 def test_help_imports_nothing_heavy():

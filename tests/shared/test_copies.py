@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from shared.batches.copies import settle_copies
-from shared.batches.data import load_data
-from shared.batches.images import Images
 from shared.config import Config, parse_config
-from shared.datasets import duplicates
-from shared.datasets.duplicates import digest_files, digest_pixels, find_copies
+from shared.data import duplicates
+from shared.data.copies import settle_copies
+from shared.data.duplicates import digest_files, digest_pixels, find_copies
+from shared.data.images import Images
+from shared.data.loading import load_data
 from shared.errors import UserError
 from tests.shared.pictures import config_for, make_pictures, names
 
@@ -196,7 +196,7 @@ def test_a_wrong_word_is_refused():
 
 @pytest.mark.parametrize(("policy", "left"), [("warn", 13), ("drop", 12), ("stop", None)])
 def test_among_many_files_only_drop_and_stop_look(tmp_path, monkeypatch, policy, left):
-    monkeypatch.setattr("shared.batches.copies.MOST_FILES", 30)
+    monkeypatch.setattr("shared.data.copies.MOST_FILES", 30)
     root = make_copies(tmp_path, IN_TRAIN[:1])
     if left is None:
         with pytest.raises(UserError, match="two parts: 1 of train in test"):

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.batches.data import Images, load_data
 from shared.config import Config
-from shared.datasets.definitions import DEFINITIONS
-from shared.datasets.readers.cifar import read_cifar
-from shared.datasets.readers.digits import read_digits
-from shared.datasets.readers.fashion_mnist import read_idx
+from shared.data.definitions import DEFINITIONS
+from shared.data.loading import Images, load_data
+from shared.data.readers.cifar import read_cifar
+from shared.data.readers.digits import read_digits
+from shared.data.readers.fashion_mnist import read_idx
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 
@@ -195,7 +195,7 @@ def test_cifar_layout_and_damage(tmp_path):
 
 
 def test_no_framework_is_imported():
-    script = ("import sys; from shared.batches.data import load_data; from shared.config import Config; "
+    script = ("import sys; from shared.data.loading import load_data; from shared.config import Config; "
               "load_data(Config()); "
               "print(sorted({'torch', 'torchvision', 'tensorflow', 'keras', 'lightning'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

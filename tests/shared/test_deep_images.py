@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from shared.batches.data import load_data
-from shared.datasets.decode import decode_image, describe_dark_bits, has_sixteen_bits
+from shared.data.decode import decode_image, describe_dark_bits, has_sixteen_bits
+from shared.data.loading import load_data
 from shared.errors import UserError
 from tests.shared.pictures import config_for, make_pictures
 
@@ -93,7 +93,7 @@ def test_a_few_are_looked_at_all_over_the_data(tmp_path, monkeypatch):
     assert "no pixel of the 16 looked at" in describe_dark_bits(files[:50], "/")
     assert describe_dark_bits(files, "/", most=10) == ""  # the bright ones come last
     read = []
-    monkeypatch.setattr("shared.datasets.decode.has_sixteen_bits", lambda file: read.append(file) or False)
+    monkeypatch.setattr("shared.data.decode.has_sixteen_bits", lambda file: read.append(file) or False)
     describe_dark_bits(np.tile(files, 30), "/")
     assert len(read) == 256
 
@@ -155,7 +155,7 @@ def test_too_many_pixels_are_counted(tmp_path, monkeypatch, name):
 
 def test_an_image_below_the_limit_is_read_without_a_warning(tmp_path):
     Image.new("L", (50, 60)).save(tmp_path / "a.png")
-    script = ("import sys; from PIL import Image; from shared.datasets.decode import decode_image; "
+    script = ("import sys; from PIL import Image; from shared.data.decode import decode_image; "
               "Image.MAX_IMAGE_PIXELS = 2500; print(decode_image(sys.argv[1]).shape)")
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.png")], capture_output=True, text=True,
                           check=True)

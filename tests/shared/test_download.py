@@ -9,9 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from shared.batches.data import load_data
-from shared.datasets import download
-from shared.datasets.definitions import DEFINITIONS
+from shared.data import download
+from shared.data.definitions import DEFINITIONS
+from shared.data.loading import load_data
 from shared.errors import UserError
 from tests.shared.archives import (
     cifar10_members,
@@ -156,7 +156,7 @@ def test_complete_files_are_read_without_a_lock(server, cache, cifar10, monkeypa
 
 def test_a_process_waits_for_another_and_says_so(server, cache, cifar10, capfd):
     """Also where the other is killed: its lock ends with it."""
-    script = ("import os, sys; from pathlib import Path; from shared.datasets.download import lock_folder\n"
+    script = ("import os, sys; from pathlib import Path; from shared.data.download import lock_folder\n"
               "with lock_folder(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()")
     with subprocess.Popen([sys.executable, "-c", script, str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           text=True) as other:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from shared.batches.data import Data, Images
 from shared.config import Config
-from shared.datasets.sampling import fingerprint, order_epoch
+from shared.data.loading import Data, Images
+from shared.data.sampling import fingerprint, order_epoch
 from shared.errors import UserError
 from shared.models import MODELS
 from shared.runs.folder import RunFolder

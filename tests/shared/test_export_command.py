@@ -11,8 +11,8 @@ from shared.artifacts.checking import CRITERIA, Check, judge_check
 from shared.artifacts.command import parse_arguments
 from shared.artifacts.formats import FORMATS, QUANTISATIONS, require_packages
 from shared.artifacts.recipe import write_recipe
-from shared.batches.preprocessing import Preprocessing
 from shared.config import parse_config
+from shared.data.preprocessing import Preprocessing
 from shared.errors import UserError
 from shared.weights.file import save_weights
 

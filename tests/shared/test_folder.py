@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from shared.batches.data import load_data
 from shared.config import Config
-from shared.datasets import folder
+from shared.data import folder
+from shared.data.loading import load_data
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 

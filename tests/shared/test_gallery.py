@@ -1,7 +1,5 @@
 """The gallery: which images it shows, what the page says of them, and its mistakes, each told in one line."""
 
-import base64
-import io
 import re
 import shutil
 import sys
@@ -12,16 +10,13 @@ import pytest
 from PIL import Image
 
 from shared.errors import UserError
-from shared.gallery import report
-from shared.gallery.__main__ import main
-from shared.gallery.answers import read_answers
-from shared.gallery.cards import Answer, Card
-from shared.gallery.maps import choose_sibling, explain_answers
-from shared.gallery.pictures import draw_image, draw_map, encode_image
-from shared.gallery.selection import find_confident_mistakes, find_disagreements, find_unsure_hits
-from shared.gallery.sheet import LONGEST, list_lines
 from shared.machine.ending import report_errors
 from shared.runs.records import read_run
+from shared.scores.gallery import report
+from shared.scores.gallery.answers import read_answers
+from shared.scores.gallery.command import main
+from shared.scores.gallery.maps import choose_sibling, explain_answers
+from shared.scores.gallery.selection import find_confident_mistakes, find_disagreements, find_unsure_hits
 from tests.shared.pictures import make_pictures
 from tests.shared.run_folders import answer_own_images, make_run
 
@@ -67,7 +62,7 @@ def explained(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No picture beside the page, since drawing it takes a second."""
-    monkeypatch.setattr("shared.gallery.sheet.draw_sheet", lambda title, sections, path: path.touch())
+    monkeypatch.setattr("shared.scores.gallery.sheet.draw_sheet", lambda title, sections, path: path.touch())
 
 
 class Page(HTMLParser):
@@ -192,49 +187,6 @@ def test_arrays_in_memory_are_shown_by_number(tmp_path):
     np.testing.assert_array_equal(answers.read_image(7), data.test.pixels[7])
 
 
-# Pictures
-
-def test_small_images_keep_their_pixels_and_large_ones_are_scaled_down():
-    pixels = np.arange(3 * 64, dtype=np.uint8).reshape(8, 8, 3)
-    shown = np.asarray(draw_image(pixels))
-    np.testing.assert_array_equal(shown, pixels.repeat(16, axis=0).repeat(16, axis=1))
-    assert draw_image(np.zeros((28, 28, 1), np.float32)).size == (112, 112)
-    assert draw_image(np.zeros((150, 150, 3), np.uint8)).size == (150, 150)
-    assert draw_image(np.zeros((224, 224, 3), np.uint8)).size == (192, 192)
-
-
-def test_a_map_lies_where_it_is_high():
-    image = draw_image(np.full((32, 32, 3), (200, 0, 0), np.uint8))
-    values = np.zeros((4, 4), np.float32)
-    values[0, 3] = 5
-    shown = np.asarray(draw_map(image, values)).astype(int)
-    grey = np.asarray(image.convert("L"))[0, 0]
-    colourful = shown.max(axis=2) - shown.min(axis=2) > 30
-    assert colourful[:32, 96:].any()  # the upper right quarter of quarters
-    assert not colourful[64:].any()
-    assert not colourful[:, :64].any()
-    np.testing.assert_array_equal(shown[127, 0], [grey] * 3)
-    np.testing.assert_array_equal(draw_map(image, np.zeros((4, 4), np.float32)), np.full((128, 128, 3), grey))
-
-
-def test_a_long_name_is_cut_and_its_probability_stays():
-    truth, said = list_lines(Card("", "cat", [Answer("keras", "x" * 60, 0.97, False, 0.01)], []))
-    assert truth == "true: cat"
-    assert said.startswith("keras: xxx")
-    assert said.endswith("x… (97 %)")
-    assert len(said) == LONGEST
-
-
-def test_the_smaller_of_two_formats_is_taken():
-    flat = draw_image(np.zeros((8, 8, 3), np.uint8))
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (192, 192, 3), np.uint8))
-    for image, kind in ((flat, "png"), (noise, "jpeg")):
-        head, content = encode_image(image).split(",")
-        assert head == f"data:image/{kind};base64"
-        with Image.open(io.BytesIO(base64.b64decode(content))) as read:
-            assert (read.format.lower(), read.size) == (kind, image.size)
-
-
 # Mistakes
 
 def expect_line(monkeypatch, capsys, said, *words):
@@ -299,8 +251,8 @@ def test_a_place_that_cannot_be_written_to(tested, tmp_path, monkeypatch, capsys
 
 def test_a_run_is_explained_by_its_own_sibling_or_by_the_one_that_is_here(tested, monkeypatch):
     def pretend(*here):
-        monkeypatch.setattr("shared.gallery.maps.list_siblings", lambda: here)
-        monkeypatch.setattr("shared.gallery.maps.find_interpreter", lambda name: "python")
+        monkeypatch.setattr("shared.scores.gallery.maps.list_siblings", lambda: here)
+        monkeypatch.setattr("shared.scores.gallery.maps.find_interpreter", lambda name: "python")
     run = read_run(tested("keras"))
     for here, chosen in ((("lightning", "keras"), "keras"), (("lightning",), "lightning"), ((), "keras")):
         pretend(*here)
@@ -314,6 +266,6 @@ def test_what_the_siblings_process_says_last_is_why_there_are_no_maps(tested, tm
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho a warning >&2\necho error: the weights are gone >&2\nexit 2\n")
     python.chmod(0o755)
-    monkeypatch.setattr("shared.gallery.maps.require_interpreter", lambda sibling: str(python))
+    monkeypatch.setattr("shared.scores.gallery.maps.require_interpreter", lambda sibling: str(python))
     with pytest.raises(UserError, match=r"^the weights are gone$"):
         explain_answers(read_answers(tested()), np.array([0]))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.batches.data import load_data
-from shared.datasets import download
+from shared.data import download
+from shared.data.loading import load_data
 from shared.errors import UserError
 from tests.shared.pets import (
     PETS,
@@ -228,7 +228,7 @@ def test_a_data_set_of_the_hub(write, server, tmp_path):
     folder = write({"train": make_split(20), "test": make_split(4)}, describe(*PETS))
     server.RequestHandlerClass = HubHandler
     server.files = {file.name: file.read_bytes() for file in folder.rglob("*.parquet")}
-    script = ("import sys; from shared.batches.data import load_data; from shared.config.command import run_command\n"
+    script = ("import sys; from shared.data.loading import load_data; from shared.config.command import run_command\n"
               "def show(config):\n    data = load_data(config)\n"
               "    print(data.classes, len(data.train), len(data.test))\n"
               "run_command(show, 'lightning', '', '')")
@@ -258,7 +258,7 @@ def test_without_the_library_it_is_told_what_to_install(cache, monkeypatch):
 @needs_library
 def test_no_framework_is_imported(write):
     folder = write({"train": make_split(20)}, describe(*PETS))
-    script = ("import sys; from shared.batches.data import load_data; from shared.config import parse_config; "
+    script = ("import sys; from shared.data.loading import load_data; from shared.config import parse_config; "
               f"load_data(parse_config(['dataset.name=hf:{folder}', 'train.batch_size=4'], '', '')); "
               "print(sorted({'torch', 'torchvision', 'tensorflow', 'keras', 'lightning', 'timm'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -4,9 +4,9 @@
 import pytest
 
 from shared.config import parse_config
-from shared.datasets import hub
-from shared.datasets.definition import HubSource
-from shared.datasets.definitions import find_definition
+from shared.data import hub
+from shared.data.definition import HubSource
+from shared.data.definitions import find_definition
 from shared.errors import UserError
 from tests.shared.pets import (
     config_for,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.datasets.decode import decode_image, make_central_box, read_image
+from shared.data.decode import decode_image, make_central_box, read_image, scale_image
 from shared.errors import UserError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -146,6 +146,62 @@ def test_read_is_antialiased(saved):
 def test_read_forgives_a_rounding_error_at_the_edge(saved):
     path = saved(Image.new("RGB", (3, 3), RED))
     assert read_image(path, 2, lambda height, width: (-1e-5, 2.00001, 3, 1)).tolist() == [[[*RED]] * 2] * 2
+
+
+def draw_scene(height, width):
+    """Waves of several lengths down to three pixels, as a photograph has."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 40 + y / 70), np.sin((x - 2 * y) / 15), np.sin(x * 2 * np.pi / 3) * np.sin(y / 5)]
+    return np.uint8(127.5 + 40 * np.stack([waves[0] + waves[1], waves[0] + waves[2], sum(waves)], axis=-1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [99, 40, 24])  # of 403 pixels; at 1/2, 1/4 and 1/8 of their size
+def test_a_fast_reading_is_close_to_the_exact_one(saved, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(Image.fromarray(draw_scene(403, 517)), "image.jpg", quality=90, exif=exif)
+    told = []
+
+    def box(height, width):
+        told.append((height, width))
+        return 1.5, 2.25, height - 3, width - 3.5
+    exact, fast = (read_image(path, size, box, fast=fast).astype(int) for fast in (False, True))
+    assert told == [(403, 517) if orientation < 5 else (517, 403)] * 2
+    assert 0 < np.abs(fast - exact).max() < 20
+    assert np.abs(fast - exact).mean() < 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("image.png", 40), ("image.jpg", 102)])
+def test_a_fast_reading_is_exact_where_nothing_can_be_left_out(saved, name, size):
+    path = saved(Image.fromarray(draw_scene(403, 517)), name)
+    exact, fast = (read_image(path, size, make_central_box(1.0), fast=fast) for fast in (False, True))
+    assert np.array_equal(fast, exact)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["image.tif", "image.jpg", "image.png", "image.webp"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_box_is_asked_for_of_the_upright_size_in_every_format(saved, name, orientation, fast):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(Image.fromarray(draw_scene(40, 64)), name, exif=exif)
+    told = []
+
+    def box(height, width):
+        told.append((height, width))
+        return 3, 5, height - 9, width - 7
+    found = read_image(path, 24, box, fast=fast)
+    upright = Image.fromarray(decode_image(path))
+    assert told == [(upright.height, upright.width)]
+    assert np.array_equal(found, scale_image(upright, 24, (3, 5, upright.height - 9, upright.width - 7)))
+
+
+def test_a_fast_reading_names_a_damaged_file(tmp_path):
+    Image.fromarray(draw_scene(403, 517)).save(tmp_path / "bad.jpg")
+    (tmp_path / "bad.jpg").write_bytes((tmp_path / "bad.jpg").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"bad.jpg: cannot be read as an image .*truncated"):
+        read_image(tmp_path / "bad.jpg", 24, make_central_box(1.0), fast=True)
 
 
 def test_make_central_box():

@@ -124,13 +124,14 @@ def test_make_takes_the_siblings_and_environments_that_are_there(tmp_path, there
     for name in there:
         stand_in(tmp_path / name / "bin" / "python", "")
     apart = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS", "MAKELEVEL")}
-    done = subprocess.run(["make", "--dry-run", "train", "test", "test-faults", "bench-models"], cwd=tmp_path,
-                          capture_output=True, text=True, check=True, env=apart)
+    made = ("train", "test", "test-slow", "test-faults", "bench-models")
+    done = subprocess.run(["make", "--dry-run", *made], cwd=tmp_path, capture_output=True, text=True, check=True,
+                          env=apart)
     lines = [line.strip() for line in done.stdout.splitlines()]
     trained = [line for line in lines if line.endswith("_project/train.py")]
     assert trained == [f"{folder}/bin/python {sibling}_project/train.py" for sibling, folder in expected.items()]
     pythons = {f"{folder}/bin/python" for folder in expected.values()}
-    for tool in ("compare", "bench.models"):
+    for tool in ("compare --html", "bench.models"):
         assert [line.split()[0] in pythons for line in lines if line.endswith(f"-m shared.{tool}")] == [True]
-    for suite in ("-m pytest --numprocesses 2", "-m pytest tests/faults"):
+    for suite in ("-m 'not slow' --numprocesses 2", "-m slow --numprocesses 2", "-m pytest tests/faults"):
         assert {line.split()[0] for line in lines if line.endswith(suite)} == pythons

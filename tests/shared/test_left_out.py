@@ -6,9 +6,9 @@ import sys
 import pytest
 from PIL import Image
 
-from shared.batches.data import load_data
-from shared.datasets import endings, folder
-from shared.datasets.endings import list_endings
+from shared.data import endings, folder
+from shared.data.endings import list_endings
+from shared.data.loading import load_data
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
 from tests.shared.pictures import config_for, make_pictures, names
@@ -155,7 +155,7 @@ def test_heic_is_read_where_its_plug_in_is_installed(tmp_path):
     for number in range(3):
         (root / "cat" / f"{number:03}.png").rename(root / "cat" / f"{number:03}.heic")
     (tmp_path / "pillow_heif.py").write_text(PLUGIN)
-    script = ("import sys; from shared.batches.data import load_data; from tests.shared.pictures import config_for; "
+    script = ("import sys; from shared.data.loading import load_data; from tests.shared.pictures import config_for; "
               "data = load_data(config_for(sys.argv[1], on_bad_image='skip')); "
               "print(len(data.train) + len(data.val) + len(data.test), data.remarks)")
 

@@ -128,6 +128,7 @@ def steps_of(samples):
     return dict(enumerate(samples))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [
     pytest.param(lambda runs: [runs], id="all at once"),
     pytest.param(lambda runs: [runs[::-1]], id="all at once, the newest first"),
@@ -144,6 +145,7 @@ def test_all_rows_of_a_run_arrive_that_was_stopped_and_resumed(copy, order):
         assert server.table() == steps_of(range(10, 100, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "last"), [("killed before anything was written", [60, 70, 80, 90]),
                                             ("killed within a record", [30010, 30020, 30030, 30040])])
 def test_one_by_one_all_arrives_that_a_killed_run_had_written(copy, name, last):

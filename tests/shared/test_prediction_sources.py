@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shared.artifacts.prediction.answers import predict_items
+from shared.artifacts.prediction.model import Model
+from shared.artifacts.prediction.reading import TOGETHER, read_ahead
+from shared.artifacts.prediction.sources import Item, find_sources, walk_folder
 from shared.errors import UserError
-from shared.prediction.answers import predict_items
-from shared.prediction.model import Model
-from shared.prediction.reading import TOGETHER, read_ahead
-from shared.prediction.sources import Item, find_sources, walk_folder
 
 CLASSES = ("cat", "dog", "tench", "café")
 

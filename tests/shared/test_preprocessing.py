@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches import augment
-from shared.batches.batches import EvalBatches
-from shared.batches.data import load_data
-from shared.batches.preprocessing import Preprocessing, spread_over_channels
 from shared.config import Config
+from shared.data import augment
+from shared.data.batches import EvalBatches
+from shared.data.loading import load_data
+from shared.data.preprocessing import Preprocessing, spread_over_channels
 
 
 def make_folder(root, size=(9, 7)):

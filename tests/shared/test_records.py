@@ -48,6 +48,9 @@ def test_labels_are_the_shortest_that_tell_runs_apart(tmp_path):
     assert label_runs([first, keras]) == ["lightning", "keras"]
     assert label_runs([first, seed1]) == ["lightning seed 0", "lightning seed 1"]
     assert label_runs([first, later]) == [first.name, later.name]
+    other = read_run(make_run(tmp_path, seed=1, stamp="20260103-120000", config={"optimizer.lr": 0.1}))
+    assert label_runs([first, seed1, other]) == [f"lightning seed={seed} optimizer.lr={rate}"
+                                                 for seed, rate in ((0, 0.02), (1, 0.02), (1, 0.1))]
 
 
 def test_predictions_that_do_not_belong_together(pair):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared.datasets.sampling import (
+from shared.data.sampling import (
     choose_stratified,
     draw_bits,
     draw_uniforms,

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from shared.batches.batches import count_steps
 from shared.config import Config
+from shared.data.batches import count_steps
 from shared.training.schedule import tabulate_average_decays, tabulate_rate_factors, tabulate_rates
 
 
@@ -37,6 +37,10 @@ def cosine(progress):
     ({"name": "cosine", "epochs": 3, "warmup": 1}, 2, [0.5, 1, 1, cosine(1 / 4), 0.5, cosine(3 / 4)]),
     ({"name": "cosine", "epochs": 2, "warmup": 2}, 1, [0.5, 1]),
     ({"name": "cosine", "epochs": 1}, 1, [1]),
+    ({"name": "triangular", "epochs": 3, "warmup": 1, "lr": 2.0}, 2, [1, 2, 2, 1.5, 1, 0.5]),
+    ({"name": "triangular", "epochs": 2, "warmup": 0.8, "initial_factor": 0.2, "final_factor": 0.5}, 5,
+     [0.4, 0.6, 0.8, 1, 1, 11 / 12, 10 / 12, 9 / 12, 8 / 12, 7 / 12]),
+    ({"warmup": 1, "initial_factor": 1.0}, 2, [1, 1, 1, 1]),
 ])
 def test_rates_are_those_written_by_hand(settings, steps, expected):
     rates = tabulate_rates(config(**settings), steps)
@@ -52,7 +56,7 @@ def test_the_articles_schedule():
         [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-6, 1e-6])
 
 
-@pytest.mark.parametrize("name", ["constant", "step", "cosine"])
+@pytest.mark.parametrize("name", ["constant", "step", "cosine", "triangular"])
 @pytest.mark.parametrize("warmup", [0, 0.3, 1, 2.5])
 def test_warm_up_reaches_the_peak_once_and_nothing_exceeds_it(name, warmup):
     factors = tabulate_rate_factors(config(10, warmup, name), 10)

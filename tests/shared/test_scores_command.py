@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches.data import load_data
 from shared.config import Config, read_kept_config
+from shared.data.loading import load_data
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY, write_arrays
 from shared.runs.records import join_predictions

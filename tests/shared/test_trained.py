@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from shared.batches.preprocessing import Preprocessing
 from shared.config import Config, to_yaml
+from shared.data.preprocessing import Preprocessing
 from shared.errors import UserError
 from shared.runs.trained import read_trained
 from shared.weights.file import FORMAT, save_weights

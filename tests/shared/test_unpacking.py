@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from shared.batches.data import load_data
+from shared.data.loading import load_data
 from tests.shared.archives import (
     cifar10_members,
     config_for,
@@ -27,8 +27,8 @@ def test_extraction_killed_in_the_middle(server, cache, cifar10):
     script = textwrap.dedent("""
         import os, signal, sys, tarfile
         from pathlib import Path
-        from shared.datasets import download
-        from shared.datasets.definitions import DEFINITIONS
+        from shared.data import download
+        from shared.data.definitions import DEFINITIONS
         extract, done = tarfile.TarFile.extract, []
         def extract_two(*args, **options):
             if len(done) == 2:

@@ -84,7 +84,10 @@ def test_pairs_are_held_to_their_own_seed(tmp_path):
 
 def test_runs_of_one_sibling_are_told_by_name(tmp_path):
     folders = [make_run(tmp_path), make_run(tmp_path, stamp="20260101-130000", config={"optimizer.lr": 0.1})]
-    assert differences(folders) == [f"optimizer.lr: 0.02 in {folders[0].name}; 0.1 in {folders[1].name}"]
+    assert differences(folders) == ["optimizer.lr: 0.02; 0.1"]  # they are called lightning optimizer.lr=0.02 and so on
+    folders = [make_run(tmp_path, stamp=f"20260101-1{hour}0000", record={"devices": hour}, config={
+        "hardware.sync_batchnorm": False}) for hour in (4, 5)]
+    assert differences(folders) == [f"devices: 4 in {folders[0].name}; 5 in {folders[1].name}"]
 
 
 def test_where_devices_normalise_their_own_shares_their_number_decides(tmp_path):

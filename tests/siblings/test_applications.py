@@ -53,6 +53,7 @@ def through_a_file_of_keras(sibling, name, folder, kind):
     return features @ head["weight"].T + head["bias"], answer(sibling, ours, shown), said, kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [
     ("MobileNet", "weights.h5"), ("MobileNet", "keras"), ("MobileNet", "h5"), ("VGG16", "weights.h5"),
     ("EfficientNetB0", "true"),
@@ -73,8 +74,8 @@ def prepared(sibling, name, channels):
 
     from keras_project.augment import Augmentation
     from keras_project.models.library import Colours, describe_model, find_module, measure_preprocessing
-    from shared.batches.preprocessing import spread_over_channels
     from shared.config import AugmentConfig
+    from shared.data.preprocessing import spread_over_channels
     from shared.weights.pretrained import apply_library_preprocessing
 
     config = apply_library_preprocessing(parse_config([f"model.name={name}"], "test", ""), describe_model(name))
@@ -135,6 +136,7 @@ for wanted in ("true", "false"):
 """
 
 
+@pytest.mark.slow
 def test_stock_batchnorm_of_keras_is_synchronised_as_asked(sibling):
     done = subprocess.run([sys.executable, "-c", SYNCHRONISED], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.split() == ["True", "False"], done.stderr[-2000:]

@@ -26,10 +26,10 @@ def write_card_of(name, dataset, size, folder):
     import torch
 
     from lightning_project.models import build_model, neutral_weights
-    from shared.batches.preprocessing import Preprocessing
-    from shared.card.__main__ import make_card
+    from shared.artifacts.card.command import make_card
     from shared.config import parse_config
-    from shared.datasets.definitions import find_definition
+    from shared.data.definitions import find_definition
+    from shared.data.preprocessing import Preprocessing
     from shared.runs.trained import Trained
     from shared.weights.file import save_weights
 
@@ -85,8 +85,8 @@ def run_code_of_card(sibling, name, dataset, size, folder):
 
     import torch
 
-    from shared.batches.preprocessing import Preprocessing
-    from shared.datasets.decode import open_rgb
+    from shared.data.decode import open_rgb
+    from shared.data.preprocessing import Preprocessing
 
     card, model, config = write_card_of(name, dataset, size, folder)
     code = re.search(r"```python\n(.*?)```", (card / "README.md").read_text(), re.DOTALL)[1]

@@ -32,6 +32,7 @@ def trained(request, tmp_path_factory):
     return request.param, only_run(folder, request.param)
 
 
+@pytest.mark.slow
 def test_killed_within_an_epoch_and_resumed_it_is_the_same_training_bit_for_bit(trained, tmp_path):
     sibling, whole = trained
     assert run(sibling, tmp_path, fault="kill", step=9).code == -9  # the second epoch, its first checkpoint behind
@@ -41,6 +42,7 @@ def test_killed_within_an_epoch_and_resumed_it_is_the_same_training_bit_for_bit(
     assert_same_training(whole, only_run(tmp_path, sibling))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [3])  # two are what the launchers start below
 def test_several_devices_train_what_one_does(trained, tmp_path, devices):
     sibling, whole = trained
@@ -51,6 +53,7 @@ def test_several_devices_train_what_one_does(trained, tmp_path, devices):
     assert_close_training(whole, only_run(tmp_path, sibling), on_devices(sibling, devices))
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_launcher_train_what_one_does(trained, tmp_path):
     sibling, whole = trained
     ended = [wait(process) for process in {"lightning": torchrun, "keras": workers}[sibling](tmp_path)]

@@ -20,6 +20,7 @@ def run(sibling: str, *words: str, **variables: str) -> subprocess.CompletedProc
                           env=os.environ | variables, capture_output=True, timeout=280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sibling", "name"), [
     pytest.param("lightning", "PL_TRAINER_MAX_STEPS", marks=needs("lightning")),
     pytest.param("lightning", "PL_TRAINER_FAST_DEV_RUN", marks=needs("lightning")),
@@ -63,6 +64,7 @@ def train_with_settings(sibling: str, folder: str, *words: str) -> dict:
     return train(sibling, folder, *words)
 
 
+@pytest.mark.slow
 def test_settings_of_a_notebook_change_nothing(sibling, tmp_path):
     words = ["optimizer.name=adam", "optimizer.lr=0.001", "train.epochs=2"]
     plain = sibling.call(train, str(tmp_path / "plain"), *words)
@@ -84,6 +86,7 @@ HOSTILE = {"keras": {"KERAS_BACKEND": "jax", "KERAS_NNX_ENABLED": "true", "TF_US
 FIRST_WORDS = {"keras": "Keras 3", "lightning": "PyTorch 2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sibling", [pytest.param(name, marks=needs(name)) for name in HOSTILE])
 def test_a_clean_start_whatever_is_set(tmp_path, sibling):
     """The first line is ours, the run is recorded with what was set, and keras_cv's operations are found."""
@@ -105,8 +108,8 @@ def test_a_clean_start_whatever_is_set(tmp_path, sibling):
 def read_batches(_: str, root: str, in_memory_of: float) -> list[dict[str, np.ndarray]]:
     from lightning_project.data import DataModule
     from lightning_project.runtime import build_runtime
-    from shared.batches.data import load_data
     from shared.config import parse_config
+    from shared.data.loading import load_data
     config = parse_config(["configs/image_folder.yaml", f"dataset.root={root}", "dataset.image_size=32",
                            "train.batch_size=8", "train.epochs=1", "schedule.warmup_epochs=0", "hardware.workers=2",
                            "hardware.precision=fp32"], "", "")
@@ -148,6 +151,7 @@ def test_several_devices_without_a_script_are_refused(tmp_path, words):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sibling", [pytest.param(name, marks=needs(name)) for name in FIRST_WORDS])
 def test_a_notebook_trains_on_one_device_and_refuses_two_in_lightning(tmp_path, sibling):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")

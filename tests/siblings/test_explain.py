@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from shared.errors import UserError
-from shared.gallery.answers import read_answers
-from shared.gallery.maps import SMALLEST, explain_answers
 from shared.models import EFFICIENTNETS, MODELS, RESNETS, VITS, ModelEntry
+from shared.scores.gallery.answers import read_answers
+from shared.scores.gallery.maps import SMALLEST, explain_answers
 from tests.shared.run_folders import answer_own_images, make_run
 from tests.siblings.test_zoo import CLASSES, start
 
@@ -88,6 +88,7 @@ def compare_with_differences(sibling, name):
     return np.stack(found, axis=1), weights[:, channels], maps, whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_weights_are_those_of_finite_differences(sibling, name):
     differences, weights, maps, whole = sibling.call(compare_with_differences, name)
@@ -102,8 +103,8 @@ def save_untrained(sibling, folder):
     """Write the weights of an untrained model for the run in `folder`."""
     import importlib
 
-    from shared.batches.data import load_data
     from shared.config import load_config
+    from shared.data.loading import load_data
     from shared.weights.file import save_weights
 
     models = importlib.import_module(f"{sibling}_project.models")
@@ -159,6 +160,7 @@ def test_other_models_are_explained_at_their_last_feature_map_or_refused(sibling
         in sibling.call(explain_other, "dense")
 
 
+@pytest.mark.slow
 def test_a_run_is_explained_in_a_process_of_its_own(sibling, tmp_path):
     run = make_run(tmp_path, sibling.name, config={"dataset.limit_test": 50, "hardware.threads": 1})
     answer_own_images(run, lambda labels: np.eye(10)[labels])

@@ -47,6 +47,7 @@ def trained(sibling, folder, choice):
                      "dataset.limit_train=110", "train.epochs=1", "schedule.warmup_epochs=0", choice)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_no_training(sibling, tmp_path):
     found = []
     for choice in CHECKPOINTING:
@@ -106,6 +107,7 @@ def kept(sibling, choice):
     return sum(tensor.deref().shape.num_elements() for tensor in taken) / tokens
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_keeps_what_lies_between_blocks_alone(sibling):
     without, with_it = (sibling.call(kept, choice) / VITS["vit_tiny"][1] for choice in CHECKPOINTING)
     assert without > 11  # queries, keys and values, 3; the first dense layer and its gelu, 8; and more

@@ -91,6 +91,7 @@ def evaluated(sibling, folder):
     return importlib.import_module(f"{sibling}_project.evaluate").evaluate(config, folder)
 
 
+@pytest.mark.slow
 def test_a_run_is_frozen_stopped_resumed_and_evaluated(sibling, tmp_path):
     words = (*TINY, *FROZEN, f"model.name={SMALL[sibling.name]}")
     stopped = sibling.call(stopped_after, str(tmp_path / "stopped"), 5, *words)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.batches.data import load_data
 from shared.config import parse_config
+from shared.data.loading import load_data
 from tests.conftest import SMALL, train
 
 # As a config tells them: pixels in memory, the same scaled in floating point, and files cropped and scaled by Pillow.

@@ -22,6 +22,7 @@ from tests.siblings.test_zoo import start
 needs_timm = pytest.mark.skipif(not (is_installed("lightning") and importlib.util.find_spec("timm")),
                                 reason="timm or PyTorch is not installed")
 SIZE = 64  # pixels, 16 patches in place of a ViT's own 196
+LARGE = ("resnet50", "efficientnet_b3", "vit_base")
 
 
 def save_with_timm(_, name, folder, classes, size=SIZE):
@@ -88,7 +89,8 @@ def saved(with_torch, tmp_path_factory):
 
 
 @needs_timm
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
+                                  for name in MODELS])
 def test_logits_are_timms_and_weights_travel_both_ways(saved, sibling, name):
     folder, expected = saved(name)
     found, changed = sibling.call(logits_of, name, str(folder), 7)

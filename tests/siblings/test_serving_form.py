@@ -37,8 +37,8 @@ def answer_as_the_server(model, steps, body):
     """What `shared.serve` answers, with `model` in place of its worker."""
     from starlette.requests import Request
 
-    from shared.serve.reading import Limits
-    from shared.serve.server import Endpoints
+    from shared.artifacts.serve.reading import Limits
+    from shared.artifacts.serve.server import Endpoints
 
     endpoints = Endpoints(SimpleNamespace(classes=("a", "b", "c"), preprocessing=steps), "classifier",
                           Limits(bytes=10**6, pixels=10**4, requests=1))
@@ -60,7 +60,7 @@ def answer_both(sibling, folder, body, channels):
 
     from keras_project.artifact import Server, build_served
     from keras_project.export import write_savedmodel
-    from shared.batches.preprocessing import Preprocessing
+    from shared.data.preprocessing import Preprocessing
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, channels))

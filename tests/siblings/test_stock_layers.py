@@ -185,6 +185,7 @@ def with_variables(sibling):
     return set(found.values()), {found[kind] for kind in named if kind in found}
 
 
+@pytest.mark.slow
 def test_no_stock_layer_with_variables_is_missing(sibling):
     found, tried = sibling.call(with_variables)
     assert len(found) > 30

@@ -43,6 +43,7 @@ def test_a_stock_optimizer_trains_under_all_rules(sibling, tmp_path, name):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_stock_optimizer_resumes_within_an_epoch(sibling, tmp_path):
     """The one that keeps most: moments, and NAdam's product of momenta, to which Keras gives no name."""
     name = {"lightning": "NAdam", "keras": "Nadam"}[sibling.name]
@@ -101,6 +102,7 @@ def on_two_devices(_):
     return found
 
 
+@pytest.mark.slow
 def test_every_class_of_keras_accumulates_on_several_devices():
     if not is_installed("keras"):
         pytest.skip("the keras sibling is not installed")

@@ -82,6 +82,7 @@ def test_both_heads_of_a_distilled_model_train(sibling):
     assert rates == {rate, rate / 2}
 
 
+@pytest.mark.slow
 def test_two_processes_normalise_over_the_whole_batch(sibling, tmp_path):
     words = (*TINY, "model.name=timm:mobilenetv3_small_050", "train.epochs=1")
     one = sibling.call(train, str(tmp_path / "one"), *words)

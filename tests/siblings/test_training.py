@@ -240,6 +240,7 @@ def test_a_profile_is_left_behind(sibling, tmp_path):
     assert trace.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_deterministic_runs_end_alike(sibling, tmp_path):
     alone = Sibling(sibling.name)  # TensorFlow has no way back
     runs = [alone.call(train, str(tmp_path / name), "configs/debug/deterministic.yaml", "train.epochs=1",
@@ -283,6 +284,7 @@ def test_the_average_of_the_weights_is_validated_and_kept(sibling, tmp_path, par
     assert row["val/loss"] == pytest.approx(result["val/loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_overfit_ends_near_certainty(sibling, tmp_path):
     done = sibling.call(train_whole, str(tmp_path), "configs/debug/overfit.yaml", "train.epochs=8",
                         "dataset.limit_train=80", "schedule.warmup_epochs=0", "optimizer.lr=0.001",

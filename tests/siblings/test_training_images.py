@@ -75,8 +75,8 @@ def test_image_folder_trains_with_parallel_readers(sibling, tmp_path):
 
 def peaks(sibling: str, root: str) -> list[float]:
     """Peak memory of this process in MiB after an epoch of 60 images of a folder, and after one of 600."""
-    from shared.batches.data import load_data
     from shared.config import parse_config
+    from shared.data.loading import load_data
     from shared.machine.hardware import measure_peak_memory
 
     data_module = importlib.import_module(f"{sibling}_project.data")
@@ -94,6 +94,7 @@ def peaks(sibling: str, root: str) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(sibling, tmp_path):
     pictures(tmp_path / "pictures", number=320)
     alone = Sibling(sibling.name)  # whose peak nothing has raised yet

@@ -36,8 +36,8 @@ def seeds(_):
 
     from lightning_project.data import DataModule
     from lightning_project.runtime import build_runtime
-    from shared.batches.data import load_data
     from shared.config import parse_config
+    from shared.data.loading import load_data
 
     config = parse_config(["train.accumulate=2", "hardware.precision=fp32", "hardware.threads=1"], "", "")
     module = DataModule(config, load_data(config), build_runtime(config))

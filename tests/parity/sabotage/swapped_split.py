@@ -1,8 +1,8 @@
 """One training image and one validation image of the same class change places."""
 
-from shared.batches import data
+from shared.data import loading
 
-original = data.split_stratified
+original = loading.split_stratified
 
 
 def split_stratified(labels, fraction, seed):
@@ -12,4 +12,4 @@ def split_stratified(labels, fraction, seed):
     return train, val
 
 
-data.split_stratified = split_stratified
+loading.split_stratified = split_stratified

@@ -1,6 +1,0 @@
-"""A server that answers questions about images from an exported model.
-
-reading.py   what clients send, as pixels; what is refused
-server.py    LitServe with this repository's endpoints
-__main__.py  the command line, starting and stopping
-"""
