@@ -1,56 +1,83 @@
-"""Averaged weights: `train.ema_decay`."""
+"""Copies of the weights beside the weights: the moving average of `train.ema_decay`, and those of
+`train.lookahead_every`."""
+
+from typing import ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.callbacks import Callback
 from keras.ops import convert_to_numpy
 
 from keras_project.models import neutral_weights
 from shared.config import Config
-from shared.training.schedule import tabulate_average_decays
+from shared.training.schedule import tabulate_average_decays, tabulate_lookahead
 from shared.weights.file import Weights
 
 
-class Average(Callback):
-    """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation.
+class WeightCopies(Callback):
+    """Keeps a copy of all weights, BatchNorm's statistics too, and moves it towards them after each step.
 
-    After each step, average += (1 - decay) (weight - average). Keras' own `use_ema` leaves BatchNorm's statistics out,
-    counts each part of an accumulated batch as a step, and starts frozen weights at 0
-    (keras/src/optimizers/base_optimizer.py).
+    After step i, copy += shares[i] (weight - copy); where `shares[i]` is not a number nothing happens.
     """
 
-    def __init__(self, config: Config, steps: int):
+    kind: ClassVar[str]  # how a copy is called in a checkpoint
+
+    def __init__(self, shares: np.ndarray):
         super().__init__()
-        self.shares = 1 - tabulate_average_decays(config, steps)
-        self.averaged: list[keras.Variable] = []
+        self.shares = shares
+        self.copied: list[keras.Variable] = []
 
     def set_model(self, model: keras.Model) -> None:
-        """Start the averages at the model's weights. `fit` calls this, and so does `load_checkpoint`, first."""
+        """Start the copies at the model's weights. `fit` calls this, and so does `load_checkpoint`, first."""
         super().set_model(model)
-        if self.averaged:
+        if self.copied:
             return
-        self.averaged = [one for one in model.variables if keras.backend.is_float_dtype(one.dtype)]
+        self.copied = [one for one in model.variables if keras.backend.is_float_dtype(one.dtype)]
         with model.distribute_strategy.scope():
-            self.averages = [keras.Variable(convert_to_numpy(one), dtype=one.dtype, trainable=False)
-                             for one in self.averaged]
-        self.move = tf.function(self.move_averages)
+            self.copies = [keras.Variable(convert_to_numpy(one), dtype=one.dtype, trainable=False)
+                           for one in self.copied]
+        self.move = tf.function(self.move_all)
 
     def variables(self) -> dict[str, keras.Variable]:
-        """The averages by the names that they have in a checkpoint."""
-        return {f"optimizer/{variable.path.replace('/', '_')}_average": average
-                for variable, average in zip(self.averaged, self.averages, strict=True)}
+        """The copies by the names that they have in a checkpoint."""
+        return {f"optimizer/{variable.path.replace('/', '_')}_{self.kind}": copy
+                for variable, copy in zip(self.copied, self.copies, strict=True)}
 
-    def move_averages(self, share: tf.Tensor) -> None:
+    def move_all(self, share: tf.Tensor) -> None:
         strategy = self.model.distribute_strategy
+        for variable, copy in zip(self.copied, self.copies, strict=True):
+            strategy.extended.update(copy.value, self.move_one, args=(variable.value, share), group=False)
 
-        def move(average: tf.Variable, weight: tf.Variable, share: tf.Tensor) -> None:
-            average.assign_add(tf.cast(share, average.dtype) * (weight - average))
-        for variable, average in zip(self.averaged, self.averages, strict=True):
-            strategy.extended.update(average.value, move, args=(variable.value, share), group=False)
+    def move_one(self, copy: tf.Variable, weight: tf.Variable, share: tf.Tensor) -> None:
+        copy.assign_add(tf.cast(share, copy.dtype) * (weight - copy))
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.step = int(convert_to_numpy(self.model.optimizer.iterations))
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = int(convert_to_numpy(self.model.optimizer.iterations))
+        if step != self.step and not np.isnan(self.shares[step - 1]):  # that was the batch's last part
+            with self.model.distribute_strategy.scope():
+                self.move(tf.constant(self.shares[step - 1]))
+        self.step = step
+
+
+class Average(WeightCopies):
+    """Keeps an average of all weights, `train.ema_decay`, and puts it in their place during validation.
+
+    Keras' own `use_ema` leaves BatchNorm's statistics out, counts each part of an accumulated batch as a step, and
+    starts frozen weights at 0 (keras/src/optimizers/base_optimizer.py).
+    """
+
+    kind = "average"
+
+    def __init__(self, config: Config, steps: int):
+        super().__init__(1 - tabulate_average_decays(config, steps))
 
     def swap(self) -> None:
         """Exchange the values of weights and averages."""
-        for variable, average in zip(self.averaged, self.averages, strict=True):
+        for variable, average in zip(self.copied, self.copies, strict=True):
             value = convert_to_numpy(variable)
             variable.assign(convert_to_numpy(average))
             average.assign(value)
@@ -62,18 +89,24 @@ class Average(Callback):
         self.swap()
         return weights
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self.step = int(convert_to_numpy(self.model.optimizer.iterations))
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        step = int(convert_to_numpy(self.model.optimizer.iterations))
-        if step != self.step:  # that was the batch's last part
-            with self.model.distribute_strategy.scope():
-                self.move(tf.constant(self.shares[step - 1]))
-        self.step = step
-
     def on_test_begin(self, logs: dict | None = None) -> None:
         self.swap()
 
     def on_test_end(self, logs: dict | None = None) -> None:
         self.swap()
+
+
+class Lookahead(WeightCopies):
+    """Every `train.lookahead_every` steps pulls slow weights towards the weights, which go on from there."""
+
+    kind = "slow"
+
+    def __init__(self, config: Config, steps: int):
+        super().__init__(1 - tabulate_lookahead(config, steps))
+
+    def move_all(self, share: tf.Tensor) -> None:
+        super().move_all(share)
+        strategy = self.model.distribute_strategy
+        for variable, slow in zip(self.copied, self.copies, strict=True):
+            strategy.extended.update(variable.value, lambda weight, slow: weight.assign(slow), args=(slow.value,),
+                                     group=False)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_project.average import Average
+from keras_project.average import Average, Lookahead
 from keras_project.checkpoints import BestWeightsWriter, CheckpointWriter, to_numpy
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
@@ -26,7 +26,9 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     callbacks: list[keras.callbacks.Callback] = [
         # Your own callbacks, one a line. What they add to `logs` at the end of an epoch is recorded too.
     ]
-    callbacks += [*([average] if average else []), RecorderCallback(recorder), best]
+    # The average is of what lookahead leaves.
+    copies = [*([Lookahead(config, recorder.steps)] if train.lookahead_every else []), *([average] if average else [])]
+    callbacks += [*copies, RecorderCallback(recorder), best]
     stateful = [best]
     if train.early_stopping_patience:
         stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
@@ -40,7 +42,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     if debug.profile:
         callbacks.append(Profiler(recorder))
     # CheckpointWriter is the last, so that it saves the others' state.
-    callbacks.append(CheckpointWriter(recorder, stateful, average))
+    callbacks.append(CheckpointWriter(recorder, stateful, copies))
     return callbacks
 
 
@@ -81,10 +83,15 @@ class BackboneFreezer(keras.callbacks.Callback):
         super().__init__()
         self.config, self.frozen = config, None
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self.frozen is None:
+            self.fixed = {layer.name for layer in self.model.layers if layer.weights and not layer.trainable}
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         frozen, head = is_frozen(self.config, epoch), find_entry(self.config.model.name).head
         for layer in self.model.layers:
-            layer.trainable = not frozen or layer.name == head
+            if layer.name not in self.fixed:  # a layer that never trains stays as its model has it
+                layer.trainable = not frozen or layer.name == head
         if frozen != self.frozen:
             self.frozen = frozen
             self.model.make_train_function(force=True)  # the old one was traced for other trainable variables

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras.callbacks import Callback
 
-from keras_project.average import Average
+from keras_project.average import Average, WeightCopies
 from keras_project.early_stopping import ResumableEarlyStopping
 from keras_project.log_names import to_log_name
 from keras_project.models import neutral_weights
@@ -61,9 +61,9 @@ class CheckpointWriter(Callback):
     callbacks. Keras' own formats either leave out the optimizer or hold Python code; this one holds tensors and JSON.
     """
 
-    def __init__(self, recorder: Recorder, stateful: list[Callback], average: Average | None):
+    def __init__(self, recorder: Recorder, stateful: list[Callback], copies: list[WeightCopies]):
         super().__init__()
-        self.recorder, self.stateful, self.average = recorder, stateful, average
+        self.recorder, self.stateful, self.copies = recorder, stateful, copies
         self.file = recorder.run.checkpoints / "last.safetensors"
         self.metric_values: list[np.ndarray] = []  # of the metrics' variables, where a checkpoint was within an epoch
 
@@ -89,7 +89,10 @@ class CheckpointWriter(Callback):
 
     def collect_variables(self, model: keras.Model) -> dict[str, keras.Variable]:
         """All variables that a checkpoint holds, by name, except for those of metrics."""
-        return collect_variables(model) | (self.average.variables() if self.average else {})
+        found = collect_variables(model)
+        for copies in self.copies:
+            found |= copies.variables()
+        return found
 
     def save(self, step: int) -> None:
         """Write the checkpoint. Raises `StoppedError` after it where a signal has asked to stop."""
@@ -138,8 +141,8 @@ def load_checkpoint(checkpoint: Path | None, model: keras.Model, callbacks: list
     """
     writer = next(callback for callback in callbacks if isinstance(callback, CheckpointWriter))
     recorder = writer.recorder
-    if writer.average:
-        writer.average.set_model(model)
+    for copies in writer.copies:
+        copies.set_model(model)
     if checkpoint is None:
         if recorder.run.resumed:
             recorder.rewind(0)

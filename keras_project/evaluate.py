@@ -17,8 +17,9 @@ def predict_splits(model: Any, config: Config, data: Any, runtime: Any) -> list[
     """Logits (n, K) float32, index and label (n,) int64 of all validation images, and of all test images."""
     from keras_project.data import build_dataset, build_eval_batches
     from keras_project.progress import ProgressBars
+    from keras_project.views import average_views
 
-    predictions = []
+    model, predictions = average_views(model, config.evaluate.tta), []
     for split in (data.val, data.test):
         callbacks = [ProgressBars(steps=0)] if sys.stderr.isatty() else []
         batches = build_eval_batches(config, data, split, runtime)

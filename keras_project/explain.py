@@ -20,7 +20,8 @@ from shared.scores.gallery.maps import BATCH, SMALLEST, answer_request
 # What the names of the layers begin with that make up the stages of our own models, from the first to the last, after
 # which Grad-CAM may be taken. Of other models it is any layer.
 STAGES = {"resnet": ("layer1.", "layer2.", "layer3.", "layer4."),
-          "efficientnet": (*(f"blocks.{number}." for number in range(7)), "bn2.act")}
+          "efficientnet": (*(f"blocks.{number}." for number in range(7)), "bn2.act"),
+          "airbench": ("act", "groups.0.", "groups.1.", "groups.2.")}
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 
 

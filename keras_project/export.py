@@ -25,10 +25,12 @@ def export(job: Job) -> list[Path]:
     from keras_project.artifact import Server, build_served
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
+    from keras_project.views import average_views
 
     build_runtime(job.trained.config)
     model = build_model(job.trained.config, job.trained)
     load_weights(model, job.trained.read_weights(neutral_shapes(model)))
+    model = average_views(model, job.trained.config.evaluate.tta)
 
     def answer(images: np.ndarray) -> np.ndarray:
         """Logits (n, K) of normalised images (n, S, S, C)."""

@@ -11,7 +11,7 @@ from keras_project.training_rules import TrainingRules, unwrap_loss_scale, with_
 from keras_project.update_rules import SGD, Adam, AdamW, Muon
 from shared.config import Config
 from shared.errors import UserError
-from shared.training.schedule import tabulate_rates
+from shared.training.schedule import list_rate_factors, tabulate_rates
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -75,8 +75,8 @@ def build_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
             name="optimizer", learning_rate=rates, weight_decay=settings.weight_decay,
             gradient_accumulation_steps=parts if parts > 1 else None, max_norm=config.train.grad_clip,
             head=find_entry(config.model.name).head, backbone_factor=settings.backbone_lr_factor,
-            backbone_start=config.train.unfreeze_epoch * steps, decay_norm_and_bias=settings.decay_norm_and_bias,
-            **arguments(config))
+            backbone_start=config.train.unfreeze_epoch * steps, norm_bias_factor=settings.norm_bias_lr_factor,
+            decay_norm_and_bias=settings.decay_norm_and_bias, **arguments(config))
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer.name={settings.name}: keras' {kind.__name__} refuses its arguments ({error}); "
                         "change the keys of optimizer, or its entry in keras_project/optim.py") from None
@@ -98,9 +98,8 @@ def refuse_lost_settings(config: Config, optimizer: keras.optimizers.Optimizer) 
          f"training rules; {remedy}, or set train.grad_clip=0"),
         (train.grad_clip and own_clipping, f"train.grad_clip={train.grad_clip:g} and {own_clipping} of the optimizer "
          f"both clip; leave {own_clipping} out, or set train.grad_clip=0"),
-        (config.optimizer.backbone_lr_factor != 1 and not has_rules, "optimizer.backbone_lr_factor="
-         f"{config.optimizer.backbone_lr_factor:g} is not for a {name} without the training rules; {remedy}, or set "
-         "optimizer.backbone_lr_factor=1"),
+        *((factor != 1 and not has_rules, f"optimizer.{key}={factor:g} is not for a {name} without the training rules; "
+           f"{remedy}, or set optimizer.{key}=1") for key, factor in list_rate_factors(config).items()),
         ((rules.gradient_accumulation_steps or 1) != train.accumulate, f"train.accumulate={train.accumulate}, but the "
          f"optimizer's gradient_accumulation_steps is {rules.gradient_accumulation_steps}; make them agree"),
         (train.accumulate > 1 and devices > 1 and not has_rules, f"train.accumulate={train.accumulate} on {devices} "

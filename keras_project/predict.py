@@ -24,10 +24,12 @@ def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
     from keras_project.augment import build_normalisation
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
+    from keras_project.views import average_views
 
     runtime = build_runtime(trained.config)
     model = build_model(trained.config, trained)
     load_weights(model, trained.read_weights(neutral_shapes(model)))
+    model = average_views(model, trained.config.evaluate.tta)
     seen = trained.preprocessing
     normalise = build_normalisation(seen.mean, seen.std, runtime.dtype)
     return lambda images: model.predict_on_batch(normalise(images)).astype(np.float32)

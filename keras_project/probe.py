@@ -49,8 +49,9 @@ def record_pixels(config: Config) -> Arrays:
 
 def record_start(config: Config) -> Arrays:
     build_runtime(config)
-    model = build_model(config, load_data(config))
-    drawn, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    data = load_data(config)
+    model = build_model(config, data)
+    drawn, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model), data)
     load_weights(model, drawn)
     return {f"drawn {name}": tensor for name, tensor in drawn.items()} \
         | {f"held {name}": tensor for name, tensor in neutral_weights(model).items()}
@@ -59,7 +60,7 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model), data)
     load_weights(model, perturb_vectors(weights))
     images, target = next(iter(build_train_dataset(config, data, runtime)))
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)

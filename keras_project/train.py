@@ -23,7 +23,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from keras_project.classifier import compile_classifier, score_predictions
     from keras_project.data import build_eval_dataset, build_train_dataset
     from keras_project.evaluate import predict_splits
-    from keras_project.models import build_model, find_entry, parameter_count
+    from keras_project.models import build_model, find_entry
     from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, measure_peak_memory
     from shared.data.batches import TrainBatches, count_steps
@@ -42,14 +42,14 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     data = load_data(config)
     with runtime.strategy.scope():
         model = runtime.prepare_model(build_model(config, data))
-    weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader, untrained_names(model))
+    untrained = untrained_names(model)
+    weights = choose_starting_point(config, entry, neutral_weights(model), data, runtime.leader, untrained)
     load_weights(model, weights)
 
     run = RunFolder.start_together(config, "keras", runtime.leader, runtime.broadcast_text)
     if run.is_done:  # resumed with fewer epochs than it has had, which a line has said
         return run.read_result()
-    facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
+    facts = describe_run(run, data, entry, weights, untrained, **runtime.facts)
     steps = count_steps(config, len(data.train))
     name_images = TrainBatches(config, data).name_images
     with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:

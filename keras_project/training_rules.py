@@ -29,22 +29,27 @@ class TrainingRules:
         backbone_factor: the share of the rate at which all other layers learn and, where decay is decoupled, decay.
         backbone_start: the step at which these begin to learn, from which a rule counts their steps, as PyTorch counts
             each parameter's own.
+        norm_bias_factor: the share of their layer's rate at which the biases of normalisation layers learn. Their
+            decay is divided by it, so that a step decays them as without it.
         decay_norm_and_bias: whether variables decay that are no kernels; see `shared.training.decay`.
     """
 
     def __init__(self, *arguments: Any, max_norm: float = 0.0, head: str = "", backbone_factor: float = 1.0,
-                 backbone_start: int = 0, decay_norm_and_bias: bool = False, **options: Any):
+                 backbone_start: int = 0, norm_bias_factor: float = 1.0, decay_norm_and_bias: bool = False,
+                 **options: Any):
         super().__init__(*arguments, **options)
         if self.weight_decay is not None:  # TensorFlow makes float32 of a Python number, also where weights are float64
             self.weight_decay = np.float64(self.weight_decay)
         self.max_norm, self.head, self.decay_norm_and_bias = max_norm, head, decay_norm_and_bias
         self.backbone_factor, self.backbone_start = backbone_factor, backbone_start
-        self.rate_factor, self.first_step = 1.0, 0  # of the layer that is updated just now
+        self.norm_bias_factor = norm_bias_factor
+        self.rate_factor, self.first_step = 1.0, 0  # of the variable that is updated just now
 
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         self.of_head = belong_to([self.head], variables)
+        self.norm_factors = [self.norm_bias_factor if variable.name == "beta" else 1.0 for variable in variables]
         self.exclude_from_weight_decay([variable for variable in variables if not is_decayed(
             variable.name, variable.shape, self.decay_norm_and_bias)])
         super().build(variables)
@@ -62,16 +67,20 @@ class TrainingRules:
             pairs = [(None if gradient is None else gradient * factor, variable) for gradient, variable in pairs]
         return pairs
 
-    # Rates and steps of the backbone
+    # Rates and steps of the backbone, rates of the biases of normalisation layers
 
     def is_of_head(self, variable: keras.Variable) -> bool:
         return self.of_head[self._get_variable_index(variable)]
 
+    def find_norm_factor(self, variable: keras.Variable) -> float:
+        return self.norm_factors[self._get_variable_index(variable)]
+
     @contextmanager
-    def at_pace_of(self, of_head: bool) -> Iterator[None]:
+    def at_pace_of(self, of_head: bool, norm_factor: float = 1.0) -> Iterator[None]:
         """Within, `iterations` and `learning_rate` are those of the head or of the backbone."""
+        self.rate_factor = norm_factor
         if not of_head:
-            self.rate_factor, self.first_step = self.backbone_factor, self.backbone_start
+            self.rate_factor, self.first_step = norm_factor * self.backbone_factor, self.backbone_start
         yield
         self.rate_factor, self.first_step = 1.0, 0
 
@@ -85,10 +94,13 @@ class TrainingRules:
         return rate if self.rate_factor == 1.0 else rate * self.rate_factor
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        with self.at_pace_of(self.is_of_head(variable)):
+        with self.at_pace_of(self.is_of_head(variable), self.find_norm_factor(variable)):
             if self.rate_factor != 1.0:
                 learning_rate = tf.cast(learning_rate, variable.dtype) * self.rate_factor
             super().update_step(gradient, variable, learning_rate)
+
+    def decay_of(self, variable: keras.Variable) -> float:  # of the classes in update_rules.py
+        return super().decay_of(variable) / self.find_norm_factor(variable)
 
     def _apply_weight_decay(self, variables: list[keras.Variable]) -> None:
         for of_head in (True, False):
@@ -133,7 +145,7 @@ class TrainingRules:
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_norm": self.max_norm, "head": self.head,
                 "backbone_factor": self.backbone_factor, "backbone_start": self.backbone_start,
-                "decay_norm_and_bias": self.decay_norm_and_bias}
+                "norm_bias_factor": self.norm_bias_factor, "decay_norm_and_bias": self.decay_norm_and_bias}
 
 
 @cache

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import nn
 
-from lightning_project.average import Average, build_average_update
+from lightning_project.average import Average, Lookahead, build_average_update
 from lightning_project.checkpoints import BestWeightsWriter, CheckpointWriter
 from lightning_project.models import find_entry
 from lightning_project.progress import ProgressBars
@@ -25,7 +25,9 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     callbacks: list[Callback] = [
         # Your own callbacks, one a line.
     ]
-    if average:
+    if train.lookahead_every:
+        callbacks.append(Lookahead(config, recorder.steps))
+    if average:  # of what lookahead leaves
         callbacks.append(average)
     if train.early_stopping_patience:
         # With check_finite=False a loss that is not finite counts as no improvement, as in Keras. With strict=False a
@@ -131,6 +133,10 @@ class BackboneFreezer(Callback):
 
     def __init__(self, config: Config):
         self.config = config
+        self.fixed: set[str] = set()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.fixed = {name for name, parameter in pl_module.model.named_parameters() if not parameter.requires_grad}
 
     # Before each batch: Lightning calls no hook of an epoch's start where a run is resumed within it, and after
     # validation it sets all modules to training mode.
@@ -138,7 +144,8 @@ class BackboneFreezer(Callback):
                              batch_idx: int) -> None:
         frozen, entry = is_frozen(self.config, trainer.current_epoch), find_entry(self.config.model.name)
         for name, parameter in pl_module.model.named_parameters():
-            parameter.requires_grad_(not frozen or entry.is_of_head(name))
+            if name not in self.fixed:  # a parameter that never trains stays as its model has it
+                parameter.requires_grad_(not frozen or entry.is_of_head(name))
         for module in pl_module.model.modules():
             if hasattr(module, "running_var"):  # BatchNorm, and what else keeps statistics of batches
                 module.train(not frozen)

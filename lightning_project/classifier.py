@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from lightning_project.losses import BinaryCrossEntropy, FocalLoss
 from lightning_project.metric_state import load_metric_state, save_metric_state
 from lightning_project.optim import build_optimizer, build_schedule, find_decayed, refuse_lost_settings
+from lightning_project.views import average_views
 from shared.config import Config
 from shared.scores import make_scores_exact
 from shared.training.seams import explain_bad_loss, explain_bad_metric, validate_metric_names
@@ -144,7 +145,8 @@ class Classifier(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
         batch = drop_padding(batch)
-        return {"logits": self(batch["image"]).float(), "index": batch["index"],
+        logits = average_views(self.model, batch["image"], self.config.evaluate.tta)
+        return {"logits": logits.float(), "index": batch["index"],
                 "label": batch["target"].argmax(dim=1)}
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from shared.scores.gallery.maps import BATCH, SMALLEST, answer_request
 # The modules of our own models after which Grad-CAM may be taken, from the first to the last. Of other models it is any
 # module.
 STAGES = {"resnet": ("layer1", "layer2", "layer3", "layer4"),
-          "efficientnet": (*(f"blocks.{number}" for number in range(7)), "act2")}
+          "efficientnet": (*(f"blocks.{number}" for number in range(7)), "act2"),
+          "airbench": ("act", "groups.0", "groups.1", "groups.2")}
 
 
 def explain(model: nn.Module, entry: ModelEntry, images: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -26,10 +26,12 @@ def export(job: Job) -> list[Path]:
     from lightning_project.artifact import Served
     from lightning_project.models import build_model, load_weights, neutral_shapes
     from lightning_project.runtime import build_runtime
+    from lightning_project.views import Views
 
     build_runtime(job.trained.config)
     model = build_model(job.trained.config, job.trained).eval()
     load_weights(model, job.trained.read_weights(neutral_shapes(model)))
+    model = Views(model, job.trained.config.evaluate.tta).eval()
 
     def answer(images: np.ndarray) -> np.ndarray:
         """Logits (n, K) of normalised images (n, S, S, C)."""

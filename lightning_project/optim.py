@@ -1,5 +1,6 @@
 """Optimizer and learning rate: one table of optimizers, to which any class of PyTorch can be added as it is."""
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from lightning_project.update_rules import Lion, Muon
 from shared.config import Config
 from shared.errors import UserError
 from shared.training.decay import is_decayed
-from shared.training.schedule import tabulate_rate_factors
+from shared.training.schedule import list_rate_factors, tabulate_rate_factors
+
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def adam_arguments(config: Config) -> dict[str, Any]:
@@ -51,8 +54,14 @@ def find_decayed(config: Config, model: nn.Module) -> set[str]:
             if is_decayed(name, parameter.shape, config.optimizer.decay_norm_and_bias)}
 
 
+def find_norm_biases(model: nn.Module) -> set[str]:
+    """Names of the biases of normalisation layers."""
+    return {f"{name}.bias" for name, module in model.named_modules() if isinstance(module, NORMALISATIONS)}
+
+
 def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Optimizer:
-    """The optimizer with groups of parameters: those that decay and those that do not, of the head and of the rest.
+    """The optimizer with groups of parameters: of the head and of the rest those that decay and those that do not, and
+    of all these the biases of normalisation layers, where they have a learning rate of their own.
 
     What is frozen is in them, and is passed over as long as it has no gradient.
 
@@ -60,18 +69,16 @@ def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Opti
         UserError: where the class does not take what the config asks for.
     """
     settings, entry = config.optimizer, find_entry(config.model.name)
-    head_decayed, head_plain, backbone_decayed, backbone_plain = {}, {}, {}, {}  # parameters by name
-    for name, parameter in model.named_parameters():
-        if entry.is_of_head(name):
-            (head_decayed if name in decayed else head_plain)[name] = parameter
-        else:
-            (backbone_decayed if name in decayed else backbone_plain)[name] = parameter
-    backbone_lr = settings.lr * settings.backbone_lr_factor
-    groups = [{"params": list(parameters.values()), "names": list(parameters), "lr": rate, "weight_decay": decay}
-              for parameters, rate, decay in ((head_decayed, settings.lr, settings.weight_decay),
-                                              (head_plain, settings.lr, 0.0),
-                                              (backbone_decayed, backbone_lr, settings.weight_decay),
-                                              (backbone_plain, backbone_lr, 0.0))]
+    norm_biases = find_norm_biases(model) if settings.norm_bias_lr_factor != 1 else set()
+    groups = []
+    factors = (1.0, settings.norm_bias_lr_factor) if norm_biases else (1.0,)
+    for factor, of_head, decays in product(factors, (True, False), (True, False)):
+        parameters = {name: parameter for name, parameter in model.named_parameters()
+                      if entry.is_of_head(name) == of_head and (name in decayed) == decays
+                      and (name in norm_biases) == (factor != 1)}
+        rate = factor * settings.lr * (1.0 if of_head else settings.backbone_lr_factor)
+        groups.append({"params": list(parameters.values()), "names": list(parameters), "lr": rate,
+                       "weight_decay": settings.weight_decay / factor if decays else 0.0})
     kind, arguments = OPTIMIZERS[settings.name]
     try:
         return kind(groups, lr=settings.lr, **arguments(config))
@@ -93,10 +100,10 @@ def refuse_lost_settings(config: Config, optimizer: Optimizer) -> None:
         (train.grad_clip and config.hardware.precision == "fp16" and is_fused,
          f"train.grad_clip={train.grad_clip:g} is not for a fused {name} under hardware.precision=fp16, which takes "
          "the scale off the gradient itself; leave fused=True out, or set train.grad_clip=0"),
-        (settings.backbone_lr_factor != 1 and len(rates) == 1,
-         f"optimizer.backbone_lr_factor={settings.backbone_lr_factor:g}, but all parameters of this {name} have one "
-         "learning rate; give it the groups of build_optimizer in lightning_project/optim.py, or set "
-         "optimizer.backbone_lr_factor=1"),
+        *((factor != 1 and len(rates) == 1,
+           f"optimizer.{key}={factor:g}, but all parameters of this {name} have one learning rate; give it the groups "
+           f"of build_optimizer in lightning_project/optim.py, or set optimizer.{key}=1")
+          for key, factor in list_rate_factors(config).items()),
         (settings.weight_decay and "weight_decay" not in optimizer.defaults,
          f"optimizer.weight_decay={settings.weight_decay:g} is not for {name}, which has no weight decay; set "
          "optimizer.weight_decay=0"),

@@ -27,6 +27,7 @@ def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
     from lightning_project.augment import Augmentation
     from lightning_project.models import build_model, load_weights, neutral_shapes
     from lightning_project.runtime import build_runtime
+    from lightning_project.views import average_views
     from shared.config import AugmentConfig
 
     runtime = build_runtime(trained.config)
@@ -39,7 +40,8 @@ def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
 
     @torch.inference_mode()
     def compute(images: np.ndarray) -> np.ndarray:
-        return model(normalise({"image": fabric.to_device(torch.from_numpy(images))})).float().cpu().numpy()
+        seen = normalise({"image": fabric.to_device(torch.from_numpy(images))})
+        return average_views(model, seen, trained.config.evaluate.tta).float().cpu().numpy()
     return compute
 
 

@@ -51,8 +51,9 @@ def record_pixels(config: Config) -> Arrays:
 
 def record_start(config: Config) -> Arrays:
     build_runtime(config)
-    model = build_model(config, load_data(config))
-    drawn, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    data = load_data(config)
+    model = build_model(config, data)
+    drawn, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model), data)
     load_weights(model, drawn)
     return {f"drawn {name}": tensor for name, tensor in drawn.items()} \
         | {f"held {name}": tensor for name, tensor in neutral_weights(model).items()}
@@ -61,7 +62,7 @@ def record_start(config: Config) -> Arrays:
 def record_forward(config: Config) -> Arrays:
     runtime, data = build_runtime(config), load_data(config)
     model = build_model(config, data)
-    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model))
+    weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model), data)
     load_weights(model, perturb_vectors(weights))
     module = DataModule(config, data, runtime)
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
@@ -74,7 +75,8 @@ def record_forward(config: Config) -> Arrays:
     loss.backward()
     return {"evaluation logits": concatenate([evaluation]), "training logits": concatenate([training]),
             "loss": loss.detach().numpy()} \
-        | {f"gradient {name}": thin_out(parameter.grad.numpy()) for name, parameter in model.named_parameters()}
+        | {f"gradient {name}": thin_out(parameter.grad.numpy()) for name, parameter in model.named_parameters()
+           if parameter.requires_grad}
 
 
 def record_rates(config: Config) -> Arrays:

@@ -26,7 +26,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from lightning_project.data import DataModule
     from lightning_project.evaluate import predict_splits
     from lightning_project.logger import RecorderLogger
-    from lightning_project.models import build_model, find_entry, parameter_count
+    from lightning_project.models import build_model, find_entry
     from lightning_project.models.neutral import load_weights, neutral_weights, untrained_names
     from lightning_project.runtime import build_runtime, measure_peak_memory
     from shared.data.batches import TrainBatches, count_steps
@@ -44,15 +44,15 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     runtime = build_runtime(config)
     data = load_data(config)
     model = build_model(config, data)
-    weights = choose_starting_point(config, entry, neutral_weights(model), data.folders, data.classes,
-                                    runtime.leader, untrained_names(model))
+    untrained = untrained_names(model)
+    weights = choose_starting_point(config, entry, neutral_weights(model), data, runtime.leader, untrained)
     load_weights(model, weights)
     model = runtime.prepare_model(model)
 
     run = RunFolder.start_together(config, "lightning", runtime.leader, runtime.broadcast_text)
     if run.is_done:  # resumed with fewer epochs than it has had, which a line has said
         return run.read_result()
-    facts = describe_run(run, data, entry, weights, parameters=parameter_count(model), **runtime.facts)
+    facts = describe_run(run, data, entry, weights, untrained, **runtime.facts)
     steps = count_steps(config, len(data.train))
     name_images = TrainBatches(config, data).name_images
     with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:

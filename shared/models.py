@@ -66,7 +66,8 @@ class ModelEntry:
     `more_heads`, which a distilled model has. `first_kernel` is the tensor that sees the images; it is empty where that
     is not known. `settings` are the OPTIONAL_SETTINGS that the model honours; a config that sets another one is
     refused. `framework` is empty for a model that both siblings have; another one's initial weights are drawn by its
-    framework. `library` is None for a model of our own.
+    framework. `library` is None for a model of our own. Where `whitens`, the first kernel is computed from the training
+    images, see `shared.weights.whitening`.
     """
 
     builder: str
@@ -78,6 +79,7 @@ class ModelEntry:
     published: Published | None = None
     more_heads: tuple[str, ...] = ()
     library: Library | None = None
+    whitens: bool = False
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -120,6 +122,7 @@ MODELS = {
     "vit_tiny": describe_vit("vit_tiny_patch16_224", AUGREG, 5_717_416, 1.25, 224, 75.45, 224),
     "vit_small": describe_vit("vit_small_patch16_224", AUGREG, 22_050_664, 4.60, 224, 81.38, 224),
     "vit_base": describe_vit("vit_base_patch16_224", "augreg2_in21k_ft_in1k", 86_567_656, 17.56, 224, 85.10, 224),
+    "airbench": ModelEntry("airbench", "fc", "whiten.weight", whitens=True),
 }
 
 
@@ -154,6 +157,17 @@ VITS = {"vit_tiny": (192, 12, 3), "vit_small": (384, 12, 6), "vit_base": (768, 1
 
 # EfficientNet, arXiv:1905.11946: factors of width and depth, and table 1 for the B0.
 EFFICIENTNETS = {"efficientnet_b0": (1.0, 1.0), "efficientnet_b3": (1.2, 1.4)}
+
+# airbench94, arXiv:2404.00498, listing 4 and its code: channels of the three groups, the share of its statistics that
+# BatchNorm keeps at each step, and the factor of the logits.
+AIRBENCH_WIDTHS = (64, 256, 256)
+AIRBENCH_MOMENTUM = 0.6
+AIRBENCH_SCALE = 1 / 9
+
+
+def count_whitening_filters(channels: int) -> int:
+    """Filters of airbench's first layer: each component of a patch of 2x2 pixels, and its opposite."""
+    return 2 * 4 * channels
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ CORE = {
     "callbacks.py": ["build_callbacks"],
     "checkpoints.py": ["BestWeightsWriter.__init__", "CheckpointWriter.__init__"],
     "progress.py": ["ProgressBars"],
-    "models/__init__.py": ["find_entry", "build_model", "parameter_count"],
+    "models/__init__.py": ["find_entry", "build_model"],
     "models/neutral.py": ["neutral_state", "neutral_shapes", "neutral_weights", "load_weights"],
     "models/layers.py": [],
     **{f"models/{entry.builder}.py": [f"build_{entry.builder}"] for entry in MODELS.values() if not entry.framework},

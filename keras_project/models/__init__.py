@@ -4,7 +4,6 @@ from collections.abc import Callable
 from importlib import import_module
 
 import keras
-import numpy as np
 from keras.src.utils.naming import reset_uids
 
 from keras_project.models.neutral import drop_model_name, load_weights, neutral_shapes, neutral_state, neutral_weights
@@ -14,8 +13,7 @@ from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 from shared.runs.trained import Trained
 
-__all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
-           "parameter_count"]
+__all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights"]
 
 
 def find_entry(name: str) -> ModelEntry:
@@ -68,7 +66,3 @@ def build_model(config: Config, data: Data | Trained) -> keras.Model:
         raise UserError(f"{entry.head} of model.name={name} is a layer within another; make the head a layer of the "
                         "model itself, since model.freeze=backbone goes by the layers of the model")
     return model
-
-
-def parameter_count(model: keras.Model) -> int:
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)

@@ -13,8 +13,7 @@ from shared.errors import UserError
 from shared.models import MODELS, ModelEntry, require_entry_fits, split_library_name
 from shared.runs.trained import Trained
 
-__all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights",
-           "parameter_count"]
+__all__ = ["build_model", "find_entry", "load_weights", "neutral_shapes", "neutral_state", "neutral_weights"]
 
 
 def find_entry(name: str) -> ModelEntry:
@@ -62,7 +61,3 @@ def build_model(config: Config, data: Data | Trained) -> nn.Module:
         model = build(config.model, data.channels, len(data.classes), data.image_size)
     require_entry_fits(name, entry, neutral_shapes(model), len(data.classes))
     return model
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

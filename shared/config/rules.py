@@ -211,6 +211,14 @@ def validate_hardware(config: Config) -> None:
     require(hardware.steps_per_execution == 1 or not train.ema_decay,
             f"train.ema_decay={train.ema_decay:g} follows each step, and hardware.steps_per_execution="
             f"{hardware.steps_per_execution} shows only one in so many; set hardware.steps_per_execution=1")
+    require(hardware.steps_per_execution == 1 or not train.lookahead_every,
+            f"train.lookahead_every={train.lookahead_every} follows each step, and hardware.steps_per_execution="
+            f"{hardware.steps_per_execution} shows only one in so many; set hardware.steps_per_execution=1")
+    for dotted in ("train.lookahead_every", "optimizer.norm_bias_lr_factor"):
+        value = get_value(config, dotted)
+        require(not is_fsdp or value == get_value(Config(), dotted),
+                f"{dotted}={value:g} needs the whole model on each device; use hardware.strategy=data_parallel, or "
+                "leave it out")
     require(not (is_fsdp and config.optimizer.name == "muon"),
             "optimizer.name=muon needs whole matrices, of which hardware.strategy=fsdp leaves a part on each device; "
             "use data_parallel, or another optimizer")

@@ -8,6 +8,7 @@ from shared.config.tables import find_single_owners, read_table
 from shared.data.definition import INTERPOLATIONS
 from shared.data.definitions import list_datasets, list_variants
 from shared.data.hub import PREFIX
+from shared.data.views import VIEWS
 from shared.models import LIBRARIES, MODELS
 
 OPTIMIZERS = read_table("optim.py", "OPTIMIZERS")
@@ -127,6 +128,9 @@ class OptimizerConfig:
     lr: float = key(0.02, "peak learning rate", above=0.0, high=100.0)
     backbone_lr_factor: float = key(1.0, "learning rate of all but the head, as a share of the head's", above=0.0,
                                     high=100.0)
+    norm_bias_lr_factor: float = key(1.0, "learning rate of the biases of normalisation layers, as a share of their "
+                                     "layer's. Their weight decay is divided by it, so that a step decays them as "
+                                     "without it (arXiv:2404.00498)", above=0.0, high=1000.0)
     momentum: float = key(0.9, "momentum of sgd, and of muon, whose author takes 0.95", low=0.0, high=0.9999)
     nesterov: bool = key(True, "Nesterov's momentum in sgd and muon")
     weight_decay: float = key(5e-4, "sgd and adam: g += decay * w before the update; adamw, lion and muon: w -= lr * "
@@ -177,6 +181,9 @@ class TrainConfig:
     ema_decay: float = key(0.0, "validate, test and keep as the best a moving average of the weights, BatchNorm's "
                            "statistics too, which keeps this share of itself at each step, less in the first ones; "
                            "0: the weights themselves", low=0.0, high=0.999999)
+    lookahead_every: int = key(0, "after so many steps pull a slow copy of the weights, BatchNorm's statistics too, "
+                               "towards them and go on from there; the copy keeps 0.95^5 (step / all steps)^3 of "
+                               "itself (arXiv:1907.08610, arXiv:2404.00498); 0: never", unit="steps", low=0)
     unfreeze_epoch: int = key(0, "train all from this epoch on, counted from 0, where model.freeze=backbone; 0: never",
                               unit="epochs", low=0)
     checkpoint_every_steps: int = key(0, "checkpoint so often within an epoch too, beside the one at its end; 0: never",
@@ -186,6 +193,14 @@ class TrainConfig:
                             "offered here, whose direction is known", choices=("", "max", "min"))
     early_stopping_patience: int = key(0, "stop after so many epochs without a better one; 0: never", unit="epochs",
                                        low=0)
+
+
+@dataclass
+class EvaluateConfig:
+    tta: str = key("none", "test-time augmentation: logits are the mean over views of an image. mirror: itself and its "
+                   "mirror image; mirror_translate: these, at half of the weight, and both moved by a pixel up and "
+                   "left, and down and right (arXiv:2404.00498). For the last scores of a training, for evaluate, "
+                   "predict and exports; validation after an epoch sees images as they are", choices=tuple(VIEWS))
 
 
 @dataclass
@@ -247,6 +262,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     debug: DebugConfig = field(default_factory=DebugConfig)

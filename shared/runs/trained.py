@@ -13,7 +13,7 @@ from shared.weights.file import FORMAT, Shapes, Weights, read_metadata, read_wei
 
 # The keys that mean something once a model is trained.
 SETTABLE = ("hardware.accelerator", "hardware.precision", "hardware.threads", "hardware.workers",
-            "train.eval_batch_size")
+            "train.eval_batch_size", "evaluate.tta")
 
 
 @dataclass(frozen=True)

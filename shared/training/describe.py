@@ -1,5 +1,6 @@
 """What is recorded and printed when a run begins."""
 
+from collections.abc import Collection
 from typing import Any
 
 from shared.data.batches import count_steps
@@ -13,12 +14,12 @@ from shared.training.decay import is_decayed
 from shared.weights.file import Weights, fingerprint_weights
 
 
-def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights, parameters: int,
+def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights, untrained: Collection[str],
                  **facts: Any) -> dict[str, Any]:
     """Write run.json, print what a reader would ask first, and return the facts of run.json.
 
-    `weights` are those to start from, `parameters` is the number of the model's parameters, `facts` are those that only
-    the framework knows: device, precision and tf32.
+    `weights` are those to start from, `untrained` the names of those that the model does not train, `facts` are what
+    only the framework knows: device, precision and tf32.
 
     Raises:
         UserError: where a resumed run would go on as another experiment than it began as.
@@ -28,9 +29,10 @@ def describe_run(run: RunFolder, data: Data, entry: ModelEntry, weights: Weights
     sizes = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
     order = order_epoch_balanced(data.train.labels, config.seed, 0) if config.dataset.balance == "oversample" \
         else order_epoch(len(data.train), config.seed, 0)
-    decayed = sum(tensor.size for name, tensor in weights.items()
-                  if not name.endswith(("running_mean", "running_var"))
-                  and is_decayed(name, tensor.shape, config.optimizer.decay_norm_and_bias))
+    trained = {name: tensor for name, tensor in weights.items() if name not in untrained}
+    parameters = sum(tensor.size for tensor in trained.values())
+    decayed = sum(tensor.size for name, tensor in trained.items()
+                  if is_decayed(name, tensor.shape, config.optimizer.decay_norm_and_bias))
     content = {"parameters": parameters, "steps_per_epoch": steps, "sizes": sizes, "classes": list(data.classes),
                "skipped_images": len(data.skipped), "remarks": list(data.remarks), "environment": AT_START,
                "fingerprints": {**data.fingerprints(), "order": fingerprint(order),

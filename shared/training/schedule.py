@@ -11,6 +11,12 @@ def is_frozen(config: Config, epoch: int) -> bool:
                                                   or epoch < config.train.unfreeze_epoch)
 
 
+def list_rate_factors(config: Config) -> dict[str, float]:
+    """The keys of the section `optimizer` that give some parameters another learning rate, with their values."""
+    settings = config.optimizer
+    return {"backbone_lr_factor": settings.backbone_lr_factor, "norm_bias_lr_factor": settings.norm_bias_lr_factor}
+
+
 def tabulate_rate_factors(config: Config, steps: int) -> np.ndarray:
     """The factor of `optimizer.lr` at each training step, (train.epochs x `steps`,) float64; `steps` is per epoch.
 
@@ -38,6 +44,21 @@ def tabulate_rate_factors(config: Config, steps: int) -> np.ndarray:
 def tabulate_rates(config: Config, steps: int) -> np.ndarray:
     """The learning rate at each training step, (train.epochs x `steps`,) float64; `steps` is per epoch."""
     return config.optimizer.lr * tabulate_rate_factors(config, steps)
+
+
+def tabulate_lookahead(config: Config, steps: int) -> np.ndarray:
+    """The share that slow weights keep at each training step, (train.epochs x `steps`,) float64; `steps` is per epoch.
+
+    It is not a number at steps that do not touch them. It grows from 0 to 0.95^5 as the cube of the share of steps done
+    (arXiv:2404.00498, and its code); in the paper on Lookahead it is constant (arXiv:1907.08610). Where the last step
+    is not one of them, the training ends with the slow weights as they are.
+    """
+    total, every = config.train.epochs * steps, config.train.lookahead_every
+    step = np.arange(1, total + 1)
+    shares = np.where(step % every == 0, 0.95**5 * (step / total)**3, np.nan)
+    if np.isnan(shares[-1]):
+        shares[-1] = 1.0
+    return shares
 
 
 def tabulate_average_decays(config: Config, steps: int) -> np.ndarray:

@@ -20,7 +20,8 @@ def draw_initial_weights(shapes: Shapes, seed: int, fixed: Weights | None = None
     Dense layers are uniform in +-1/sqrt(in), PyTorch's default. The scale and shift of BatchNorm and LayerNorm are 1
     and 0, running mean and variance 0 and 1, biases 0. In a ViT, as in timm, dense layers, head and position embedding
     are normal with standard deviation 0.02, the class token with 1e-6, and the kernel of the patches is uniform in
-    +-1/sqrt(in x height x width).
+    +-1/sqrt(in x height x width). The convolutions in the groups of airbench are uniform in the same bounds, but their
+    first outputs begin as copies of the inputs, as many as there are (arXiv:2404.00498, section 3.2).
 
     Args:
         shapes: of all tensors of the model, by neutral name.
@@ -69,7 +70,12 @@ def draw_initial_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndar
     draws = draw_uniforms(int(np.prod(shape)), seed, WEIGHTS, zlib.crc32(name.encode())).reshape(shape)
     deviation = choose_deviation(name, shape)
     if deviation is None:
-        return ((2 * draws - 1) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        drawn = ((2 * draws - 1) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        if is_near_identity(name):
+            copied, middle = min(shape[:2]), tuple(length // 2 for length in shape[2:])
+            drawn[:copied] = 0.0
+            drawn[(np.arange(copied), np.arange(copied), *middle)] = 1.0
+        return drawn
     # The draws are multiples of 2^-53 and can be 0, whose quantile is minus infinity; so half of that is added.
     return (ndtri(draws + 2.0**-54) * deviation).astype(np.float32)
 
@@ -87,7 +93,11 @@ def choose_deviation(name: str, shape: tuple[int, ...]) -> float | None:
     if len(shape) < 3:
         raise UserError(f"{name} has shape {tuple(shape)}, for which there is no rule of how to start; add one to "
                         "choose_deviation in shared/weights/initial.py")
-    if name.startswith("patch_embed."):
+    if name.startswith("patch_embed.") or is_near_identity(name):
         return None
     outputs = 1 if ".conv_dw." in name else shape[0]
     return np.sqrt(2 / (outputs * math.prod(shape[2:])))
+
+
+def is_near_identity(name: str) -> bool:
+    return name.startswith("groups.")  # of airbench

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def start_from(folder, classes=1000, channels=3, folders=()):
     built = {"conv1.weight": np.zeros((64, channels, 7, 7)), "fc.weight": np.eye(classes, 512),
              "fc.bias": np.zeros(classes)}
     config = Config(model=ModelConfig(pretrained=str(folder)))
-    return choose_starting_weights(config, MODELS["resnet18"], built, folders)
+    return choose_starting_weights(config, MODELS["resnet18"], built, SimpleNamespace(folders=folders, classes=()))
 
 
 def test_head_stays_for_as_many_classes_and_is_drawn_anew_for_others(checkpoint):

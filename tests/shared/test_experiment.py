@@ -1,5 +1,6 @@
 """What both entry points say of a run, and how weights are evaluated."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ SHAPES = {"conv1.weight": (2, 1, 3, 3), "bn1.weight": (2,), "bn1.bias": (2,), "b
           "bn1.running_var": (2,), "fc.weight": (3, 2), "fc.bias": (3,)}
 CLASSES = ("a", "b", "c")
 RESNET = MODELS["resnet18"]
+STATISTICS = {"bn1.running_mean", "bn1.running_var"}
 BUILT = draw_initial_weights(SHAPES, 1)  # as a framework might have
 
 
@@ -42,7 +44,7 @@ def test_a_run_is_described(config, capsys, everything, decayed):
     """Of 18 + 4 + 4 + 9 numbers 18 and 6 are matrices' weights, 7 more parameters are not, 4 are statistics."""
     config.optimizer.decay_norm_and_bias = everything
     run, weights = RunFolder.start(config, "keras"), draw_initial_weights(SHAPES, 2)
-    describe_run(run, data_of(10, 5, 6), RESNET, weights, parameters=31, device="a device")
+    describe_run(run, data_of(10, 5, 6), RESNET, weights, STATISTICS, device="a device")
     record = json.loads((run.folder / "run.json").read_text())
     assert {name: record[name] for name in ("parameters", "steps_per_epoch", "sizes", "classes", "skipped_images",
                                             "device")} == {
@@ -62,7 +64,7 @@ def test_a_run_is_described(config, capsys, everything, decayed):
 def test_of_several_processes_one_speaks(config, capsys):
     run = RunFolder.start(config, "keras")
     run.leader = False
-    describe_run(run, data_of(10, 5, 6), RESNET, draw_initial_weights(SHAPES, 2), parameters=31)
+    describe_run(run, data_of(10, 5, 6), RESNET, draw_initial_weights(SHAPES, 2), STATISTICS)
     assert capsys.readouterr().err == ""
 
 
@@ -70,7 +72,7 @@ def test_of_several_processes_one_speaks(config, capsys):
 def test_what_is_frozen_is_told(config, capsys, epoch, words):
     config.model.freeze, config.train.unfreeze_epoch, config.train.epochs = "backbone", epoch, 9
     describe_run(RunFolder.start(config, "keras"), data_of(10, 5, 6), RESNET, draw_initial_weights(SHAPES, 2),
-                 parameters=31)
+                 STATISTICS)
     assert f"\nnothing but fc trains in {words}\n" in capsys.readouterr().err
 
 
@@ -79,10 +81,10 @@ def test_the_starting_point_is_told(config, capsys, tmp_path):
     assert capsys.readouterr().err == "starting from initial weights drawn with seed 2\n"
     save_weights(tmp_path / "best.safetensors", draw_initial_weights(SHAPES, 7), config, CLASSES)
     config.init_from = str(tmp_path)
-    same = choose_starting_point(config, RESNET, BUILT, classes=CLASSES)
+    same = choose_starting_point(config, RESNET, BUILT, data_of(10, 5, 6))
     assert fingerprint_weights(same) == fingerprint_weights(draw_initial_weights(SHAPES, 7))
     assert f"starting from weights from {tmp_path}" in capsys.readouterr().err
-    choose_starting_point(config, RESNET, BUILT, classes=("a", "b", "d"))
+    choose_starting_point(config, RESNET, BUILT, dataclasses.replace(data_of(10, 5, 6), classes=("a", "b", "d")))
     assert "fc.weight, fc.bias drawn anew for 3 classes" in capsys.readouterr().err
 
 

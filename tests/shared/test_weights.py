@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,14 +220,18 @@ def test_init_from_takes_the_file_and_draws_another_head_where_classes_differ(tm
     assert source.endswith("; fc.weight, fc.bias drawn anew for 7 classes")
 
 
+def with_classes(classes):
+    return SimpleNamespace(folders=(), classes=classes)
+
+
 def test_init_from_draws_another_head_for_other_classes_of_the_same_number(tmp_path, model):
     shapes, given = model
     save_weights(tmp_path / "best.safetensors", given, Config(), ("cat", "dog", "frog"))
     config = Config(seed=9, init_from=str(tmp_path))
     for classes in (("cat", "dog", "frog"), ()):
-        same, _ = choose_starting_weights(config, RESNET, built(shapes), classes=classes)
+        same, _ = choose_starting_weights(config, RESNET, built(shapes), with_classes(classes))
         assert fingerprint_weights(same) == fingerprint_weights(given)
-    mixed, source = choose_starting_weights(config, RESNET, built(shapes), classes=("0", "1", "2"))
+    mixed, source = choose_starting_weights(config, RESNET, built(shapes), with_classes(("0", "1", "2")))
     assert np.array_equal(mixed["conv1.weight"], given["conv1.weight"])
     assert np.array_equal(mixed["fc.weight"], draw_initial_weights(shapes, 9)["fc.weight"])
     assert source.endswith("; fc.weight, fc.bias drawn anew for 3 classes")
