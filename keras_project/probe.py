@@ -14,10 +14,20 @@ from keras_project.models import build_model, find_entry, load_weights, neutral_
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
 from keras_project.train import train
+from keras_project.views import average_views
 from shared.config import Config
 from shared.data.batches import TrainBatches, count_steps
 from shared.data.loading import load_data
-from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
+from shared.parity.request import (
+    MARKS,
+    VIEWS,
+    Arrays,
+    answer_request,
+    hash_items,
+    perturb_vectors,
+    record_splits,
+    thin_out,
+)
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
@@ -66,12 +76,14 @@ def record_forward(config: Config) -> Arrays:
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
     compile_classifier(config, model, 1, class_weights)
     evaluation = model(images, training=False)
+    views = average_views(model, VIEWS)(images, training=False).numpy()
     with tf.GradientTape() as tape:
         training = model(images, training=True)
         loss = model.compute_loss(images, target, training)
     state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
     gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
-    return {"evaluation logits": evaluation.numpy(), "training logits": training.numpy(), "loss": loss.numpy()} \
+    return {"evaluation logits": evaluation.numpy(), "views logits": views, "training logits": training.numpy(),
+            "loss": loss.numpy()} \
         | {f"gradient {name}": thin_out(tensor.to_neutral(gradient.numpy()))
            for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
 

@@ -15,10 +15,20 @@ from lightning_project.models import build_model, find_entry, load_weights, neut
 from lightning_project.optim import build_optimizer, build_schedule, find_decayed
 from lightning_project.runtime import build_runtime
 from lightning_project.train import train
+from lightning_project.views import average_views
 from shared.config import Config
 from shared.data.batches import count_steps
 from shared.data.loading import load_data
-from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
+from shared.parity.request import (
+    MARKS,
+    VIEWS,
+    Arrays,
+    answer_request,
+    hash_items,
+    perturb_vectors,
+    record_splits,
+    thin_out,
+)
 from shared.training.imbalance import weigh_classes
 from shared.weights.start import choose_starting_weights
 
@@ -70,11 +80,12 @@ def record_forward(config: Config) -> Arrays:
     classifier = Classifier(config, model, len(data.classes), 1, class_weights)
     with L.Trainer(logger=False, enable_checkpointing=False, **runtime.trainer).precision_plugin.forward_context():
         evaluation = classifier.eval()(batch["image"])
+        views = average_views(model, batch["image"], VIEWS)
         training = classifier.train()(batch["image"])
         loss = classifier.training_step(batch, 0)
     loss.backward()
-    return {"evaluation logits": concatenate([evaluation]), "training logits": concatenate([training]),
-            "loss": loss.detach().numpy()} \
+    return {"evaluation logits": concatenate([evaluation]), "views logits": concatenate([views]),
+            "training logits": concatenate([training]), "loss": loss.detach().numpy()} \
         | {f"gradient {name}": thin_out(parameter.grad.numpy()) for name, parameter in model.named_parameters()
            if parameter.requires_grad}
 

@@ -24,7 +24,8 @@ class FixedScaleBatchNorm(BatchNorm):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
-        self.gamma = self.add_weight(shape=input_shape[-1:], name="gamma", initializer="ones", trainable=False)
+        self.gamma = self.add_weight(shape=input_shape[-1:], name="gamma", initializer="ones", trainable=False,
+                                     autocast=False)
 
 
 def group(x: keras.KerasTensor, channels_out: int, name: str) -> keras.KerasTensor:

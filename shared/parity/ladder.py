@@ -107,19 +107,20 @@ def compare_pixels(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding
 
 
 def compare_start(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
+    case = task.name.replace("start", "", 1).replace("-", ", ", 1)
     for stage in ("drawn", "held"):
-        yield find_worst(3, f"weights {stage}", 0.0,
+        yield find_worst(3, f"weights {stage}{case}", 0.0,
                     (compare_values(name, ours, theirs) for name in list_names(ours, theirs, f"{stage} ")))
     for answer in (ours, theirs):
         pairs = [(name, name.replace("held", "drawn", 1)) for name in answer.arrays if name.startswith("held ")]
-        yield find_worst(3, f"weights held as drawn, {answer.label}", 0.0,
+        yield find_worst(3, f"weights held as drawn{case}, {answer.label}", 0.0,
                     (measure_difference(name, answer.arrays[name], answer.arrays[drawn], "held", "drawn")
                      for name, drawn in pairs))
 
 
 def compare_forward(task: Task, ours: Answer, theirs: Answer) -> Iterator[Finding]:
     model = task.name.removeprefix("forward-")
-    for mode in ("evaluation", "training"):
+    for mode in ("evaluation", "training", "views"):  # of test-time augmentation
         yield find_worst(4, f"{mode} logits, {model}", LOGITS, [compare_values(f"{mode} logits", ours, theirs)])
     yield find_worst(5, f"loss, {model}", GRADIENTS, [compare_values("loss", ours, theirs, relative=True)])
     names = list_names(ours, theirs, "gradient ")

@@ -2,10 +2,11 @@
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shared.config import Config, DatasetConfig, DebugConfig, list_keys, require_support, validate_config
+from shared.config import Config, DatasetConfig, DebugConfig, ModelConfig, list_keys, require_support, validate_config
 from shared.data.loading import Data
 from shared.errors import UserError
 from shared.models import MODELS, choose_stem
@@ -25,6 +26,10 @@ LOSSES = {"weighted": {"train__class_weights": "balanced"},
           "binary": {"train__loss": "binary_cross_entropy", "train__class_weights": "sqrt"},
           "focal": {"train__loss": "focal", "train__class_weights": "balanced", "dataset__balance": "oversample",
                     "augment__alternating_flip": False, "train__metrics": ["top5", "macro_f1"]}}
+
+# What no other case has: a model whose first layer is computed from the images, and steps of its recipe.
+AIRBENCH = {"model": ModelConfig(name="airbench"), "init_from": "", "optimizer__norm_bias_lr_factor": 8.0,
+            "optimizer__decay_norm_and_bias": True, "train__lookahead_every": 5, "evaluate__tta": "mirror_translate"}
 
 # TensorFlow's float64 convolutions take about 40 ms for a training image of 8x8 pixels on two cores, and 16 times that
 # for one of 32x32. So rungs 4 to 9 work on small images, in small batches.
@@ -84,7 +89,7 @@ def plan_tasks(config: Config, data: Data, folder: Path, rungs: set[int],
     if 2 in rungs:
         tasks += plan_pixels(config, data, folder)
     if 3 in rungs:
-        tasks.append(Task("start", "start", config))
+        tasks += [Task("start", "start", config), Task("start-airbench", "start", change_config(config, **AIRBENCH))]
     if rungs & {4, 5}:
         tasks += plan_forwards(config, data, models or list_keys()["model.name"].metadata["choices"], losses)
     if 6 in rungs:
@@ -94,6 +99,7 @@ def plan_tasks(config: Config, data: Data, folder: Path, rungs: set[int],
     if rungs & {7, 8, 9}:
         tasks += [plan_fit(config, data, name, min(steps, FIT_STEPS.get(name, steps))) for name in optimizers]
         tasks += [change_loss(plan_fit(config, data, "sgd", steps), "fit", name) for name in losses]
+        tasks.append(replace(plan_fit(change_config(config, **AIRBENCH), data, "sgd", steps), name="fit-airbench"))
     return tasks
 
 

@@ -25,12 +25,15 @@ from shared.weights.file import Weights
 
 Arrays = dict[str, np.ndarray]
 
+VIEWS = "mirror_translate"  # the test-time augmentation whose logits the answer to a forward task holds
+
 # What the answer to each kind of task holds.
 KINDS = {
     "raw": "the split, and index, target and hash of the bytes of each sample of an epoch, in order, not augmented",
     "pixels": "augmented training batches of all epochs, validation and test batches, and their targets",
     "start": "the weights drawn for the model, and those read back from the model that has loaded them",
-    "forward": "for one batch, logits in evaluation and in training mode, the loss, and the parameters' gradients",
+    "forward": "for one batch, logits in evaluation, in training mode and as the mean over VIEWS, the loss, and the "
+               "parameters' gradients",
     "rates": "the learning rate that the optimizer has at each step",
     "fit": "weights after the steps in MARKS, test logits at the end of `train`, and its run folder",
 }
