@@ -23,7 +23,7 @@ WORDS = ("dataset.limit_train=80", "dataset.limit_test=33", "train.batch_size=12
          "train.epochs=3", "train.checkpoint_every_steps=2", "train.early_stopping_patience=3",
          "tracking.mode=disabled", "tracking.log_every_steps=1", "hardware.threads=1", "hardware.precision=fp64",
          "hardware.accelerator=cpu", "optimizer.name=adamw", "optimizer.lr=0.001", "train.ema_decay=0.8",
-         "resume=auto")
+         "train.lookahead_every=4", "resume=auto")
 STEPS = 18
 TEST_SECONDS = 240
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.config import Config
 from shared.data.batches import count_steps
-from shared.training.schedule import tabulate_average_decays, tabulate_rate_factors, tabulate_rates
+from shared.training.schedule import tabulate_average_decays, tabulate_lookahead, tabulate_rate_factors, tabulate_rates
 
 
 def config(epochs=2, warmup=0.0, name="constant", lr=1.0, **schedule):
@@ -87,3 +87,16 @@ def test_averages_forget_their_beginning(decay, expected):
     made = config(epochs=2)
     made.train.ema_decay = decay
     assert tabulate_average_decays(made, 3).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("every", "expected"), [
+    (1, [1 / 216, 8 / 216, 27 / 216, 64 / 216, 125 / 216, 1]),
+    (2, [None, 8 / 216, None, 64 / 216, None, 1]),
+    (4, [None, None, None, 64 / 216, None, 1 / 0.95**5])])
+def test_lookahead_keeps_more_and_more_of_the_slow_weights(every, expected):
+    """The last step leaves the slow weights as they are where it is none of those that move them."""
+    config = Config()
+    config.train.epochs, config.train.lookahead_every = 2, every
+    found = tabulate_lookahead(config, 3)
+    assert [None if np.isnan(share) else share for share in found] == [
+        share and pytest.approx(0.95**5 * share, rel=1e-12) for share in expected]

@@ -15,10 +15,14 @@ SHAPES = {"cls_token": (1, 1, 4), "conv1.weight": (4, 3, 3, 3), "layer1.conv.wei
           "layer1.depthwise.weight": (6, 1, 3, 3), "layer1.row.weight": (6, 4, 3), "layer1.norm.weight": (6,),
           "layer1.norm.bias": (6,), "layer2.wide.weight": (5, 6), "layer2.tall.weight": (8, 3), "fc.weight": (3, 5),
           "fc.bias": (3,)}
+NORM_BIAS = "layer1.norm.bias"
 HIDDEN = ("layer1.conv.weight", "layer1.row.weight", "layer2.wide.weight", "layer2.tall.weight")  # what Muon takes
 ALONE = ("optimizer.weight_decay=0", "schedule.name=constant", "schedule.warmup_epochs=0")
 RULES = ("optimizer.weight_decay=0.1", "optimizer.backbone_lr_factor=0.3", "train.grad_clip=20",
-         "train.accumulate=2", "model.freeze=backbone", "train.unfreeze_epoch=1", "schedule.warmup_epochs=0.4")
+         "train.accumulate=2", "model.freeze=backbone", "train.unfreeze_epoch=1", "schedule.warmup_epochs=0.4",
+         "optimizer.norm_bias_lr_factor=4")
+ALL_DECAY = (*ALONE[1:], "optimizer.weight_decay=0.1", "optimizer.decay_norm_and_bias=true",
+             "optimizer.norm_bias_lr_factor=4")
 
 
 def sgd(weight, gradient, state, rate, decay, step, is_hidden):
@@ -83,6 +87,10 @@ def is_kernel(name: str) -> bool:
     return len(SHAPES[name]) > 1 and name != "cls_token"
 
 
+def decays(config: Config, name: str) -> bool:
+    return is_kernel(name) or config.optimizer.decay_norm_and_bias
+
+
 def draw(parts: int) -> tuple[dict, list]:
     """Weights, and gradients by step, part and name; some are longer than 20 altogether, some are not."""
     rng = np.random.default_rng(0)
@@ -102,10 +110,10 @@ def descend(formula, config: Config, weights: dict, gradients: list) -> tuple[di
         factor = min(1, config.train.grad_clip / (norm + 1e-6)) if config.train.grad_clip else 1
         clipped.append(factor < 1)
         for name, gradient in mean.items():
-            is_head = name.startswith("fc.")
+            is_head, times = name.startswith("fc."), settings.norm_bias_lr_factor if name == NORM_BIAS else 1
             weights[name] = formula(weights[name], factor * gradient, state[name],
-                                    rates[step] * (1 if is_head else settings.backbone_lr_factor),
-                                    settings.weight_decay if is_kernel(name) else 0,
+                                    rates[step] * times * (1 if is_head else settings.backbone_lr_factor),
+                                    settings.weight_decay / times if decays(config, name) else 0,
                                     step + 1 - (0 if is_head else start), name in HIDDEN)
     return weights, clipped
 
@@ -145,7 +153,7 @@ def update_lightning(config: Config, weights: dict, gradients: list) -> dict:
         module, (*path, leaf) = model, name.split(".")
         for part in path:
             if not hasattr(module, part):
-                module.add_module(part, nn.Module())
+                module.add_module(part, nn.LayerNorm(6) if part == "norm" else nn.Module())
             module = getattr(module, part)
         module.register_parameter(leaf, nn.Parameter(torch.tensor(weight)))
     callbacks = [BackboneFreezer(config)] if config.model.freeze != "none" else []
@@ -172,7 +180,8 @@ def update_keras(config: Config, weights: dict, gradients: list) -> dict:
     for name, weight in weights.items():
         layer, _, leaf = name.rpartition(".")
         with keras.name_scope(layer or "tokens"):
-            leaf = {"bias": "bias", "cls_token": "cls_token"}.get(leaf, "kernel" if weight.ndim > 1 else "gamma")
+            leaf = "beta" if name == NORM_BIAS else \
+                {"bias": "bias", "cls_token": "cls_token"}.get(leaf, "kernel" if weight.ndim > 1 else "gamma")
             variables[name] = keras.Variable(to_keras(name, weight), dtype="float64", name=leaf)
     with mock.patch.dict(optim.OPTIMIZERS, {"rmsprop": (keras.optimizers.RMSprop, lambda config: {})}):
         optimizer = optim.build_optimizer(config, STEPS)
@@ -185,7 +194,7 @@ def update_keras(config: Config, weights: dict, gradients: list) -> dict:
             for name, variable in variables.items()}
 
 
-@pytest.mark.parametrize("words", [ALONE, RULES], ids=["alone", "with all rules"])
+@pytest.mark.parametrize("words", [ALONE, RULES, ALL_DECAY], ids=["alone", "with all rules", "all decay"])
 @pytest.mark.parametrize("name", FORMULAS)
 def test_an_optimizer_is_its_formula(sibling, name, words):
     config = configure(name, words)

@@ -123,6 +123,15 @@ def test_files_give_the_logits_of_an_evaluation_in_bf16(sibling, trained, kind):
     assert np.abs(kept - read_logits(run / "predictions.npz")).max() > 1e-4 * np.abs(kept).max()  # another precision
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_give_the_logits_of_an_evaluation_of_several_views(sibling, trained, kind):
+    run, files, _ = trained(kind)
+    kept = sibling.call(evaluated, run, "evaluate.tta=mirror_translate")
+    _, logits = sibling.call(predicted, str(run), files, "evaluate.tta=mirror_translate")
+    np.testing.assert_allclose(logits, kept, rtol=0, atol=1e-5 * np.abs(kept).max())
+    assert np.abs(kept - read_logits(run / "predictions.npz")).max() > 1e-3 * np.abs(kept).max()  # of one view
+
+
 def test_the_command_tells_rows_and_the_accuracy(sibling, trained, tmp_path):
     run, files, names = trained("memory")
     for file, name in zip(files, names, strict=True):
