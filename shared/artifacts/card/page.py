@@ -186,6 +186,8 @@ def describe_training(trained: Trained, run: SavedRun | None) -> str:
             augment.cutmix_alpha and f"CutMix {augment.cutmix_alpha:g}",
             augment.policy != "none" and augment.policy]))],
         ["moving average of the weights", f"{train.ema_decay:g}" if train.ema_decay else "none"],
+        ["lookahead", f"every {train.lookahead_every} steps" if train.lookahead_every else "none"],
+        ["test-time augmentation", config.evaluate.tta],
         ["seed", str(config.seed)],
     ]
     if run:
