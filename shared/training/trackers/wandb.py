@@ -153,19 +153,24 @@ class WeightsAndBiases:
                                "the rest") from None
 
     def abandon(self) -> None:
-        """End W&B's own process after a failure. Otherwise W&B tries to when Python exits, and prints that it fails.
+        """End W&B's own process after a failure."""
+        end_service()
 
-        It does so in a thread, because W&B waits for its process without a limit, which waits for the server.
-        """
-        def end_process() -> None:
-            with contextlib.suppress(Exception):
-                import wandb
 
-                wandb.teardown()
+def end_service() -> None:
+    """End W&B's own process. Otherwise W&B tries to when Python exits, and prints that it fails, or waits.
 
-        ending = threading.Thread(target=end_process, daemon=True)
-        ending.start()
-        ending.join(TIMEOUT)
+    It does so in a thread, because W&B waits for its process without a limit, which waits for the server.
+    """
+    def end_process() -> None:
+        with contextlib.suppress(Exception):
+            import wandb
+
+            wandb.teardown()
+
+    ending = threading.Thread(target=end_process, daemon=True)
+    ending.start()
+    ending.join(TIMEOUT)
 
 
 def explain_reason(error: Exception) -> str:
