@@ -15,8 +15,7 @@ from shared.runs.records import SavedRun, find_finished_runs, read_run, select_n
 
 @dataclass(frozen=True)
 class Experiment:
-    """The finished runs of a group. `comparison` is of the newest of each sibling or, of several seeds, of each seed.
-    """
+    """The finished runs of a group. `comparison` is of the newest of each sibling and seed."""
 
     group: str
     runs: list[SavedRun]
@@ -40,8 +39,8 @@ def read_experiments(output_dir: Path, group: str | None = None) -> list[Experim
             failed = error
             continue
         tell_unfinished(output_dir / name)
-        seeds = len({run.seed for run in found}) > 1
-        newest = select_newest_runs(found, by=lambda run: (run.framework, run.seed) if seeds else run.framework)
+        newest = select_newest_runs(found, by=lambda run: (run.framework, run.seed))
+        seeds = len({run.seed for run in newest}) > 1
         experiments.append(Experiment(name, [read_run(run.folder) for run in found],
                                       examine_runs([run.folder for run in newest], seeds)))
     if not experiments:

@@ -12,7 +12,9 @@ def explain_offline() -> str:
     mode = find_wished_mode()
     if mode in ("offline", "disabled"):
         return f"W&B is {mode} here; set WANDB_MODE=online and run this command again to save it"
-    return "" if has_api_key() else "no API key of W&B is configured; run `wandb login` and this command again to save it"
+    if has_api_key():
+        return ""
+    return "no API key of W&B is configured; run `wandb login` and this command again to save it"
 
 
 def find_entity() -> str:
@@ -26,7 +28,7 @@ def find_entity() -> str:
     try:
         return wandb.Api(timeout=TIMEOUT).default_entity
     except Exception as error:
-        raise explain_failure("who you are", error) from None
+        raise explain_failure("your account", error) from None
 
 
 def save_dashboard(report: wr.Report, workspace: ws.Workspace) -> dict[str, str]:
@@ -47,6 +49,7 @@ def save_dashboard(report: wr.Report, workspace: ws.Workspace) -> dict[str, str]
 
 
 def explain_failure(what: str, error: Exception, saved: str = "") -> UserError:
-    """The error for W&B's answer to a request. W&B's own process is ended, since it would try again for minutes."""
+    """The error for a request that failed. W&B's own process is ended, since it would try again for minutes."""
     end_service()
-    return UserError(f"W&B was asked for {what} and failed ({explain_reason(error)}){saved}")
+    return UserError(f"W&B failed with {what} ({explain_reason(error)}){saved}; the specification is written, run this "
+                     "command again to save it")

@@ -17,11 +17,11 @@ from shared.dashboard.experiments import Experiment
 from shared.dashboard.panels import SETS, draw_answers, draw_curves, draw_scores, draw_settings, list_curves
 from shared.machine.colours import COLOURS
 
-TITLE = "Lightning and Keras, side by side"
+TITLE = "Lightning and Keras side by side"
 
 
 def build_workspace(experiments: list[Experiment], entity: str, project: str) -> ws.Workspace:
-    """A workspace of the experiments' runs: grouped by experiment and within it by sibling, in the siblings' colours."""
+    """A workspace of the experiments' runs, grouped by experiment and then by sibling, in the siblings' colours."""
     groups = [experiment.group for experiment in experiments]
     curves = list_curves(experiments)
     sections = [ws.Section(f"{title} over {AXES[axis]}", draw_curves(names, axis), is_open=axis == SETS[0],
@@ -33,7 +33,7 @@ def build_workspace(experiments: list[Experiment], entity: str, project: str) ->
         entity=entity, project=project, name=drop_symbols(f"{TITLE}: {', '.join(groups)}")[:128], sections=sections,
         settings=ws.WorkspaceSettings(x_axis=SETS[0], max_runs=100),
         runset_settings=ws.RunsetSettings(
-            filters=[expr.Metric("Group").isin(list(map(escape, groups)))],
+            filters=expr.And(expr.Metric("Group").isin(list(map(escape, groups)))),
             groupby=[expr.Metric("Group"), expr.Config("framework")],
             group_colors={ws.GroupPath(group, framework): colour for group in groups
                           for framework, colour in COLOURS.items()},
@@ -63,7 +63,7 @@ def describe_experiment(experiment: Experiment) -> list[Any]:
     """The blocks of a report on one experiment."""
     found = experiment.comparison
     paragraphs = [format_heading(found.runs), *list_verdict(found), *list_blocks(found)]
-    runs = wr.Runset(name=experiment.group, filters=[expr.Metric("Group") == escape(experiment.group)],
+    runs = wr.Runset(name=experiment.group, filters=expr.And(expr.Metric("Group") == escape(experiment.group)),
                      groupby=["config.framework"],
                      run_settings={run.name: wr.RunSettings(color=COLOURS[run.framework]) for run in experiment.runs})
     colours = {wr.RunsetGroup(experiment.group, (wr.RunsetGroupKey(wr.Config("framework"), framework),)): colour
