@@ -37,6 +37,15 @@ DASHBOARD_ANSWERS = {
 }
 
 
+ARTIFACT = {
+    "__typename": "Artifact", "id": "QXJ0", "state": "COMMITTED", "versionIndex": 0, "artifactType": {"name": "model"},
+    "description": None, "metadata": "{}", "ttlDurationSeconds": -2, "ttlIsInherited": True, "tags": [],
+    "historyStep": 1, "size": 1, "digest": "d", "commitHash": "c", "fileCount": 1, "createdAt": "2026-01-01T00:00:00",
+    "updatedAt": None, "aliases": [], "artifactSequence": {
+        "__typename": "ArtifactSequence", "id": "s", "name": "m", "latestArtifact": None,
+        "project": {"id": "p", "internalId": "1", "name": "p", "entity": {"name": "me"}}}}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -118,6 +127,36 @@ class Server:
         self.closing.set()
         if self.fault != "refuses":
             self.become("refuses")
+
+
+class Store(Server):
+    """A server that also takes artifacts: the `files` of all of them by name, and the `types` by the artifact's name.
+    """
+
+    def __init__(self):
+        self.files, self.types = {}, {}
+        super().__init__("answers", ANSWERS | {
+            "Viewer": DASHBOARD_ANSWERS["Viewer"], "query ArtifactType(": {"project": None},
+            "mutation CreateArtifact ": {"createArtifact": {"artifact": ARTIFACT | {"state": "PENDING"}}},
+            "ArtifactByID": {"artifact": ARTIFACT},
+            "CommitArtifact": {"commitArtifact": {"artifact": {"id": ARTIFACT["id"], "digest": "d"}}}})
+        self.answers["CreateArtifactManifest"] = {"createArtifactManifest": {"artifactManifest": {
+            "id": "m", "file": {"id": "f", "uploadUrl": f"{self.address}/put/manifest", "uploadHeaders": []}}}}
+
+    def answer(self, path: str, body: bytes) -> dict[str, Any]:
+        if path.startswith("/put/"):
+            self.files[path.removeprefix("/put/")] = body
+        elif path == "/graphql":
+            request = json.loads(body)
+            given = request.get("variables", {}).get("input", {})
+            if "mutation CreateArtifact " in request["query"]:
+                self.types[given["artifactCollectionName"]] = given["artifactTypeName"]
+            if "CreateArtifactFiles" in request["query"]:
+                return {"data": {"createArtifactFiles": {"files": {"edges": [
+                    {"node": {"storagePath": file["name"], "uploadUrl": f"{self.address}/put/{file['name']}",
+                              "uploadHeaders": [], "uploadMultipartUrls": None, "artifact": {"id": ARTIFACT["id"]}}}
+                    for file in given["artifactFiles"]]}}}}
+        return super().answer(path, body)
 
 
 @contextlib.contextmanager
