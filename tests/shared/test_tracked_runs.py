@@ -73,6 +73,12 @@ def test_without_a_key_an_offline_run_is_written_and_nobody_is_asked(tmp_path):
     waiting = [path.read_bytes() for path in (tmp_path / "wandb" / "artifacts" / "staging").iterdir()]
     assert sum(content.startswith(b"\x89PNG") for content in waiting) == 2
     assert b"weights" not in waiting
+    with Store() as server:
+        done = subprocess.run([Path(sys.executable).with_name("wandb"), "sync", kept[0].parent], capture_output=True,
+                              text=True, timeout=90, check=False, env=environment(tmp_path / "home", server))
+    assert done.returncode == 0, done.stderr
+    sent = json.loads(server.files["test/predictions.table.json"])
+    assert all(server.files[row[0]["path"]] in waiting for row in sent["data"])
 
 
 def test_online_examples_and_weights_arrive(tmp_path):
