@@ -1,5 +1,6 @@
 """A sample of the test images with what a run answered, for trackers that show images."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,6 @@ from shared.data.images import Images, drop_grey, open_image
 from shared.data.preprocessing import Preprocessing
 from shared.data.sampling import EXAMPLES, FIXED_SEED, choose_stratified
 from shared.runs.records import Predictions
-
-MOST = 48
 
 
 class Example(NamedTuple):
@@ -26,8 +25,8 @@ class Example(NamedTuple):
 
 
 def collect_examples(predictions: Predictions, images: Images, preprocessing: Preprocessing,
-                     classes: tuple[str, ...]) -> list[Example]:
-    """At most MOST of the test `images`, the same in every run that was tested on them, and of each class its share.
+                     classes: Sequence[str], count: int) -> list[Example]:
+    """At most `count` of the test `images`, the same in every run that was tested on them, of each class its share.
 
     Raises:
         UserError: where the file of one cannot be read any more.
@@ -37,7 +36,7 @@ def collect_examples(predictions: Predictions, images: Images, preprocessing: Pr
     answer = p.argmax(axis=1)
     return [Example(draw_image(images, int(index[row]), preprocessing), int(index[row]), classes[label[row]],
                     classes[answer[row]], bool(answer[row] == label[row]), float(p[row, answer[row]]))
-            for row in choose_stratified(label, min(MOST, len(label)), FIXED_SEED, EXAMPLES)]
+            for row in choose_stratified(label, min(count, len(label)), FIXED_SEED, EXAMPLES)]
 
 
 def draw_image(images: Images, place: int, preprocessing: Preprocessing) -> Image.Image:

@@ -245,7 +245,7 @@ class Recorder:
         if self.test_images is None:
             return []
         return collect_examples(Predictions(**test), self.test_images, Preprocessing.of_config(self.config),
-                                self.run.record["classes"])
+                                self.run.record["classes"], self.config.tracking.examples)
 
     def __enter__(self) -> "Recorder":
         self.stop.install_handlers()

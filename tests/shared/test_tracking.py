@@ -131,12 +131,13 @@ def test_examples_that_cannot_be_read_do_not_keep_a_run_from_ending(run, fake, c
     assert "cat.jpg: cannot be read as an image" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("mode", "status", "sent"), [("online", 0, True), ("online", 1, False),
-                                                      ("offline", 0, False)])
-def test_the_weights_of_a_finished_run_are_sent_online(run, fake, monkeypatch, mode, status, sent):
+@pytest.mark.parametrize(("settings", "status", "sent"), [
+    ({"mode": "online"}, 0, True), ({"mode": "online"}, 1, False), ({"mode": "offline"}, 0, False),
+    ({"mode": "online", "weights": False}, 0, False)])
+def test_the_weights_of_a_finished_run_are_sent_online(run, fake, monkeypatch, settings, status, sent):
     made = fake()
     monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
-    here = run(mode=mode)
+    here = run(**settings)
     here.best_weights.write_bytes(b"weights")
     Trackers(here).finish({}, status=status)
     assert [(artifact.name, artifact.type, list(artifact.manifest.entries)) for artifact in made.artifacts] == (

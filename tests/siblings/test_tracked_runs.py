@@ -8,13 +8,12 @@ from unittest import mock
 from shared.config import Config
 from shared.data.loading import load_data
 from shared.data.sampling import EXAMPLES, FIXED_SEED, choose_stratified
-from shared.training.examples import MOST
 from tests.conftest import train
 
 
 def track(sibling: str, folder: str) -> dict:
     with mock.patch.dict(os.environ, {"WANDB_DIR": folder, "WANDB_DATA_DIR": folder, "WANDB_ERROR_REPORTING": "false"}):
-        return train(sibling, folder, "tracking.mode=offline", "dataset.limit_test=60")
+        return train(sibling, folder, "tracking.mode=offline", "tracking.examples=20")
 
 
 def test_examples_are_the_same_test_images_in_both_siblings(sibling, tmp_path):
@@ -27,7 +26,7 @@ def test_examples_are_the_same_test_images_in_both_siblings(sibling, tmp_path):
     config = Config()
     config.dataset.limit_test = 60
     labels = load_data(config).test.labels
-    places = choose_stratified(labels, MOST, FIXED_SEED, EXAMPLES)
+    places = choose_stratified(labels, 20, FIXED_SEED, EXAMPLES)
     assert [(row[1], row[2]) for row in content["data"]] == [(place, str(labels[place])) for place in places]
     assert all(row[4] == (row[2] == row[3]) and 0.1 < row[5] <= 1 for row in content["data"])
     revision = json.loads((done["run"] / "run.json").read_text())["git"]["revision"]

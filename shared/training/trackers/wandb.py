@@ -157,7 +157,7 @@ class WeightsAndBiases:
                 self.log({"test/predictions": wandb.Table(
                     ["image", *Example._fields[1:]],
                     [[wandb.Image(example.image), *example[1:]] for example in examples])})
-            if status == 0 and self.is_online:
+            if status == 0 and self.is_online and self.config.tracking.weights:
                 self.send_weights()
         finally:  # without what could not be sent too
             self.end_run(result, status)
