@@ -27,7 +27,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output-dir", metavar="FOLDER", type=Path, default=Path("runs"),
                         help="where run folders are made; default: runs")
     parser.add_argument("--project", metavar="NAME", help="the project of W&B; default: tracking.project of the runs")
-    parser.add_argument("--entity", metavar="NAME", help="the user or team of W&B; default: that of the API key")
+    parser.add_argument("--entity", metavar="NAME",
+                        help="the user or team of W&B; default: WANDB_ENTITY, else that of the API key")
     parser.add_argument("--out", metavar="FOLDER", type=Path,
                         help="where dashboard.json goes; default: the group's folder, or that of all runs")
     return parser.parse_args()
@@ -58,7 +59,7 @@ def main() -> None:
     if reason := explain_offline():
         print(f"not saved:     {reason}")
         return
-    entity = options.entity or find_entity()
+    entity = options.entity or os.environ.get("WANDB_ENTITY") or find_entity()
     for name, address in save_dashboard(build_report(experiments, entity, project),
                                         build_workspace(experiments, entity, project)).items():
         print(f"{name + ':':14} {address}")

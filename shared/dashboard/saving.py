@@ -21,14 +21,17 @@ def find_entity() -> str:
     """The user or team of W&B under whose name the runs are.
 
     Raises:
-        UserError: where W&B cannot be reached, or refuses the key.
+        UserError: where W&B cannot be reached, refuses the key, or knows no default for it.
     """
     import wandb
 
     try:
-        return wandb.Api(timeout=TIMEOUT).default_entity
+        entity = wandb.Api(timeout=TIMEOUT).default_entity
     except Exception as error:
         raise explain_failure("your account", error) from None
+    if not entity:
+        raise UserError("W&B knows no user or team for this API key; name one with --entity")
+    return entity
 
 
 def save_dashboard(report: wr.Report, workspace: ws.Workspace) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tests.shared.run_folders import EPOCHS, make_run, pretend_siblings
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed; the extra dashboard brings it")
 
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # of wandb-workspaces 0.4 itself
 CURVES = ["val/loss", "train/loss", "train/loss_step", "val/accuracy", "train/accuracy", "lr",
           "perf/images_per_second", "perf/epoch_seconds", "perf/peak_memory_gib"]
 

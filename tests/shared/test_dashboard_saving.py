@@ -26,9 +26,9 @@ def save(nobody, tmp_path):
     """The command, in a process of its own, with a key for `server`: what became of it."""
     make_run(tmp_path / "runs")
 
-    def run(server, *words):
-        return subprocess.run([sys.executable, "-c", SCRIPT, *words], cwd=tmp_path, env=environment(tmp_path, server),
-                              capture_output=True, text=True, timeout=60)
+    def run(server, *words, **variables):
+        return subprocess.run([sys.executable, "-c", SCRIPT, *words], cwd=tmp_path, capture_output=True, text=True,
+                              timeout=60, env=environment(tmp_path, server, **variables))
     return run
 
 
@@ -64,12 +64,21 @@ def drop_identities(content):
     return content
 
 
-def test_the_entity_may_be_named(save):
+@pytest.mark.parametrize(("words", "variables"), [(["--entity", "team"], {}), ([], {"WANDB_ENTITY": "team"})])
+def test_the_entity_may_be_named(save, words, variables):
     with Server("answers", DASHBOARD_ANSWERS) as server:
-        done = save(server, "--entity", "team", "--project", "other")
+        done = save(server, *words, "--project", "other", **variables)
     assert done.returncode == 0, done.stderr
     assert {(request["entityName"], request["projectName"]) for request in read_requests(server, "upsertView")} == {
         ("team", "other")}
+
+
+def test_a_key_without_a_default_entity_is_told(save):
+    with Server("answers", DASHBOARD_ANSWERS | {"GetDefaultEntity": {"viewer": {"id": "v", "entity": None}}}) as server:
+        done = save(server)
+    assert (done.returncode, done.stderr) == (
+        2, "error: W&B knows no user or team for this API key; name one with --entity\n")
+    assert not server.sent("upsertView")
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "fails"])
