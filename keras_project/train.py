@@ -52,7 +52,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     facts = describe_run(run, data, entry, weights, untrained, **runtime.facts)
     steps = count_steps(config, len(data.train))
     name_images = TrainBatches(config, data).name_images
-    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:
+    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images, data.test) as recorder:
         callbacks = [*build_callbacks(config, recorder, data.classes), *extra_callbacks]
         with runtime.strategy.scope():
             compile_classifier(config, model, steps, weigh_classes(data.train.labels, data.classes,

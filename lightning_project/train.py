@@ -55,7 +55,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     facts = describe_run(run, data, entry, weights, untrained, **runtime.facts)
     steps = count_steps(config, len(data.train))
     name_images = TrainBatches(config, data).name_images
-    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images) as recorder:
+    with Recorder(run, steps, tabulate_rates(config, steps), measure_peak_memory, name_images, data.test) as recorder:
         weights_of_classes = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
         classifier = Classifier(config, model, len(data.classes), steps, weights_of_classes)
         loaders = DataModule(config, data, runtime)

@@ -207,6 +207,7 @@ KINDS = [
     Kind(r"python -m shared\.(models|config)", run_as_typed),
     Kind(r"python -m shared\.scores RUN( --suspects)?", run_as_typed),
     Kind(r"python -m shared\.compare( .*)?", run_with_runs),
+    Kind(r"python -m shared\.dashboard( .*)?", print_help, "its package is an extra: tests/shared/test_dashboard.py"),
     Kind(r"python -m shared\.card RUN", run_as_typed),
     Kind(r"python -m shared\.serve ARTIFACT", print_help, "answers until it is stopped: tests/shared/test_serve.py"),
     Kind(r"python -m shared\.gallery RUN( .*)?", run_as_typed),

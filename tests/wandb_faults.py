@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 
-from shared.machine.files import REPOSITORY
-
 DUMMY_KEY = "x" * 40
 RUN = {"id": "b", "name": "n", "displayName": "n", "config": "{}", "historyLineCount": 0,
        "project": {"id": "p", "name": "p", "entity": {"id": "e", "name": "me"}}}
@@ -27,6 +25,25 @@ ANSWERS = {
     "UpsertBucket": {"upsertBucket": {"bucket": RUN, "inserted": True}},
     "CreateRunFiles": {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": []}},
 }
+# What wandb-workspaces 0.4 asks, which wants to know of whom and for which project.
+DASHBOARD_ANSWERS = {
+    "Viewer": {"viewer": {"id": "v", "entity": "me", "username": "me", "email": "", "flags": "{}",
+                          "teams": {"edges": []}}},
+    "GetDefaultEntity": {"viewer": {"id": "v", "entity": "me"}},
+    "GetProjects": {"models": {"edges": [], "pageInfo": {"endCursor": None, "hasNextPage": False}}},
+    "upsertView": {"upsertView": {"inserted": True, "view": {
+        "id": "Vmlldzo3", "type": "runs", "name": "nw-seven-v", "displayName": "n", "description": "",
+        "project": {"id": "p", "name": "p", "entityName": "me"}, "spec": '{"blocks": []}', "updatedAt": None}}},
+}
+
+
+ARTIFACT = {
+    "__typename": "Artifact", "id": "QXJ0", "state": "COMMITTED", "versionIndex": 0, "artifactType": {"name": "model"},
+    "description": None, "metadata": "{}", "ttlDurationSeconds": -2, "ttlIsInherited": True, "tags": [],
+    "historyStep": 1, "size": 1, "digest": "d", "commitHash": "c", "fileCount": 1, "createdAt": "2026-01-01T00:00:00",
+    "updatedAt": None, "aliases": [], "artifactSequence": {
+        "__typename": "ArtifactSequence", "id": "s", "name": "m", "latestArtifact": None,
+        "project": {"id": "p", "internalId": "1", "name": "p", "entity": {"name": "me"}}}}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,12 +74,14 @@ class Handler(BaseHTTPRequestHandler):
 class Server:
     """`fault` is "answers", "fails" (with 500), "hangs" (takes connections and never answers) or "refuses" them.
 
+    What it answers to a query is in `answers`, by a word of the query; to others it answers with nothing.
+
     It keeps the `lines` of history of a single run as W&B's file stream has it: what is sent with an offset takes the
     place of what was there from that line on.
     """
 
-    def __init__(self, fault: str):
-        self.fault, self.bodies, self.closing = "answers", [], threading.Event()
+    def __init__(self, fault: str, answers: dict[str, Any] = ANSWERS):
+        self.fault, self.answers, self.bodies, self.closing = "answers", answers, [], threading.Event()
         self.lines: list[str] = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads, self.http.block_on_close, self.http.owner = True, False, self
@@ -78,7 +97,7 @@ class Server:
                     **RUN, "historyLineCount": len(self.lines), "eventsLineCount": 0, "logLineCount": 0,
                     "summaryMetrics": self.lines[-1], "historyTail": json.dumps(self.lines[-1:]), "eventsTail": "[]",
                     "tags": [], "notes": None, "wandbConfig": json.dumps({"t": 1})}}}}
-            return {"data": next((data for name, data in ANSWERS.items() if name in query), {})}
+            return {"data": next((data for name, data in self.answers.items() if name in query), {})}
         sent = json.loads(body).get("files", {}).get("wandb-history.jsonl") if path.endswith("/file_stream") else None
         if sent:
             self.lines[sent["offset"]:] = sent["content"]
@@ -108,6 +127,36 @@ class Server:
         self.closing.set()
         if self.fault != "refuses":
             self.become("refuses")
+
+
+class Store(Server):
+    """A server that also takes artifacts: the `files` of all of them by name, and the `types` by the artifact's name.
+    """
+
+    def __init__(self):
+        self.files, self.types = {}, {}
+        super().__init__("answers", ANSWERS | {
+            "Viewer": DASHBOARD_ANSWERS["Viewer"], "query ArtifactType(": {"project": None},
+            "mutation CreateArtifact ": {"createArtifact": {"artifact": ARTIFACT | {"state": "PENDING"}}},
+            "ArtifactByID": {"artifact": ARTIFACT},
+            "CommitArtifact": {"commitArtifact": {"artifact": {"id": ARTIFACT["id"], "digest": "d"}}}})
+        self.answers["CreateArtifactManifest"] = {"createArtifactManifest": {"artifactManifest": {
+            "id": "m", "file": {"id": "f", "uploadUrl": f"{self.address}/put/manifest", "uploadHeaders": []}}}}
+
+    def answer(self, path: str, body: bytes) -> dict[str, Any]:
+        if path.startswith("/put/"):
+            self.files[path.removeprefix("/put/")] = body
+        elif path == "/graphql":
+            request = json.loads(body)
+            given = request.get("variables", {}).get("input", {})
+            if "mutation CreateArtifact " in request["query"]:
+                self.types[given["artifactCollectionName"]] = given["artifactTypeName"]
+            if "CreateArtifactFiles" in request["query"]:
+                return {"data": {"createArtifactFiles": {"files": {"edges": [
+                    {"node": {"storagePath": file["name"], "uploadUrl": f"{self.address}/put/{file['name']}",
+                              "uploadHeaders": [], "uploadMultipartUrls": None, "artifact": {"id": ARTIFACT["id"]}}}
+                    for file in given["artifactFiles"]]}}}}
+        return super().answer(path, body)
 
 
 @contextlib.contextmanager
@@ -183,7 +232,7 @@ def environment(folder: Path, server: Server | None, **variables: str) -> dict[s
     given = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_") and name != "NETRC"}
     if server:
         given |= {"WANDB_BASE_URL": server.address, "WANDB_API_KEY": DUMMY_KEY}
-    return given | {"PYTHONPATH": str(REPOSITORY), "WANDB_ERROR_REPORTING": "false", "HOME": str(folder),
+    return given | {"WANDB_ERROR_REPORTING": "false", "HOME": str(folder),
                     "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"} | variables
 
 

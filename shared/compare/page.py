@@ -13,15 +13,17 @@ from shared.runs.records import SavedRun
 class Comparison:
     """What was found about `runs`.
 
-    `differences` is empty where they are the same experiment; `blocks` are tables and sentences; `picture`, `page` and
-    `html`, where it was asked for, are the files that were written; `unwritten` says why where they could not be.
+    `differences` is empty where they are the same experiment; `blocks` are tables and sentences, `left_out` those of
+    them that say which runs were passed over; `picture`, `page` and `html`, where they were asked for, are the files
+    that were written; `unwritten` says why where they could not be.
     """
     runs: list[SavedRun]
     differences: list[str]
     verdict: str
     blocks: list[Table | str]
-    picture: Path
-    page: Path
+    left_out: list[str]
+    picture: Path | None = None
+    page: Path | None = None
     html: Path | None = None
     unwritten: str = ""
 
@@ -33,16 +35,25 @@ def format_heading(runs: list[SavedRun]) -> str:
     return " · ".join(" / ".join(dict.fromkeys(str(value or "?") for value in values)) for values in parts)
 
 
-def format_markdown(title: str, runs: list[SavedRun], differences: list[str], verdict: str,
-                    blocks: list[Table | str]) -> str:
+def format_markdown(found: Comparison) -> str:
     """The page of a comparison, comparison.md."""
-    said = [f"# {title}", f"**{'NOT the same experiment.' if differences else f'{verdict[0].upper()}{verdict[1:]}.'}**"]
-    if differences:
-        said.append("\n".join(["What differs:", "", *(f"- `{line}`" for line in differences)]))
-    said.append("![loss and accuracy over samples and over wall clock](comparison.png)")
-    said += [block.to_markdown() if isinstance(block, Table) else block for block in blocks]
-    said.append("\n".join(["Runs:", "", *(f"- `{run.group}/{run.name}`" for run in runs)]))
+    said = [f"# {format_heading(found.runs)}", *list_verdict(found),
+            "![loss and accuracy over samples and over wall clock](comparison.png)", *list_blocks(found),
+            "\n".join(["Runs:", "", *(f"- `{run.group}/{run.name}`" for run in found.runs)])]
     return "\n\n".join(said) + "\n"
+
+
+def list_verdict(found: Comparison) -> list[str]:
+    """Paragraphs in Markdown: whether the runs are the same experiment, and what differs where they are not."""
+    if not found.differences:
+        return [f"**{found.verdict[0].upper()}{found.verdict[1:]}.**"]
+    return ["**NOT the same experiment.**",
+            "\n".join(["What differs:", "", *(f"- `{line}`" for line in found.differences)])]
+
+
+def list_blocks(found: Comparison) -> list[str]:
+    """The tables and sentences of a comparison, each as Markdown."""
+    return [block.to_markdown() if isinstance(block, Table) else block for block in found.blocks]
 
 
 def format_text(comparison: Comparison) -> str:

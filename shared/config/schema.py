@@ -233,6 +233,9 @@ class TrackingConfig:
                     choices=("auto", "online", "offline", "disabled"))
     project: str = key("lightning-keras-template", "project in Weights & Biases")
     tags: list[str] = key([], "further tags in Weights & Biases, beside the sibling's name")
+    examples: int = key(48, "test images, with a run's answers, in Weights & Biases; 0: no image is sent",
+                        unit="images", low=0)
+    weights: bool = key(True, "send the best weights to Weights & Biases where the run is online")
     log_every_steps: int = key(50, "training steps between two logged steps", unit="steps", low=1)
     tensorboard: bool = key(False, "write TensorBoard files into the run folder too")
 

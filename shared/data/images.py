@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
+from shared.data.decode import open_rgb
 from shared.errors import UserError
 
 
@@ -37,6 +39,20 @@ class Images:
         """The images at these positions, (k,) integers or (n,) bool, in this order."""
         return Images(self.labels[indices], None if self.pixels is None else self.pixels[indices],
                       None if self.files is None else self.files[indices])
+
+
+def open_image(images: Images, place: int) -> Image.Image:
+    """The image at `place`, of mode RGB or, where there is a single channel in memory, L.
+
+    Raises:
+        UserError: where its file cannot be read.
+    """
+    return open_rgb(images.files[place]) if images.pixels is None else Image.fromarray(drop_grey(images.pixels[place]))
+
+
+def drop_grey(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, C) uint8 as Pillow wants it: (H, W) where there is a single channel."""
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def list_content(images: Images, root: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 
 # One number per use, so that no two uses of a seed share a stream.
-SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS, BALANCE, TIES = range(8)
+SPLIT, LIMIT, ORDER, AUGMENT, WEIGHTS, STEPS, BALANCE, TIES, EXAMPLES = range(9)
 
 # Test images that this repository sets apart are drawn with this seed instead of config.seed, so that they stay the
 # same when config.seed changes. It is larger than any value of config.seed.

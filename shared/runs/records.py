@@ -245,11 +245,16 @@ def select_newest_runs(runs: Iterable[Any], by: Callable[[Any], Any]) -> list[An
     return list({by(run): run for run in sorted(runs, key=lambda run: (run.started, run.name))}.values())
 
 
+def list_varied_keys(runs: list[SavedRun]) -> list[str]:
+    """The keys of the config that do not have the same value in all runs, without those that say where something is."""
+    return [key for key in dict.fromkeys(key for run in runs for key in run.config) if key not in PLACES
+            and any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
+
+
 def label_runs(runs: list[SavedRun]) -> list[str]:
     """The shortest names that differ for all runs: framework, then with the seed, then with the keys that vary where
     these are few, then the folder's name, then more."""
-    varied = [key for key in dict.fromkeys(key for run in runs for key in run.config) if key not in PLACES
-              and any(run.config.get(key) != runs[0].config.get(key) for run in runs)]
+    varied = list_varied_keys(runs)
     few = varied if len(varied) <= MOST_VARIED else []
 
     def name_values(run: SavedRun) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from shared.config import Config
+from shared.data.images import Images
+from shared.data.preprocessing import Preprocessing
 from shared.errors import StoppedError, UserError, is_out_of_memory, is_process_lost, summarise_error
 from shared.machine import hardware
 from shared.machine.console import say
@@ -20,6 +22,7 @@ from shared.runs.folder import RunFolder
 from shared.runs.records import Predictions
 from shared.scores import name_scores_by_split
 from shared.training.best import BestEpoch
+from shared.training.examples import Example, collect_examples
 from shared.training.seams import explain_missing_monitor
 from shared.training.segments import add_segment, describe_change
 from shared.training.stopping import StopRequest
@@ -31,14 +34,14 @@ class Recorder:
 
     `steps` is the number of training steps in an epoch, and `rates` holds the learning rate of each step of the run.
     `measure_memory` returns the peak memory in GiB. `name_images` returns file names or indices of the images in the
-    batch of a step, counted from 0 over the run.
+    batch of a step, counted from 0 over the run. Trackers show examples of the `test_images`.
     """
 
     def __init__(self, run: RunFolder, steps: int, rates: np.ndarray,
                  measure_memory: Callable[[], float] = hardware.measure_peak_memory,
-                 name_images: Callable[[int], list] = lambda step: []):
+                 name_images: Callable[[int], list] = lambda step: [], test_images: Images | None = None):
         self.run, self.steps, self.rates = run, steps, rates
-        self.measure_memory, self.name_images = measure_memory, name_images
+        self.measure_memory, self.name_images, self.test_images = measure_memory, name_images, test_images
         self.config: Config = run.config
         self.stop = StopRequest()
         self.train_seconds = 0.0  # without validation and checkpoints
@@ -212,7 +215,8 @@ class Recorder:
         told = {name: value for name, value in result.items() if "/" in name or name == "parameters"}
         if self.run.leader:
             found, pictures = self.write_scores(val, test)
-            self.trackers.finish({**found, **told}, status=0, pictures=pictures)
+            self.trackers.finish({**found, **told}, status=0, pictures=pictures,
+                                 collect_examples=lambda: self.collect_examples(test))
             print(f"test/accuracy {result['test/accuracy']:.4f}  test/loss {result['test/loss']:.4f}  (best epoch "
                   f"{self.best_epoch}, {len(test['label']):,} images)\nrun folder: {self.run.folder}", flush=True)
         return result
@@ -235,6 +239,13 @@ class Recorder:
             reason = error if isinstance(error, UserError) else summarise_error(error)
             say(f"scores.json and its pictures are missing or not whole: {reason}; the training has finished without")
         return found, [file for file in files if file.suffix == ".png"]
+
+    def collect_examples(self, test: dict[str, np.ndarray]) -> list[Example]:
+        """Some of the test images, with the answers that `test` holds."""
+        if self.test_images is None:
+            return []
+        return collect_examples(Predictions(**test), self.test_images, Preprocessing.of_config(self.config),
+                                self.run.record["classes"], self.config.tracking.examples)
 
     def __enter__(self) -> "Recorder":
         self.stop.install_handlers()

@@ -214,6 +214,7 @@ def test_scores_and_pictures_are_written_and_told_to_the_trackers(config, clock,
     assert told["test/macro_f1"] == scores["macro_f1"]
     assert told["test/accuracy"] == result["test/accuracy"]
     assert (scores["top5"], told["test/top5"]) == (None, 0.9)  # of four classes, and of a metric of one's own
+    assert more.pop("collect_examples")() == []  # this recorder was given no images
     assert more == {"status": 0, "pictures": [recorder.run.folder / name
                                               for name in ("confusion.png", "reliability.png")]}
     assert (recorder.run.folder / "per_class.csv").is_file()

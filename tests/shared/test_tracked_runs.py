@@ -1,5 +1,6 @@
 """Weights & Biases and TensorBoard for real: what a process writes, and faults that hit it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from unittest import mock
 import pytest
 
 from shared.machine.files import REPOSITORY
-from tests.wandb_faults import Server, full_disk, tracked
+from tests.wandb_faults import Server, Store, environment, full_disk, tracked
 
 pytestmark = pytest.mark.usefixtures("nobody")
 
@@ -21,25 +22,29 @@ import sys
 from PIL import Image
 from shared.config import parse_config
 from shared.runs.folder import RunFolder
+from shared.training.examples import Example
 from shared.training.trackers import Trackers
 
 run = RunFolder.start(parse_config(sys.argv[1:], "", ""), "lightning")
+run.record = {"git": {"revision": "0123abcd", "dirty": False}}
+run.best_weights.write_bytes(b"weights")
 tracker = Trackers(run)
 for step in (1, 2):
     tracker.log({"samples": 10 * step, "epoch": step / 2, "time/train_s": 0.5 * step, "train/loss": 1 / step,
                  "val/accuracy": 0.25 * step})
 picture = run.folder / "confusion.png"
 Image.new("L", (2, 2)).save(picture)
-tracker.finish({"test/accuracy": 0.75}, status=0, pictures=[picture])
+tracker.finish({"test/accuracy": 0.75}, status=0, pictures=[picture], collect_examples=lambda: [
+    Example(Image.new("L", (2, 2), number), number, "cat", "dog", False, 0.5) for number in (3, 7)])
 print(run.folder)
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "torch", "keras", "wandb"}))
 """
 
 
-def process(*words, **options):
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "WANDB_ERROR_REPORTING": "false"}
+def process(*words, env=None, **options):
+    env = env or {**os.environ, "PYTHONPATH": str(REPOSITORY), "WANDB_ERROR_REPORTING": "false"}
     return subprocess.run([sys.executable, "-c", SCRIPT, "output_dir=runs", *words], capture_output=True, text=True,
-                          timeout=120, env=environment, **options)
+                          timeout=120, env=env, **options)
 
 
 def test_without_a_key_an_offline_run_is_written_and_nobody_is_asked(tmp_path):
@@ -56,9 +61,37 @@ def test_without_a_key_an_offline_run_is_written_and_nobody_is_asked(tmp_path):
     kept = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert [path.stem for path in kept] == [f"run-{Path(folder).name}"]
     content = kept[0].read_bytes()
-    for word in ("train/loss", "val/accuracy", "samples", "test/accuracy", "lightning", "made", "label_smoothing"):
+    for word in ("train/loss", "val/accuracy", "samples", "test/accuracy", "lightning", "made", "label_smoothing",
+                 "test/predictions", "0123abcd"):
         assert word.encode() in content, word
     assert len(list(kept[0].parent.glob("files/media/images/test/confusion_*.png"))) == 1
+    [table] = kept[0].parent.glob("files/media/table/test/predictions_*.table.json")
+    table = json.loads(table.read_text())
+    assert table["columns"] == ["image", "number", "label", "answer", "is_right", "probability"]
+    assert [row[1:] for row in table["data"]] == [[3, "cat", "dog", False, 0.5], [7, "cat", "dog", False, 0.5]]
+    # The images wait beside the run, from where `wandb sync` sends them, and not in the user's home.
+    waiting = [path.read_bytes() for path in (tmp_path / "wandb" / "artifacts" / "staging").iterdir()]
+    assert sum(content.startswith(b"\x89PNG") for content in waiting) == 2
+    assert b"weights" not in waiting
+    with Store() as server:
+        done = subprocess.run([Path(sys.executable).with_name("wandb"), "sync", kept[0].parent], capture_output=True,
+                              text=True, timeout=90, check=False, env=environment(tmp_path / "home", server))
+    assert done.returncode == 0, done.stderr
+    sent = json.loads(server.files["test/predictions.table.json"])
+    assert all(server.files[row[0]["path"]] in waiting for row in sent["data"])
+
+
+def test_online_examples_and_weights_arrive(tmp_path):
+    with Store() as server:
+        done = process("tracking.mode=online", "experiment=made", env=environment(tmp_path / "home", server))
+    assert (done.returncode, done.stderr) == (0, "")
+    name = Path(done.stdout.splitlines()[0]).name
+    assert server.types.pop(name) == "model"
+    assert list(server.types.values()) == ["run_table"]
+    assert server.files["best.safetensors"] == b"weights"
+    table = json.loads(server.files["test/predictions.table.json"])
+    assert [row[1:] for row in table["data"]] == [[3, "cat", "dog", False, 0.5], [7, "cat", "dog", False, 0.5]]
+    assert all(server.files[row[0]["path"]].startswith(b"\x89PNG") for row in table["data"])
 
 
 @pytest.mark.parametrize("way", ["WANDB_DISABLED=true", "WANDB_MODE=disabled", "wandb disabled"])

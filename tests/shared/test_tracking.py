@@ -3,12 +3,15 @@
 import logging
 import sys
 import types
+from unittest import mock
 
 import pytest
 from PIL import Image
 
 from shared.config import Config
+from shared.errors import UserError
 from shared.runs.folder import RunFolder
+from shared.training.examples import Example
 from shared.training.trackers import Trackers
 from tests.wandb_faults import DUMMY_KEY
 
@@ -31,6 +34,7 @@ class FakeRun:
 
     def __init__(self, failing=()):
         self.failing, self.rows, self.axes, self.status, self.summary = failing, [], [], None, {}
+        self.artifacts = []
 
     def check(self, name):
         if name in self.failing:
@@ -43,6 +47,11 @@ class FakeRun:
     def log(self, row):
         self.check("log")
         self.rows.append(row)
+
+    def log_artifact(self, artifact):
+        self.check("log_artifact")
+        self.artifacts.append(artifact)
+        return mock.Mock()
 
     def finish(self, exit_code):
         self.check("finish")
@@ -70,11 +79,12 @@ def fake(monkeypatch):
 def test_both_siblings_are_one_group_with_the_same_axes(run, fake):
     made = fake()
     here = run(mode="offline", tags=["mine"], project="other")
+    here.record = {"git": {"revision": "0123abcd"}}
     tracker = Trackers(here)
     words = made.words
     assert (words["project"], words["group"], words["name"], words["id"]) == ("other", "made", here.name, here.name)
     assert words["tags"] == ["keras", "mine"]
-    assert words["config"]["framework"] == "keras"
+    assert (words["config"]["framework"], words["config"]["git"]) == ("keras", {"revision": "0123abcd"})
     assert words["config"]["train"]["epochs"] == here.config.train.epochs
     assert [names for names, _ in made.axes] == [("samples",), ("epoch",), ("time/train_s",), ("*",)]
     assert made.axes[-1][1] == {"step_metric": "samples"}
@@ -93,6 +103,58 @@ def test_pictures_are_logged_by_their_names(run, fake, tmp_path):
     assert row.keys() == {"test/confusion"}
     assert isinstance(row["test/confusion"], wandb.Image)
     assert made.status == 0
+
+
+EXAMPLES = [Example(Image.new("RGB", (2, 2)), 5, "cat", "dog", False, 0.5)]
+
+
+def test_examples_are_logged_as_a_table_with_their_images(run, fake):
+    import wandb
+
+    made = fake()
+    Trackers(run(mode="offline")).finish({}, status=0, collect_examples=lambda: EXAMPLES)
+    [row] = made.rows
+    table = row["test/predictions"]
+    assert table.columns == ["image", "number", "label", "answer", "is_right", "probability"]
+    [[image, *rest]] = table.data
+    assert isinstance(image, wandb.Image)
+    assert rest == [5, "cat", "dog", False, 0.5]
+
+
+def test_examples_that_cannot_be_read_do_not_keep_a_run_from_ending(run, fake, capsys):
+    made = fake()
+
+    def collect():
+        raise UserError("cat.jpg: cannot be read as an image")
+    Trackers(run(mode="offline")).finish({"test/accuracy": 0.5}, status=0, collect_examples=collect)
+    assert (made.rows, made.summary, made.status) == ([], {"test/accuracy": 0.5}, 0)
+    assert "cat.jpg: cannot be read as an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("settings", "status", "sent"), [
+    ({"mode": "online"}, 0, True), ({"mode": "online"}, 1, False), ({"mode": "offline"}, 0, False),
+    ({"mode": "online", "weights": False}, 0, False)])
+def test_the_weights_of_a_finished_run_are_sent_online(run, fake, monkeypatch, settings, status, sent):
+    made = fake()
+    monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
+    here = run(**settings)
+    here.best_weights.write_bytes(b"weights")
+    Trackers(here).finish({}, status=status)
+    assert [(artifact.name, artifact.type, list(artifact.manifest.entries)) for artifact in made.artifacts] == (
+        [(here.name, "model", ["best.safetensors"])] if sent else [])
+    assert made.status == status
+
+
+def test_weights_that_were_not_sent_are_told_with_the_command_that_sends_them(run, fake, monkeypatch, capsys):
+    made = fake("log_artifact")
+    monkeypatch.setenv("WANDB_API_KEY", DUMMY_KEY)
+    here = run(mode="online")
+    here.best_weights.write_bytes(b"weights")
+    Trackers(here).finish({}, status=0)
+    assert made.status == 0
+    assert (f"the weights were not sent within 15 s (log_artifact is broken); `wandb artifact put --name "
+            f"lightning-keras-template/{here.name} --type model {here.best_weights}` sends them;") in (
+                capsys.readouterr().err)
 
 
 def test_a_picture_that_cannot_be_sent_does_not_keep_a_run_from_ending(run, fake, tmp_path, capsys):

@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.special import softmax
 
 from shared.config import Config, read_kept_config
-from shared.data.decode import open_rgb
+from shared.data.images import open_image
 from shared.data.loading import Data, load_data
 from shared.data.preprocessing import Preprocessing
 from shared.errors import UserError
@@ -55,14 +54,7 @@ class Answers:
 
     def read_image(self, row: int) -> np.ndarray:
         """The image as the model sees it, (S, S, C), of values 0 to 255, uint8 or float32."""
-        place, test = self.index[row], self.data.test
-        image = open_rgb(test.files[place]) if test.pixels is None else Image.fromarray(drop_grey(test.pixels[place]))
-        return self.preprocessing.scale(image)
-
-
-def drop_grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, C) uint8 as Pillow wants it: (H, W) where there is a single channel."""
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+        return self.preprocessing.scale(open_image(self.data.test, self.index[row]))
 
 
 def read_answers(folder: Path, others: Iterable[Answers] = ()) -> Answers:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from shared.scores.gallery.answers import drop_grey
+from shared.data.images import drop_grey
 
 SMALL, LARGE = 128, 192  # pixels; small images are scaled up to about the first, large ones down to the second
 COLOURS = "inferno"  # it rises in lightness, and so is read in all common kinds of colour blindness

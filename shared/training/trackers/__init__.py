@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.runs.folder import RunFolder
+from shared.training.examples import Example
 from shared.training.trackers.tensorboard import TensorBoard
 from shared.training.trackers.wandb import WeightsAndBiases, explain_reason
 
@@ -46,12 +47,15 @@ class Trackers:
                 del self.active[name]
                 tracker.abandon()
 
-    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path] = ()) -> None:
+    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path] = (),
+               collect_examples: Callable[[], list[Example]] = list) -> None:
         """Close all trackers. `result` becomes a run's summary; `status` 0 marks the run as finished, 1 as failed.
 
-        `pictures` are PNG files, shown under their names by trackers that show pictures.
+        `pictures` are PNG files, shown under their names by trackers that show pictures. `collect_examples` is called
+        by trackers that show test images with their answers.
         """
         for name, tracker in self.active.items():
-            if not self.attempt(name, lambda tracker=tracker: tracker.finish(result, status, pictures)):
+            if not self.attempt(name, lambda tracker=tracker: tracker.finish(
+                    result, status, pictures, collect_examples)):
                 tracker.abandon()
         self.active = {}

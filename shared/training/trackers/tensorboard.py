@@ -2,11 +2,12 @@
 
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from shared.runs.folder import RunFolder
+from shared.training.examples import Example
 from shared.training.trackers.axes import AXES
 
 
@@ -27,8 +28,9 @@ class TensorBoard:
                 self.writer.add_scalar(name, value, row["samples"])
         self.writer.flush()
 
-    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path]) -> None:
-        """Pictures are left out, since TensorBoard's own writer has scalars only."""
+    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path],
+               collect_examples: Callable[[], list[Example]]) -> None:
+        """Pictures and examples are left out, since TensorBoard's own writer has scalars only."""
         self.writer.close()
 
     def abandon(self) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 from shared.config import to_dict
 from shared.machine.files import expand_home
 from shared.runs.folder import RunFolder
+from shared.training.examples import Example
 from shared.training.trackers.axes import AXES
 
 # Seconds for which W&B's server may keep a run waiting, at its start and again at its end.
@@ -23,6 +24,9 @@ TIMEOUT = 15
 
 # Bytes that must be free on W&B's disk before each row: more than W&B writes at a time.
 ROOM_BYTES = 65536
+
+# Seconds for each byte of a model's file, before its sending is given up: a megabyte a second.
+SECONDS_PER_BYTE = 1e-6
 
 TRUE = ("1", "on", "t", "true", "y", "yes")
 # Other names of modes: the old ones, and that for several processes which log as one, as here one does for all.
@@ -41,14 +45,18 @@ def find_wished_mode() -> str:
     return MODES.get(mode, mode)
 
 
+def find_folder() -> Path:
+    """Where W&B keeps its runs."""
+    root = expand_home(os.environ.get("WANDB_DIR") or ".").absolute()
+    return root / (".wandb" if (root / ".wandb").is_dir() else "wandb")
+
+
 def read_settings_mode() -> str:
     """The mode in W&B's settings files, of which the folder's counts more than the user's; empty for online, which is
     W&B's default and asks for nothing."""
-    root = expand_home(os.environ.get("WANDB_DIR") or ".")
-    own = root / (".wandb" if (root / ".wandb").is_dir() else "wandb")
     users = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
     settings = configparser.ConfigParser(interpolation=None)
-    for file in (users / "settings", own / "settings"):
+    for file in (users / "settings", find_folder() / "settings"):
         with contextlib.suppress(OSError, UnicodeError, configparser.Error):  # W&B says what is wrong with its files
             settings.read(file, encoding="utf-8")
     mode = settings.get("default", "mode", fallback="")
@@ -96,6 +104,8 @@ class WeightsAndBiases:
             raise RuntimeError("no API key is configured; run `wandb login`, or use tracking.mode=offline")
         require_room()
         os.environ.setdefault("WANDB_SILENT", "true")  # W&B's login prints before it reads the settings below
+        # Where the images of a table wait until they are sent; W&B itself would leave them in the user's home.
+        os.environ.setdefault("WANDB_DATA_DIR", str(find_folder()))
         try:
             self.init_run(mode)
         except Exception as error:
@@ -118,10 +128,11 @@ class WeightsAndBiases:
             # its record, and `wandb sync` then goes on after the rows that the server has, not from step 0 again.
             id=self.run.name, resume="allow", mode=mode,
             tags=[self.run.framework, *settings.tags],
-            config={**to_dict(self.config), "framework": self.run.framework},
+            config={**to_dict(self.config), "framework": self.run.framework, "git": self.run.record.get("git")},
             # Without a time limit W&B ends a run only when it has sent everything, however long that takes.
             settings=wandb.Settings(silent=True, init_timeout=TIMEOUT, finish_timeout=TIMEOUT,
                                     finish_timeout_raises=True))
+        self.is_online = mode == "online"
         for handler in logging.getLogger("wandb").handlers:  # they print a traceback for each line on a full disk
             handler.handleError = lambda record: None
         for axis in AXES:
@@ -135,14 +146,41 @@ class WeightsAndBiases:
         require_room()
         self.wandb_run.log(row)
 
-    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path]) -> None:
+    def finish(self, result: dict[str, Any] | None, status: int, pictures: Sequence[Path],
+               collect_examples: Callable[[], list[Example]]) -> None:
+        import wandb
+
         try:
             if pictures:
-                import wandb
-
                 self.log({f"test/{picture.stem}": wandb.Image(str(picture)) for picture in pictures})
-        finally:  # without the pictures too
+            if examples := collect_examples():
+                self.log({"test/predictions": wandb.Table(
+                    ["image", *Example._fields[1:]],
+                    [[wandb.Image(example.image), *example[1:]] for example in examples])})
+            if status == 0 and self.is_online and self.config.tracking.weights:
+                self.send_weights()
+        finally:  # without what could not be sent too
             self.end_run(result, status)
+
+    def send_weights(self) -> None:
+        """Send the best weights as an artifact of the run's name, and wait until they have arrived.
+
+        Offline, W&B would copy the file, which is in the run folder anyway.
+        """
+        import wandb
+
+        path = self.run.best_weights
+        if not path.exists():
+            return
+        patience = TIMEOUT + path.stat().st_size * SECONDS_PER_BYTE
+        try:
+            artifact = wandb.Artifact(self.run.name, type="model")
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)  # no copies in the user's home
+            self.wandb_run.log_artifact(artifact).wait(timeout=int(patience))
+        except Exception as error:
+            name = f"{self.config.tracking.project}/{self.run.name}"
+            raise RuntimeError(f"the weights were not sent within {patience:.0f} s ({explain_reason(error)}); "
+                               f"`wandb artifact put --name {name} --type model {path}` sends them") from None
 
     def end_run(self, result: dict[str, Any] | None, status: int) -> None:
         self.wandb_run.summary.update(result or {})
@@ -153,19 +191,24 @@ class WeightsAndBiases:
                                "the rest") from None
 
     def abandon(self) -> None:
-        """End W&B's own process after a failure. Otherwise W&B tries to when Python exits, and prints that it fails.
+        """End W&B's own process after a failure."""
+        end_service()
 
-        It does so in a thread, because W&B waits for its process without a limit, which waits for the server.
-        """
-        def end_process() -> None:
-            with contextlib.suppress(Exception):
-                import wandb
 
-                wandb.teardown()
+def end_service() -> None:
+    """End W&B's own process. Otherwise W&B tries to when Python exits, and prints that it fails, or waits.
 
-        ending = threading.Thread(target=end_process, daemon=True)
-        ending.start()
-        ending.join(TIMEOUT)
+    It does so in a thread, because W&B waits for its process without a limit, which waits for the server.
+    """
+    def end_process() -> None:
+        with contextlib.suppress(Exception):
+            import wandb
+
+            wandb.teardown()
+
+    ending = threading.Thread(target=end_process, daemon=True)
+    ending.start()
+    ending.join(TIMEOUT)
 
 
 def explain_reason(error: Exception) -> str:
