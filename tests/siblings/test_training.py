@@ -300,7 +300,7 @@ def looking_ahead(sibling, folder, every):
     with mock.patch.object(probe, "MARKS", range(1, 7)), mock.patch.dict(RESNETS, SMALL):
         steps, start = probe.record_fit(config), probe.record_start(config)
     names = [name.removeprefix("drawn ") for name in start if name.startswith("drawn ")]
-    return [{name: start[f"drawn {name}"] for name in names},
+    return [{name: start[f"drawn {name}"].astype(np.float64) for name in names},
             *({name: steps[f"step {step} {name}"] for name in names} for step in range(1, 7))]
 
 
