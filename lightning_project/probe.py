@@ -17,6 +17,7 @@ from lightning_project.runtime import build_runtime
 from lightning_project.train import train
 from shared.config import Config
 from shared.data.batches import count_steps
+from shared.data.cache import cache_images
 from shared.data.loading import load_data
 from shared.parity.request import MARKS, Arrays, answer_request, hash_items, perturb_vectors, record_splits, thin_out
 from shared.training.imbalance import weigh_classes
@@ -32,7 +33,7 @@ def record_raw(config: Config) -> Arrays:
 
 
 def record_pixels(config: Config) -> Arrays:
-    module = DataModule(config, load_data(config), build_runtime(config))
+    module = DataModule(config, cache_images(config, load_data(config)), build_runtime(config))
     loader = module.train_dataloader()
     found = {}
 

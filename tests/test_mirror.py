@@ -60,8 +60,9 @@ OTHER_ARGUMENTS = {
 # The rooms of shared/, from the ground up: each may import from itself and from those before it. What is named with its
 # room in front stands on a floor of its own.
 ROOMS = ("errors", "machine", "data", "models", "config", "data.augment", "data.preprocessing",
-         "data.loading", "data.batches", "weights", "runs", "scores", "training", "artifacts.card", "artifacts",
-         "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench", "commands")
+         "data.loading", "data.cache", "data.batches", "weights", "runs", "scores", "training", "artifacts.card",
+         "artifacts", "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench",
+         "commands")
 
 
 @cache

@@ -117,6 +117,22 @@ def measure_shared_memory() -> float:
         return float("inf")
 
 
+def measure_free_memory() -> float:
+    """The bytes of memory that a process can still have, of the machine and of its container; infinite where the system
+    does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # other systems than Linux
+        return float("inf")
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    limits = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        most, used = (int(file.read_text(encoding="utf-8")) for file in limits)
+    except (OSError, ValueError):  # no container, or one without a limit, which says "max"
+        return free
+    return min(free, most - used)
+
+
 def measure_peak_memory() -> float:
     """The largest resident memory of this process so far, in GiB; NaN on Windows."""
     try:
