@@ -98,6 +98,12 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def use_cores(count: int) -> None:
+    """Let this process, and those that it starts, use so many of its CPU cores, where the system can be told so."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
 def choose_workers(wanted: int, from_files: bool, accelerator: str) -> int:
     """How many processes or threads read training batches, where `hardware.workers` is `wanted`; with 0 the training
     process reads them itself.
@@ -133,11 +139,12 @@ def measure_free_memory() -> float:
     return min(free, most - used)
 
 
-def measure_peak_memory() -> float:
-    """The largest resident memory of this process so far, in GiB; NaN on Windows."""
+def measure_peak_memory(of_children: bool = False) -> float:
+    """The largest resident memory of this process so far, in GiB, or of the largest one that it has started and that
+    has ended; NaN on Windows."""
     try:
         import resource
     except ImportError:  # Windows has no such counter
         return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes there, KiB on Linux
