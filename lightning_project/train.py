@@ -8,6 +8,7 @@ from typing import Any
 # This program runs the code beside it, even where the environment was installed from another clone.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import lightning_project  # noqa: F401  what it sets has to be there before PyTorch loads
 from shared.config import Config
 from shared.config.command import run_command
 

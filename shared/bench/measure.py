@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from shared.errors import UserError
+from shared.machine.hardware import measure_cpu_seconds
 from shared.machine.interpreters import explain_not_runnable, list_variables, require_interpreter
 
 ROUNDS = 3
@@ -53,13 +54,14 @@ def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count
 
 def time_epochs(read_epoch: Callable[[int], int], started: float, seconds: float) -> dict[str, float]:
     """Images per second of the `first` epoch, from `started` on, and of those that follow for so many `seconds`, the
-    `second` one at least.
+    `second` one at least; and of the latter images `per_core`, which is per second of CPU time.
 
     `read_epoch` reads an epoch, given its number from 0 on, and returns how many images it has read.
     """
     first = read_epoch(0) / (time.perf_counter() - started)
-    began, images, epoch = time.perf_counter(), 0, 1
+    began, used, images, epoch = time.perf_counter(), measure_cpu_seconds(), 0, 1
     while epoch == 1 or time.perf_counter() - began < seconds:
         images += read_epoch(epoch)
         epoch += 1
-    return {"first": first, "second": images / (time.perf_counter() - began)}
+    return {"first": first, "second": images / (time.perf_counter() - began),
+            "per_core": images / (measure_cpu_seconds() - used)}
