@@ -8,13 +8,13 @@ from typing import Any
 # This program runs the code beside it, even where the environment was installed from another clone.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import lightning_project  # noqa: F401  what it sets has to be there before PyTorch loads
 from shared.config import Config
 from shared.config.command import run_command
 
 
 def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]:
     """Train, test the best epoch's weights and return what result.json holds."""
+    import lightning_project  # noqa: F401  what it sets has to be there before PyTorch loads
     from shared.weights.pretrained import apply_checkpoint_preprocessing, apply_library_preprocessing
 
     config = apply_checkpoint_preprocessing(config)

@@ -44,7 +44,7 @@ class Images:
     def take(self, indices: np.ndarray) -> "Images":
         """The images at these positions, (k,) integers or (n,) bool, in this order."""
         return Images(self.labels[indices], None if self.pixels is None else self.pixels[indices],
-                      None if self.files is None else self.files[indices])
+                      None if self.files is None else self.files[indices], self.kept and self.kept.take(indices))
 
 
 def list_content(images: Images, root: str) -> tuple[np.ndarray, np.ndarray]:

@@ -44,6 +44,30 @@ def test_a_keras_json_that_keras_refuses_is_one_line(tmp_path, content):
     assert done.stderr.startswith(f"error: {tmp_path}/keras.json: ")
 
 
+SPINNING = """
+import os, sys
+from unittest import mock
+with mock.patch("shared.weights.pretrained.apply_checkpoint_preprocessing", side_effect=SystemExit):
+    sys.argv, sys.path[0] = ["train.py"], "lightning_project"
+    try:
+        import train
+        train.train(None)
+    except SystemExit:
+        print("torch" in sys.modules, os.environ.get("GOMP_SPINCOUNT"))
+"""
+
+
+@needs("lightning")
+@pytest.mark.parametrize(("variables", "expected"), [
+    ({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
+def test_threads_of_pytorch_that_wait_soon_leave_their_core(variables, expected):
+    """Unless the user says otherwise, and said before PyTorch is imported."""
+    theirs = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", SPINNING], cwd=REPOSITORY, text=True, env=theirs | variables,
+                          capture_output=True, timeout=60, check=True)
+    assert done.stdout == f"False {expected}\n"
+
+
 def train_with_settings(sibling: str, folder: str, *words: str) -> dict:
     """A training in a process where another part of a notebook has changed the framework's settings."""
     if sibling == "lightning":
