@@ -35,7 +35,7 @@ define newline
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models clean
+.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-12s %s\n", $$1, $$2}' \
@@ -113,6 +113,9 @@ bench: $(READY)  ## measure what data and callbacks cost beside the bare trainin
 
 bench-models: $(READY)  ## measure memory and speed of a training step of every model
 	@$(ANY) -m shared.bench.models $(ARGS)
+
+bench-input: $(READY)  ## measure how fast photographs are read, beside torchvision's and Keras' own recipes
+	@$(ANY) -m shared.bench.input $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .venv-newest .pytest_cache .ruff_cache *.egg-info

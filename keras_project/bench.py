@@ -1,11 +1,16 @@
-"""This sibling's half of `shared.bench`: python -m keras_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
+"""This sibling's half of `shared.bench`: python -m keras_project.bench CONFIG OUT WHAT COUNT
+
+WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds.
+"""
 
 import json
 import sys
 import time
 from pathlib import Path
 
+from shared.bench.measure import time_epochs
 from shared.config import Config, load_config
+from shared.machine import hardware
 
 
 def measure_bare_speed(config: Config, steps: int) -> float:
@@ -67,6 +72,44 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     out.write_text(json.dumps(measured), encoding="utf-8")
 
 
+def measure_input(config: Config, out: Path, seconds: int) -> None:
+    """Write how many training images per second are read and augmented, without a model, and peak memory to `out`."""
+    hardware.use_cores(config.hardware.workers)
+    from keras_project.data import build_train_dataset
+    from keras_project.runtime import build_runtime
+    from shared.data.batches import count_steps
+    from shared.data.cache import cache_images
+    from shared.data.loading import load_data
+
+    runtime, data = build_runtime(config), load_data(config)
+    steps = count_steps(config, len(data.train))
+    started = time.perf_counter()
+    batches = iter(build_train_dataset(config, cache_images(config, data), runtime))
+    rates = time_epochs(lambda epoch: sum(len(next(batches)[0]) for _ in range(steps)), started, seconds)
+    write_rates(out, rates)
+
+
+def measure_stock_input(config: Config, out: Path, seconds: int) -> None:
+    """The same of the recipe in Keras' documentation, which scales whole images."""
+    hardware.use_cores(config.hardware.workers)
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    augment = keras.Sequential([layers.RandomFlip("horizontal"), layers.Rescaling(1 / 127.5, offset=-1)])
+    started = time.perf_counter()
+    batches = keras.utils.image_dataset_from_directory(
+        f"{config.dataset.root}/train", batch_size=config.train.batch_size, image_size=(config.dataset.image_size,) * 2)
+    batches = batches.map(lambda images, labels: (augment(images, training=True), labels)).prefetch(tf.data.AUTOTUNE)
+    rates = time_epochs(lambda epoch: sum(len(images) for images, _ in batches), started, seconds)
+    write_rates(out, rates)
+
+
+def write_rates(out: Path, rates: dict[str, float]) -> None:
+    out.write_text(json.dumps(rates | {"peak_memory_gib": hardware.measure_peak_memory()}), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    measure = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
+    measure = {"rounds": measure_rounds, "bare": measure_bare, "input": measure_input,
+               "stock_input": measure_stock_input}[sys.argv[3]]
     measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -63,5 +63,5 @@ def read_dataset(batches: Batches, runtime: Runtime, first: int = 0) -> tf.data.
         return {name: tf.ensure_shape(array, shape)
                 for (name, (_, shape)), array in zip(spec.items(), arrays, strict=True)}
 
-    workers = runtime.choose_workers(from_files=batches.split.files is not None) or 1
+    workers = runtime.choose_workers(from_files=batches.split.takes_time) or 1
     return tf.data.Dataset.range(first, len(batches)).map(read_batch, num_parallel_calls=workers)

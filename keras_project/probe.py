@@ -17,6 +17,7 @@ from keras_project.train import train
 from keras_project.views import average_views
 from shared.config import Config
 from shared.data.batches import TrainBatches, count_steps
+from shared.data.cache import cache_images
 from shared.data.loading import load_data
 from shared.parity.request import (
     MARKS,
@@ -41,7 +42,7 @@ def record_raw(config: Config) -> Arrays:
 
 
 def record_pixels(config: Config) -> Arrays:
-    runtime, data = build_runtime(config), load_data(config)
+    runtime, data = build_runtime(config), cache_images(config, load_data(config))
     steps = count_steps(config, len(data.train))
     dataset = build_train_dataset(config, data, runtime)
     found = {}

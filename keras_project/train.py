@@ -27,6 +27,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     from keras_project.models.neutral import load_weights, neutral_weights, untrained_names
     from keras_project.runtime import build_runtime, measure_peak_memory
     from shared.data.batches import TrainBatches, count_steps
+    from shared.data.cache import cache_images
     from shared.data.loading import load_data
     from shared.runs.folder import RunFolder
     from shared.training.describe import describe_run
@@ -39,7 +40,7 @@ def train(config: Config, extra_callbacks: Sequence[Any] = ()) -> dict[str, Any]
     entry = find_entry(config.model.name)
     config = apply_library_preprocessing(config, entry)
     runtime = build_runtime(config)
-    data = load_data(config)
+    data = cache_images(config, load_data(config))
     with runtime.strategy.scope():
         model = runtime.prepare_model(build_model(config, data))
     untrained = untrained_names(model)

@@ -20,14 +20,17 @@ class Augmentation:
         self.policy = build_policy(settings)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
-        images = batch["image"].to(self.dtype)  # (n, H, W, C), 0 to 255
+        images = batch["image"]  # (n, H, W, C), 0 to 255
         if "rows" in batch:
-            images = resize(images, batch["rows"].to(self.dtype), batch["columns"].to(self.dtype))
-        if "flip" in batch:
+            images = resize(images.to(self.dtype), batch["rows"].to(self.dtype), batch["columns"].to(self.dtype))
+        if "flip" in batch:  # before the images take four times the memory
             images = torch.where(batch["flip"][:, None, None, None], images.flip(2), images)
-            if self.policy:  # here, because a batch that is to be augmented always has "flip"
-                images = apply_policy(self.policy, images)
-        images = (images / 255 - self.mean.to(images.device)) / self.std.to(images.device)
+        images = images.to(self.dtype, copy=True)
+        if "flip" in batch and self.policy:  # a batch that is to be augmented always has "flip"
+            images = apply_policy(self.policy, images)
+        # Whole rows (n, S, S * C) at a time, and in place, which is several times faster than channels and new memory.
+        mean, std = (values.to(images.device).repeat(images.shape[2]) for values in (self.mean, self.std))
+        images = images.flatten(2).div_(255).sub_(mean).div_(std).view(images.shape)
         if "partner" in batch:
             images = mix(images, batch["partner"], batch["box"], batch["opacity"].to(self.dtype))
         return images.permute(0, 3, 1, 2)

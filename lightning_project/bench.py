@@ -1,11 +1,16 @@
-"""This sibling's half of `shared.bench`: python -m lightning_project.bench CONFIG OUT rounds ROUNDS, or bare STEPS"""
+"""This sibling's half of `shared.bench`: python -m lightning_project.bench CONFIG OUT WHAT COUNT
+
+WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds.
+"""
 
 import json
 import sys
 import time
 from pathlib import Path
 
+from shared.bench.measure import time_epochs
 from shared.config import Config, load_config
+from shared.machine import hardware
 
 
 def measure_bare_speed(config: Config, steps: int) -> float:
@@ -65,6 +70,60 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     out.write_text(json.dumps(measured), encoding="utf-8")
 
 
+def measure_input(config: Config, out: Path, seconds: int) -> None:
+    """Write how many training images per second are read and augmented, without a model, and peak memory to `out`."""
+    hardware.use_cores(config.hardware.workers)
+    write_rates(out, read_input(config, seconds))
+
+
+def read_input(config: Config, seconds: int) -> dict[str, float]:
+    from lightning_project.data import DataModule
+    from lightning_project.runtime import build_runtime
+    from shared.data.cache import cache_images
+    from shared.data.loading import load_data
+
+    runtime, data = build_runtime(config), load_data(config)
+    started = time.perf_counter()
+    loaders = DataModule(config, cache_images(config, data), runtime)
+    loader = loaders.train_dataloader()
+    steps = len(loader)
+
+    def read_epoch(epoch: int) -> int:
+        loader.sampler.current_step = lambda: epoch * steps
+        batches = (loaders.on_before_batch_transfer(batch, 0) for batch in loader)
+        return sum(len(loaders.on_after_batch_transfer(batch, 0)["image"]) for batch in batches)
+    return time_epochs(read_epoch, started, seconds)
+
+
+def measure_stock_input(config: Config, out: Path, seconds: int) -> None:
+    """The same of the recipe in torchvision's documentation."""
+    hardware.use_cores(config.hardware.workers)
+    write_rates(out, read_stock_input(config, seconds))
+
+
+def read_stock_input(config: Config, seconds: int) -> dict[str, float]:
+    import torch
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    augment = v2.Compose([
+        v2.ToImage(), v2.RandomResizedCrop(config.dataset.image_size, antialias=True), v2.RandomHorizontalFlip(),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+    started = time.perf_counter()
+    images = ImageFolder(f"{config.dataset.root}/train", augment)
+    loader = DataLoader(images, config.train.batch_size, shuffle=True, num_workers=config.hardware.workers,
+                        persistent_workers=True, drop_last=True)
+    return time_epochs(lambda epoch: sum(len(batch) for batch, _ in loader), started, seconds)
+
+
+def write_rates(out: Path, rates: dict[str, float]) -> None:
+    """Write speeds of reading and peak memory, in GiB, with the readers', which have ended."""
+    memory = hardware.measure_peak_memory() + hardware.measure_peak_memory(of_children=True)
+    out.write_text(json.dumps(rates | {"peak_memory_gib": memory}), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    measure = {"rounds": measure_rounds, "bare": measure_bare}[sys.argv[3]]
+    measure = {"rounds": measure_rounds, "bare": measure_bare, "input": measure_input,
+               "stock_input": measure_stock_input}[sys.argv[3]]
     measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -85,7 +85,7 @@ class DataModule(L.LightningDataModule):
         super().__init__()
         self.config, self.data, self.runtime = config, data, runtime
         self.augment = Augmentation(config.augment, data.mean, data.std, runtime.dtype)
-        self.workers = runtime.choose_workers(from_files=data.train.files is not None)
+        self.workers = runtime.choose_workers(from_files=data.train.takes_time)
         self.in_pipes = self.decide_on_pipes()
 
     def decide_on_pipes(self) -> bool:

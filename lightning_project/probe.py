@@ -18,6 +18,7 @@ from lightning_project.train import train
 from lightning_project.views import average_views
 from shared.config import Config
 from shared.data.batches import count_steps
+from shared.data.cache import cache_images
 from shared.data.loading import load_data
 from shared.parity.request import (
     MARKS,
@@ -42,7 +43,7 @@ def record_raw(config: Config) -> Arrays:
 
 
 def record_pixels(config: Config) -> Arrays:
-    module = DataModule(config, load_data(config), build_runtime(config))
+    module = DataModule(config, cache_images(config, load_data(config)), build_runtime(config))
     loader = module.train_dataloader()
     found = {}
 

@@ -83,6 +83,9 @@ def test_the_map_names_what_there_is():
 FILES = (".py", ".safetensors", ".yaml", ".keras", ".onnx", ".pt2", ".tflite")
 
 
+OF_FILES = ("dataset.decode", "dataset.cache")
+
+
 def named_keys() -> list[str]:
     """Keys and key=value words within the text of the pages, such as `train.epochs` and `train.epochs=5 seed=3`."""
     sections = {key.partition(".")[0] for key in list_keys() if "." in key}
@@ -97,7 +100,8 @@ def test_a_key_that_a_page_names_is_in_the_schema(word):
     assert key in list_keys()
     if value and not re.search(r"[A-Z…]|\.\.", value):  # nothing for the reader to fill in
         model = "vit_tiny" if "gradient_checkpointing" in word else "resnet18"
-        parse_config([f"model.name={model}", *word.split()], "", "")
+        files = ["dataset.name=image_folder", f"dataset.root={REPOSITORY}"] if key in OF_FILES else []
+        parse_config([f"model.name={model}", *files, *word.split()], "", "")
 
 
 # The blocks

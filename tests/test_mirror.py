@@ -48,7 +48,7 @@ CORE = {
     # What shared.gallery, shared.parity and shared.bench start in each sibling.
     "explain.py": ["explain", "explain_trained"],
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
-    "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds"],
+    "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds", "measure_input", "measure_stock_input"],
 }
 # Of the core, what takes other arguments in each sibling, because its framework wants them so.
 OTHER_ARGUMENTS = {
@@ -60,9 +60,9 @@ OTHER_ARGUMENTS = {
 # The rooms of shared/, from the ground up: each may import from itself and from those before it. What is named with its
 # room in front stands on a floor of its own.
 ROOMS = ("errors", "machine", "data", "models", "config", "data.augment", "data.preprocessing",
-         "data.loading", "data.batches", "weights", "runs", "scores", "training", "artifacts.card", "artifacts",
-         "artifacts.prediction", "scores.gallery", "compare", "dashboard", "artifacts.serve", "parity", "bench",
-         "commands")
+         "data.loading", "data.cache", "data.batches", "weights", "runs", "scores", "training", "artifacts.card",
+         "artifacts", "artifacts.prediction", "scores.gallery", "compare", "dashboard", "artifacts.serve", "parity",
+         "bench", "commands")
 
 
 @cache

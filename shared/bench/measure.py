@@ -2,12 +2,15 @@
 
 import json
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shared.errors import UserError
+from shared.machine.hardware import measure_cpu_seconds
 from shared.machine.interpreters import explain_not_runnable, list_variables, require_interpreter
 
 ROUNDS = 3
@@ -33,7 +36,7 @@ def measure_bare(sibling: str, config: Path, folder: Path, steps: int) -> dict[s
 
 
 def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count: int) -> Any:
-    """What the sibling's bench.py writes when it measures `what`, rounds or bare, `count` times.
+    """What the sibling's bench.py writes when it measures `what`, see there, `count` times.
 
     Raises:
         UserError: where the sibling is not installed or fails.
@@ -47,3 +50,18 @@ def run_sibling_bench(sibling: str, config: Path, folder: Path, what: str, count
     if done.returncode:
         raise UserError(f"{sibling} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return json.loads(out.read_text(encoding="utf-8"))
+
+
+def time_epochs(read_epoch: Callable[[int], int], started: float, seconds: float) -> dict[str, float]:
+    """Images per second of the `first` epoch, from `started` on, and of those that follow for so many `seconds`, the
+    `second` one at least; and of the latter images `per_core`, which is per second of CPU time.
+
+    `read_epoch` reads an epoch, given its number from 0 on, and returns how many images it has read.
+    """
+    first = read_epoch(0) / (time.perf_counter() - started)
+    began, used, images, epoch = time.perf_counter(), measure_cpu_seconds(), 0, 1
+    while epoch == 1 or time.perf_counter() - began < seconds:
+        images += read_epoch(epoch)
+        epoch += 1
+    return {"first": first, "second": images / (time.perf_counter() - began),
+            "per_core": images / (measure_cpu_seconds() - used)}

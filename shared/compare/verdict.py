@@ -8,9 +8,9 @@ from shared.runs.records import FRAMEWORKS, PLACES, SavedRun, label_runs
 
 # Keys whose value may differ within one experiment: where its files are, and how it uses the machine. The keys of the
 # section `tracking` may differ too. The data set's folder may, because the data are compared by fingerprint.
-INCIDENTAL = (*PLACES, "model.gradient_checkpointing", "hardware.devices", "hardware.num_nodes", "hardware.strategy",
-              "hardware.steps_per_execution", "hardware.workers", "hardware.threads", "train.checkpoint_every_steps",
-              "debug.profile")
+INCIDENTAL = (*PLACES, "dataset.cache", "model.gradient_checkpointing", "hardware.devices", "hardware.num_nodes",
+              "hardware.strategy", "hardware.steps_per_execution", "hardware.workers", "hardware.threads",
+              "train.checkpoint_every_steps", "debug.profile")
 # What run.json must record, and what must be equal; fingerprints only among runs of one seed, since they depend on it.
 FINGERPRINTS = ("fingerprints.data", "fingerprints.split", "fingerprints.test", "fingerprints.order",
                 "fingerprints.initial_weights")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from shared.config.schema import Config, get_value, list_keys
+from shared.config.schema import Config, DatasetConfig, get_value, list_keys
 from shared.config.support import require_model_settings
 from shared.data.definitions import find_definition, list_datasets, list_variants
 from shared.errors import UserError
@@ -100,9 +100,20 @@ def validate_dataset(config: Config) -> None:
     require(definition.has_files or not dataset.root,
             f"dataset.root={dataset.root} is not for dataset.name={dataset.name}, which needs no files; name the data "
             "set, such as dataset.name=image_folder")
-    require(dataset.decode == "exact" or not definition.reader,
-            f"dataset.decode={dataset.decode} is not for dataset.name={dataset.name}, whose images are no files; leave "
-            "it out")
+    for name in ("decode", "cache"):
+        value = getattr(dataset, name)
+        require(value == getattr(DatasetConfig, name) or not definition.reader,
+                f"dataset.{name}={value} is not for dataset.name={dataset.name}, whose images are no files; leave it "
+                "out")
+    require(dataset.cache == "none" or dataset.decode != "fast" or config.augment.crop != "resized",
+            f"dataset.cache={dataset.cache} keeps an image in one size, and dataset.decode=fast takes another one for "
+            "each area that augment.crop=resized cuts out; set dataset.decode=coarse or exact")
+    require(dataset.cache != "memory" or config.hardware.devices == 1,
+            "dataset.cache=memory is for hardware.devices=1, since each device's process would keep all images; use "
+            "dataset.cache=disk, which they share")
+    require(dataset.decode == "exact" or config.model.pretrained.lower() == "false",
+            f"dataset.decode={dataset.decode} is not for model.pretrained={config.model.pretrained}, which was trained "
+            "with whole pixels; leave it out")
     require(len(dataset.mean) == len(dataset.std) in (0, 1, 3)
             and all(math.isfinite(value) for value in dataset.mean) and all(0 < std < math.inf for std in dataset.std),
             f"dataset.mean={dataset.mean} and dataset.std={dataset.std} need a value for all channels or one for each "

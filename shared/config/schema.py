@@ -44,9 +44,13 @@ class DatasetConfig:
                              "out, so in evaluation", above=0.0, high=1.0)
     interpolation: str = key("bilinear", "how images are scaled, always antialiased; a pretrained checkpoint sets its "
                              "own, as of center_crop, mean and std", choices=INTERPOLATIONS)
-    decode: str = key("exact", "how image files are read for training; fast: a JPEG at 1/2, 1/4 or 1/8 of its size "
-                      "where the part that is cut out still has twice the pixels that are needed along each side. "
-                      "Validation, test and prediction are always exact", choices=("exact", "fast"))
+    decode: str = key("exact", "how JPEGs are read for training: exact, or at 1/2, 1/4 or 1/8 of their size, where the "
+                      "part that is cut out (fast) or the whole image (coarse) still has twice the pixels that are "
+                      "needed along each side. Validation, test and prediction are always exact",
+                      choices=("exact", "fast", "coarse"))
+    cache: str = key("none", "keep what image files are decoded to, so that each is decoded once: in memory, or on "
+                     "disk, in a file in the cache folder that all runs and both siblings share", speed=True,
+                     choices=("none", "memory", "disk"))
     mean: list[float] = key([], "of the pixels of each channel, scaled to 0..1; empty: the data set's")
     std: list[float] = key([], "their standard deviation; empty: the data set's")
     val_fraction: float = key(0.1, "share of the training images held out for validation, stratified by class; not "

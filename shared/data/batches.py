@@ -1,10 +1,10 @@
 """Every batch of an experiment, as a pure function of its number. Both siblings read all their images from here."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from shared.config import Config
+from shared.config import AugmentConfig, Config
 from shared.data import augment, decode
 from shared.data.loading import Data, Images
 from shared.data.sampling import order_epoch, order_epoch_balanced
@@ -61,8 +61,7 @@ class Batches:
             if matrices is not None:
                 batch["rows"], batch["columns"] = matrices
         else:
-            batch["image"] = np.stack([self.read_file(index, None if draws is None else draws[[i]])
-                                       for i, index in enumerate(indices)])
+            batch["image"] = self.read_files(indices, draws)
         if draws is not None:
             batch["flip"] = augment.choose_flips(settings, draws)
         if draws is not None and augment.uses_mixing(settings):
@@ -72,20 +71,24 @@ class Batches:
             batch["target"] = share * target + (1 - share) * target[mix["partner"]]
         return batch
 
-    def read_file(self, index: int, draws: np.ndarray | None) -> np.ndarray:
-        """One image file, cropped and resized, (S, S, 3) uint8."""
-        settings, size = self.config.augment, self.data.image_size
-        box = decode.make_central_box(self.config.dataset.center_crop)
-        if draws is not None and settings.crop == "resized":
-            box = lambda height, width: augment.choose_resized_boxes(settings, draws, height, width)[0]  # noqa: E731
-        image = decode.read_image(self.split.files[index], size, box, self.config.dataset.interpolation,
-                                  fast=draws is not None and self.config.dataset.decode == "fast")
+    def read_files(self, indices: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        """Image files, cropped and resized, (n, S, S, 3) uint8."""
+        settings, dataset, size = self.config.augment, self.config.dataset, self.data.image_size
+        how = "exact" if draws is None else dataset.decode
+        kept = self.split.kept if self.split.kept and self.split.kept.form.decode == how else None
+        if kept and kept.form.is_square:
+            images = kept.read_squares(indices)
+        else:
+            images = np.empty((len(indices), size, size, 3), np.uint8)
+            for i, index in enumerate(indices):
+                box = decode.make_central_box(dataset.center_crop)
+                if draws is not None and settings.crop == "resized":
+                    box = partial(choose_box, settings, draws[[i]])
+                images[i] = kept.read_part(index, size, box, dataset.interpolation) if kept else \
+                    decode.read_image(self.split.files[index], size, box, dataset.interpolation, how)
         if draws is not None and settings.crop == "pad" and settings.crop_padding:
-            pad = settings.crop_padding
-            top, left = augment.choose_offsets(settings, draws)[0] + pad
-            image = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode=PAD_MODES[settings.crop_fill])
-            image = image[top:top + size, left:left + size]
-        return image
+            return shift_images(images, augment.choose_offsets(settings, draws), settings)
+        return images
 
     def describe_arrays(self) -> dict[str, tuple[np.dtype, tuple[int | None, ...]]]:
         """Dtype and shape of each array of a batch; None stands for the batch size. No image is read."""
@@ -189,6 +192,19 @@ class EvalBatches(Batches):
 
     def make_blank(self) -> dict[str, np.ndarray]:
         return {**super().make_blank(), "weight": np.ones(1, np.float32)}
+
+
+def choose_box(settings: AugmentConfig, draws: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The random area of an image whose draws are (1, 10): top, left, height, width, (4,) float64."""
+    return augment.choose_resized_boxes(settings, draws, height, width)[0]
+
+
+def shift_images(images: np.ndarray, offsets: np.ndarray, settings: AugmentConfig) -> np.ndarray:
+    """Of images (n, S, S, 3) the window of each padded image that begins at its offset, (n, 2), in the same shape."""
+    pad, size = settings.crop_padding, images.shape[1]
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), PAD_MODES[settings.crop_fill])
+    return np.stack([image[top:top + size, left:left + size]
+                     for image, (top, left) in zip(padded, (offsets + pad).tolist(), strict=True)])
 
 
 def count_steps(config: Config, train_images: int) -> int:

@@ -7,6 +7,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from shared.errors import UserError
 
 Box = Callable[[int, int], tuple[float, float, float, float]]
+Extent = Callable[[int, int], float]
 
 # Formats whose images Pillow opens as 32-bit integers although their pixels have 16 bits.
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
@@ -66,8 +68,24 @@ def decode_image(path: str | os.PathLike) -> np.ndarray:
     return np.array(open_rgb(path))
 
 
+class Frame(NamedTuple):
+    """How the pixels that a decoder gave lie in the upright image: its `height` and `width`, how many of its pixels one
+    of them stands for along each side, and by how many they begin `above` and `before` it."""
+
+    height: int
+    width: int
+    factor: int = 1
+    above: int = 0
+    before: int = 0
+
+    def shrink(self, part: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """A part of the upright image, as a part of the pixels that the decoder gave."""
+        top, left, height, width = part
+        return tuple(edge / self.factor for edge in (top + self.above, left + self.before, height, width))
+
+
 def read_image(path: str | os.PathLike, size: int, box: Box, interpolation: str = "bilinear",
-               fast: bool = False) -> np.ndarray:
+               decode: str = "exact") -> np.ndarray:
     """A part of an image file scaled to (size, size, 3) uint8, antialiased.
 
     Args:
@@ -76,30 +94,46 @@ def read_image(path: str | os.PathLike, size: int, box: Box, interpolation: str 
         box: a function of the height and width of the decoded image that returns the part to take: (top, left,
             height, width) in pixels, which may be fractions.
         interpolation: bilinear or bicubic.
-        fast: let a JPEG's decoder leave out the finest detail, so that it gives an image of 1/2, 1/4 or 1/8 of the
-            height and width, where the part to take still has twice `size` pixels along each side.
+        decode: fast or coarse lets a JPEG's decoder leave out the finest detail, so that it gives an image of 1/2, 1/4
+            or 1/8 of the height and width: fast where the part to take, coarse where the whole image still has twice
+            `size` pixels along each side.
 
     Raises:
         UserError: as in `decode_image`.
     """
-    with name_bad_file(path), open_header(path) as image:
+    extent = {"exact": None, "fast": lambda height, width: min(box(height, width)[2:]), "coarse": min}[decode]
+    with name_bad_file(path):
+        image, frame = open_framed(path, size, extent)
+        return scale_image(image, size, frame.shrink(box(frame.height, frame.width)), interpolation)
+
+
+def open_framed(path: str | os.PathLike, size: int, extent: Extent | None) -> tuple[Image.Image, Frame]:
+    """An upright image of mode RGB, which a JPEG's decoder may shrink as long as `extent` keeps twice `size` pixels.
+
+    `extent` is a function of the upright image's height and width; None for all pixels. An error is the decoder's own.
+    """
+    with open_header(path) as image:
         # Of other formats the header may tell another size than the upright image has: Pillow turns a TIFF's at once.
-        if not (fast and image.format in ("JPEG", "MPO")):
+        if extent is None or image.format not in ("JPEG", "MPO"):
             image = make_upright(image)
-            return scale_image(image, size, box(image.height, image.width), interpolation)
+            return image, Frame(image.height, image.width)
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         height, width = image.size if orientation in SIDEWAYS else image.size[::-1]
-        part = box(height, width)
-        shrinkage = next((factor for factor in (8, 4, 2) if min(part[2:]) >= 2 * size * factor), 1)
+        factor = choose_shrinkage(extent(height, width), size)
         # `draft` returns None where it cannot be done.
-        if shrinkage > 1 and image.draft(None, (image.width // shrinkage, image.height // shrinkage)):
-            # The last stored row and column stand for fewer pixels than the others, and may be the upright image's
-            # first ones.
-            rows, columns = image.size if orientation in SIDEWAYS else image.size[::-1]
-            above = shrinkage * rows - height if orientation in UPSIDE_DOWN else 0
-            before = shrinkage * columns - width if orientation in MIRRORED else 0
-            part = tuple(edge / shrinkage for edge in (part[0] + above, part[1] + before, *part[2:]))
-        return scale_image(make_upright(image), size, part, interpolation)
+        if factor == 1 or not image.draft(None, (image.width // factor, image.height // factor)):
+            return make_upright(image), Frame(height, width)
+        # The last stored row and column stand for fewer pixels than the others, and may be the upright image's first
+        # ones.
+        rows, columns = image.size if orientation in SIDEWAYS else image.size[::-1]
+        above = factor * rows - height if orientation in UPSIDE_DOWN else 0
+        before = factor * columns - width if orientation in MIRRORED else 0
+        return make_upright(image), Frame(height, width, factor, above, before)
+
+
+def choose_shrinkage(extent: float, size: int) -> int:
+    """By how much a decoder may shrink what is `extent` pixels long, so that twice `size` are left."""
+    return next((factor for factor in (8, 4, 2) if extent >= 2 * size * factor), 1)
 
 
 def scale_image(image: Image.Image, size: int, box: tuple[float, float, float, float],
@@ -168,7 +202,8 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def describe_error(path: str | os.PathLike, error: Exception) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from shared.data.decode import open_rgb
+from shared.data.kept import Kept
 from shared.errors import UserError
 
 
@@ -15,12 +16,14 @@ class Images:
     """Labelled images: one array in memory, or files that are decoded when they are needed. The arrays are read-only.
 
     `files` is an array of fixed width, because the processes that read images share its memory. A list of strings would
-    be copied into each process page by page, since reading a string changes its reference count.
+    be copied into each process page by page, since reading a string changes its reference count. `kept` is what the
+    files were decoded to, where that is kept.
     """
 
     labels: np.ndarray          # (n,) int64
     pixels: np.ndarray | None   # (n, H, W, C) uint8, C is 1 or 3
     files: np.ndarray | None    # (n,) str of fixed width, absolute paths
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         assert (self.pixels is None) != (self.files is None), "either pixels or files"
@@ -35,10 +38,15 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def takes_time(self) -> bool:
+        """Whether reading an image is more than to copy its pixels."""
+        return self.files is not None and not (self.kept and self.kept.form.is_square)
+
     def take(self, indices: np.ndarray) -> "Images":
         """The images at these positions, (k,) integers or (n,) bool, in this order."""
         return Images(self.labels[indices], None if self.pixels is None else self.pixels[indices],
-                      None if self.files is None else self.files[indices])
+                      None if self.files is None else self.files[indices], self.kept and self.kept.take(indices))
 
 
 def open_image(images: Images, place: int) -> Image.Image:

@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from shared.errors import UserError
@@ -98,6 +99,12 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def use_cores(count: int) -> None:
+    """Let this process, and those that it starts, use so many of its CPU cores, where the system can be told so."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
 def choose_workers(wanted: int, from_files: bool, accelerator: str) -> int:
     """How many processes or threads read training batches, where `hardware.workers` is `wanted`; with 0 the training
     process reads them itself.
@@ -117,11 +124,43 @@ def measure_shared_memory() -> float:
         return float("inf")
 
 
-def measure_peak_memory() -> float:
-    """The largest resident memory of this process so far, in GiB; NaN on Windows."""
+def measure_free_memory() -> float:
+    """The bytes of memory that a process can still have, of the machine and of its container; infinite where the system
+    does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # other systems than Linux
+        return float("inf")
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    limits = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    try:
+        most, used = (int(file.read_text(encoding="utf-8")) for file in limits)
+    except (OSError, ValueError):  # no container, or one without a limit, which says "max"
+        return free
+    return min(free, most - used)
+
+
+def measure_cpu_seconds() -> float:
+    """The CPU time that this process has used, and those that it has started and that still run; NaN where the system
+    tells nothing of these."""
+    try:
+        if not Path("/proc/self/task").is_dir():
+            return float("nan")
+        lists = [file.read_text(encoding="utf-8") for file in Path("/proc/self/task").glob("*/children")]
+        children = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+                    for pid in " ".join(lists).split()]
+    except OSError:
+        return float("nan")
+    ticks = sum(int(fields[11]) + int(fields[12]) for fields in children)  # fields 14 and 15; the second is the name
+    return time.process_time() + (ticks / os.sysconf("SC_CLK_TCK") if ticks else 0)
+
+
+def measure_peak_memory(of_children: bool = False) -> float:
+    """The largest resident memory of this process so far, in GiB, or of the largest one that it has started and that
+    has ended; NaN on Windows."""
     try:
         import resource
     except ImportError:  # Windows has no such counter
         return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes there, KiB on Linux

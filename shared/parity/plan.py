@@ -126,7 +126,8 @@ def plan_pixels(config: Config, data: Data, folder: Path) -> list[Task]:
             Task("pixels-padded", "pixels", change_config(own, **pad)),
             Task("pixels-resized-mixed", "pixels", mixed),
             Task("files-padded", "pixels", change_config(files, **pad)),
-            Task("files-resized-mixed", "pixels", change_config(files, **resized, dataset__decode="fast"))]
+            Task("files-resized-mixed", "pixels", change_config(files, **resized, dataset__decode="fast")),
+            Task("files-kept", "pixels", change_config(files, **resized, dataset__cache="memory"))]
 
 
 def shrink_images(config: Config, data: Data, size: int, patch: int) -> Config:

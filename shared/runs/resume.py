@@ -6,7 +6,7 @@ from typing import Any
 from shared.config import Config, flatten, read_kept_values, to_dict
 
 # Keys that a resumed run may change: how long it trains, on which machine, and where it reports to.
-CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "dataset.on_bad_image",
+CHANGEABLE = ("experiment", "output_dir", "resume", "dataset.root", "dataset.cache", "dataset.on_bad_image",
               "model.gradient_checkpointing", "train.epochs", "train.accumulate", "train.eval_batch_size",
               "train.checkpoint_every_steps")
 CHANGEABLE_SECTIONS = ("hardware.", "tracking.", "debug.")

@@ -16,6 +16,9 @@ from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
 from tests.shared.command_lines import parsed, refused
 
+FILES = ("dataset.name=image_folder", "dataset.root=.")
+
+
 # Contradictions
 
 @pytest.mark.parametrize(("words", "hint"), [
@@ -68,6 +71,12 @@ from tests.shared.command_lines import parsed, refused
      "augment.alternating_flip=true is not for dataset.balance=oversample"),
     (["dataset.decode=fast"], "dataset.decode=fast is not for dataset.name=digits, whose images are no files"),
     (["dataset.name=fashion_mnist", "dataset.decode=fast"], "fast is not for dataset.name=fashion_mnist"),
+    (["dataset.cache=disk"], "dataset.cache=disk is not for dataset.name=digits, whose images are no files"),
+    ([*FILES, "dataset.cache=disk", "dataset.decode=fast", "augment.crop=resized"],
+     "dataset.cache=disk keeps an image in one size, and dataset.decode=fast takes another one for each area"),
+    ([*FILES, "dataset.cache=memory", "hardware.devices=2"], "dataset.cache=memory is for hardware.devices=1"),
+    ([*FILES, "dataset.decode=coarse", "model.pretrained=true"],
+     "dataset.decode=coarse is not for model.pretrained=true, which was trained with whole pixels; leave it out"),
     (["dataset.variant=full"], "dataset.variant=full is not for dataset.name=digits but for imagenette"),
     (["dataset.name=imagenette", "dataset.variant=64"], "dataset.variant='64' is not one of 160, 320, full"),
     (["model.stem=small", "model.name=vit_tiny"], "model.stem=small is not for model.name=vit_tiny; leave it out"),

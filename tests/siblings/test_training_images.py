@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -71,6 +73,27 @@ def test_image_folder_trains_with_parallel_readers(sibling, tmp_path):
     # Readers change who reads a batch, not what is in it.
     first = [[row["train/loss_step"] for row in rows(done["run"])[:1]] for done in (one, two)]
     assert first[0] == pytest.approx(first[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_a_training_from_kept_pixels_is_the_same_to_the_last_bit(sibling, tmp_path, crop):
+    pictures(tmp_path / "pictures")
+    words = ["dataset.name=image_folder", f"dataset.root={tmp_path / 'pictures'}", "dataset.image_size=24",
+             "train.batch_size=8", "schedule.warmup_epochs=0", "hardware.workers=2", f"augment.crop={crop}",
+             "hardware.precision=fp32"]
+    done = [sibling.call(train_with_cache, str(tmp_path), str(tmp_path / kind), *words, f"dataset.cache={kind}")
+            for kind in ("none", "memory", "disk", "disk")]
+    assert [one["error"] for one in done] == [None] * 4
+    traces = [[{name: value for name, value in row.items() if name.startswith(("train/", "val/"))}
+               for row in rows(one["run"])] for one in done]
+    assert traces[0]
+    assert traces.count(traces[0]) == 4
+    assert len(list((tmp_path / "cache" / "decoded").glob("*.images"))) == 1
+
+
+def train_with_cache(sibling: str, place: str, *words: str) -> dict:
+    with mock.patch.dict(os.environ, TEMPLATE_CACHE=f"{place}/cache"):
+        return train(sibling, *words)
 
 
 def peaks(sibling: str, root: str) -> list[float]:
