@@ -61,7 +61,7 @@ OTHER_ARGUMENTS = {
 # room in front stands on a floor of its own.
 ROOMS = ("errors", "machine", "data", "models", "config", "data.augment", "data.preprocessing",
          "data.loading", "data.batches", "weights", "runs", "scores", "training", "artifacts.card", "artifacts",
-         "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench", "commands")
+         "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench", "sweep", "commands")
 
 
 @cache
