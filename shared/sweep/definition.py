@@ -88,7 +88,8 @@ def read_sweep(name: str, words: list[str] | None = None, siblings: list[str] | 
         else:
             raise explain_unknown_part(dotted, PARTS, locate(str(path), written))
     files = read_names(parts.get("base", Scalar("configs/quickstart.yaml")))
-    config = merge_sources([*((file, read_yaml(find_config_file(file))) for file in files), (str(path), nested["fixed"]),
+    config = merge_sources([*((file, read_yaml(find_config_file(file))) for file in files),
+                            (str(path), nested["fixed"]),
                             *(("command line", read_override(word)) for word in words or [])])
     validate_values(config)  # the rules between keys are for the trials, whose values may be what they ask for
     found = Sweep(
@@ -98,7 +99,7 @@ def read_sweep(name: str, words: list[str] | None = None, siblings: list[str] | 
         **{part: read_number(parts, part, path) for part in NUMBERS})
     found = replace(found, trials=trials or found.trials)
     if not found.name or "/" in found.name or found.name in (".", ".."):
-        raise UserError(f"{path}: name='{found.name}' becomes a folder's name and may not be empty or contain '/'")
+        raise UserError(f"{path}: name='{found.name}' becomes a folder's name; leave '/' out of it")
     check_metric(found, str(path))
     check_space(found, str(path))
     return found

@@ -48,10 +48,16 @@ def write_report(sweep: Sweep, studies: dict[str, "Study"], address: str) -> Non
     text = "\n\n".join([f"# {title}", *said, *answer, "![the trials, the siblings compared, importance](sweep.png)",
                         *(table.to_markdown() for table in tables)]) + "\n"
     write_whole(page, lambda file: file.write_text(text, encoding="utf-8"), apart=True)
-    shown = Table(tables[0].header, tables[0].rows[:MOST_ROWS])
+    shown = Table(shorten_keys(tables[0].header), tables[0].rows[:MOST_ROWS])
     print("\n".join([title, *said, "", shown.to_text(), "", *(f"{table.to_text()}\n" for table in tables[1:]), *answer,
                      "", f"page:      {page}", f"picture:   {picture}", *(f"best:      {path}" for path in presets),
                      f"dashboard: optuna-dashboard {address}"]))
+
+
+def shorten_keys(keys: list[str]) -> list[str]:
+    """The keys without their sections, which a terminal has no room for, unless two would be the same."""
+    names = [key.rpartition(".")[2] for key in keys]
+    return names if len(set(names)) == len(names) else keys
 
 
 def count_states(study: "Study") -> str:

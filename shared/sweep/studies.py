@@ -38,10 +38,12 @@ def explain_store(address: str) -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:  # of what is printed
+        raise
     except (StorageInternalError, SQLAlchemyError, OSError) as error:
-        cause = error.__cause__ or error.__context__ or error
-        while isinstance(cause, StorageInternalError) and (cause.__cause__ or cause.__context__):
-            cause = cause.__cause__ or cause.__context__
+        cause: BaseException = error
+        while isinstance(cause, StorageInternalError) and cause.__cause__:
+            cause = cause.__cause__
         raise UserError(f"the store {address} cannot be used ({shorten(summarise_error(cause))}); {ADVICE}") from None
 
 
@@ -66,9 +68,6 @@ def open_store(address: str) -> "BaseStorage":
         return RDBStorage(address, engine_kwargs=arguments)
     except ImportError as error:
         raise UserError(f"--storage {address}: {error}; install what that database needs") from None
-    except ValueError as error:
-        raise UserError(f"--storage {address} is no address of a database ({shorten(str(error))}); write one such as "
-                        "sqlite:////a/path.db, mysql://... or postgresql://..., or the path of a journal") from None
 
 
 def open_studies(sweep: Sweep, address: str) -> dict[str, "Study"]:

@@ -17,7 +17,7 @@ from typing import Protocol
 from shared.config import Config
 from shared.errors import StoppedError, UserError
 from shared.machine.console import say
-from shared.machine.files import REPOSITORY, expand_home, write_json
+from shared.machine.files import REPOSITORY, append_line, expand_home, write_json
 from shared.machine.interpreters import explain_not_runnable, list_variables, require_interpreter
 from shared.runs.lock import RunLock, UnavailableError, identify_machine, read_process_start
 from shared.runs.records import read_history, read_json
@@ -69,13 +69,13 @@ class Training:
         """Start the process, or let the run in its group go on that an earlier process has left.
 
         Raises:
-            UserError: where the interpreter cannot be run.
+            UserError: where the interpreter cannot be run, or the disk is full.
         """
         self.end_orphan()
         command = [require_interpreter(self.sibling), str(REPOSITORY / f"{self.sibling}_project" / "train.py"),
                    *self.words, "resume=auto"]
+        append_line(self.log, f"$ {shlex.join(command)}\n")
         with self.log.open("a", encoding="utf-8") as log:
-            print(f"$ {shlex.join(command)}", file=log, flush=True)
             try:
                 # In a session of its own: Ctrl-C reaches this process alone, which then lets every training save.
                 self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
