@@ -14,7 +14,7 @@ from tests.documented import GUIDE, PAGES, REPOSITORY, Block, collect_blocks
 
 README = REPOSITORY / "README.md"
 OWN = {"lightning": "lightning_project|torchrun|slurm_lightning",
-       "keras": "keras_project|multi_worker|slurm_keras|tpu_vm|measure_stock"}
+       "keras": "keras_project|multi_worker|slurm_keras|tpu_vm|measure_stock|--siblings keras"}
 BLOCKS = [block for page in PAGES for block in collect_blocks(page)]
 
 

@@ -14,13 +14,14 @@ from shared.config import (
     read_yaml,
     require_support,
     to_dict,
+    to_yaml,
 )
 from shared.config.reading import merge_sources, read_override
 from shared.config.rules import validate_config, validate_values
 from shared.config.values import Scalar, locate
 from shared.errors import UserError
 from shared.machine.console import say
-from shared.machine.files import expand_home
+from shared.machine.files import expand_home, write_whole
 from shared.machine.interpreters import list_siblings
 from shared.sweep.space import MEANS_OF_LOSS, Dimension, change_config, explain_unknown_part, read_space
 
@@ -60,6 +61,21 @@ class Sweep:
         config = replace(config, experiment=f"{self.name}_{number:03d}", output_dir=str(self.folder))
         validate_config(config)
         return config
+
+
+def make_folder(sweep: Sweep) -> Path:
+    """Make the sweep's folder, write config.yaml into it, which its trainings start from, and return that file's path.
+
+    Raises:
+        UserError: where it cannot be made or written to.
+    """
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir: {sweep.folder} cannot be made ({error.strerror}); choose another") from None
+    path = sweep.folder / "config.yaml"
+    write_whole(path, lambda file: file.write_text(to_yaml(sweep.config), encoding="utf-8"), apart=True)
+    return path
 
 
 # What the file has beside base, siblings, fixed and space: the type of each, its default and its smallest value.

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.compare.page import wrap
 from shared.config import Config, flatten, format_yaml, to_dict
 from shared.errors import UserError
 from shared.machine.console import Table, format_percent
@@ -49,8 +50,8 @@ def write_report(sweep: Sweep, studies: dict[str, "Study"], address: str) -> Non
                         *(table.to_markdown() for table in tables)]) + "\n"
     write_whole(page, lambda file: file.write_text(text, encoding="utf-8"), apart=True)
     shown = Table(shorten_keys(tables[0].header), tables[0].rows[:MOST_ROWS])
-    print("\n".join([title, *said, "", shown.to_text(), "", *(f"{table.to_text()}\n" for table in tables[1:]), *answer,
-                     "", f"page:      {page}", f"picture:   {picture}", *(f"best:      {path}" for path in presets),
+    print("\n".join([title, *said, "", shown.to_text(), "", *(f"{table.to_text()}\n" for table in tables[1:]),
+                     *map(wrap, answer), "", f"page:      {page}", f"picture:   {picture}", *(f"best:      {path}" for path in presets),
                      f"dashboard: optuna-dashboard {address}"]))
 
 

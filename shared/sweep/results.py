@@ -84,8 +84,9 @@ def answer_question(sweep: Sweep, studies: dict[str, "Study"]) -> list[str]:
     for name, other, own, others in ((names[0], names[1], a, b), (names[1], names[0], b, a)):
         best = int(choose(own))
         rank = rank_of(others, best, sweep.direction)
-        said.append(f"The best of {name}, trial {numbers[best] + 1}, is number {rank} of {len(numbers)} in {other}: "
-                    f"{sweep.metric} {others[best]:.4f}, where {other}'s own best has {others[choose(others)]:.4f}.")
+        said.append(f"Of these, the best of {name}, trial {numbers[best] + 1}, is number {rank} of {len(numbers)} in "
+                    f"{other}: {sweep.metric} {others[best]:.4f}, where {other}'s own best has "
+                    f"{others[choose(others)]:.4f}.")
     same = "yes" if int(choose(a)) == int(choose(b)) else "no, not the very same"
     return [f"Is the best setting of one framework the best of the other? Over the {found.n} trials that finished in "
             f"both: {same}. Rank correlation (Spearman) {found.rho:.2f}, 95 % interval {found.low:.2f} to "

@@ -4,12 +4,10 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from shared.config import to_yaml
 from shared.errors import UserError
 from shared.machine.console import say
-from shared.machine.files import write_whole
 from shared.machine.interpreters import require_interpreter
-from shared.sweep.definition import Sweep
+from shared.sweep.definition import Sweep, make_folder
 from shared.sweep.space import shorten_value
 from shared.sweep.studies import (
     begin_trial,
@@ -155,14 +153,9 @@ def run_search(sweep: Sweep, storage: str | None, at_once: int) -> None:
     for sibling in sweep.siblings:
         require_interpreter(sibling)
     address = name_store(sweep, storage)
-    try:
-        sweep.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir: {sweep.folder} cannot be made ({error.strerror}); choose another") from None
     with explain_store(address):
         studies = open_studies(sweep, address)
-        write_whole(sweep.folder / "config.yaml", lambda file: file.write_text(to_yaml(sweep.config), encoding="utf-8"),
-                    apart=True)
+        make_folder(sweep)  # now that its config is known to be that of the trials there are
         left = sum(max(sweep.trials - len(list_trials(study, "COMPLETE", "PRUNED", "FAIL")), 0)
                    for study in studies.values())
         say(f"sweep {sweep.name}: {sweep.trials} trials in {' and '.join(sweep.siblings)}, {left} trainings left; "

@@ -5,9 +5,8 @@ from typing import Any
 
 import yaml
 
-from shared.config import to_yaml
 from shared.machine.files import write_whole
-from shared.sweep.definition import Sweep
+from shared.sweep.definition import Sweep, make_folder
 from shared.sweep.space import Dimension
 
 METHODS = {False: "uniform", True: "log_uniform_values"}
@@ -16,10 +15,7 @@ METHODS = {False: "uniform", True: "log_uniform_values"}
 def write_wandb_files(sweep: Sweep) -> list[Path]:
     """Write wandb_SIBLING.yaml, and the config that they name, into the sweep's folder; return the paths of the former.
     """
-    sweep.folder.mkdir(parents=True, exist_ok=True)
-    base = sweep.folder / "config.yaml"
-    write_whole(base, lambda file: file.write_text(to_yaml(sweep.config), encoding="utf-8"), apart=True)
-    written = []
+    base, written = make_folder(sweep), []
     for sibling in sweep.siblings:
         path = sweep.folder / f"wandb_{sibling}.yaml"
         text = yaml.safe_dump(describe_for_wandb(sweep, sibling, base), sort_keys=False)

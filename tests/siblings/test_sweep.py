@@ -66,7 +66,7 @@ def test_a_sweep_of_real_trainings_that_was_killed_goes_on(tmp_path):
             assert epochs == [1, 2, 3]
     # The best setting is a preset that trains.
     done = subprocess.run([sys.executable, str(Path(__file__).parents[2] / f"{INSTALLED[0]}_project" / "train.py"),
-                           str(runs / f"best_{INSTALLED[0]}.yaml"), "train.epochs=1"], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=120, check=False)
+                           str(runs / f"best_{INSTALLED[0]}.yaml"), "train.epochs=1"], cwd=tmp_path, text=True,
+                          capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "test/accuracy" in done.stdout
