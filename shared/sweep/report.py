@@ -51,7 +51,8 @@ def write_report(sweep: Sweep, studies: dict[str, "Study"], address: str) -> Non
     write_whole(page, lambda file: file.write_text(text, encoding="utf-8"), apart=True)
     shown = Table(shorten_keys(tables[0].header), tables[0].rows[:MOST_ROWS])
     print("\n".join([title, *said, "", shown.to_text(), "", *(f"{table.to_text()}\n" for table in tables[1:]),
-                     *map(wrap, answer), "", f"page:      {page}", f"picture:   {picture}", *(f"best:      {path}" for path in presets),
+                     *map(wrap, answer), "", f"page:      {page}", f"picture:   {picture}",
+                     *(f"best:      {path}" for path in presets),
                      f"dashboard: optuna-dashboard {address}"]))
 
 
