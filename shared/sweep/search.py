@@ -139,6 +139,9 @@ class Search:
         training = Training(sibling, config, given)
         if not training.hold():
             return None
+        if trial.number not in {one.number for one in list_trials(self.studies[sibling], "RUNNING")}:
+            training.release()  # another process has ended it in the meantime
+            return None
         return TrialTask(self, sibling, trial, training)
 
 

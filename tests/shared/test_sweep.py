@@ -258,6 +258,15 @@ def test_a_trial_that_another_process_has_is_left_to_it(stub, monkeypatch):
     assert len(stub.calls) == 2
 
 
+def test_a_trial_that_has_just_ended_elsewhere_is_not_ended_again(stub):
+    sweep = read(siblings=list(ONE), trials=1)
+    search = Search(sweep, open_again(sweep))
+    trial = studies.begin_trial(search.studies[ONE[0]])
+    search.studies[ONE[0]].tell(trial, 0.5)
+    assert search.prepare(ONE[0], trial) is None
+    assert search.prepare(ONE[0], studies.begin_trial(search.studies[ONE[0]])) is not None
+
+
 def test_a_trial_of_a_machine_with_other_folders_is_left_to_it(stub):
     sweep = read(siblings=list(ONE), trials=2)
     search = Search(sweep, open_again(sweep))
