@@ -262,6 +262,7 @@ def test_a_trial_that_has_just_ended_elsewhere_is_not_ended_again(stub):
     sweep = read(siblings=list(ONE), trials=1)
     search = Search(sweep, open_again(sweep))
     trial = studies.begin_trial(search.studies[ONE[0]])
+    studies.suggest_words(sweep, trial)
     search.studies[ONE[0]].tell(trial, 0.5)
     assert search.prepare(ONE[0], trial) is None
     assert search.prepare(ONE[0], studies.begin_trial(search.studies[ONE[0]])) is not None
