@@ -66,12 +66,15 @@ class Training:
         return True
 
     def start(self) -> None:
-        """Start the process, or let the run in its group go on that an earlier process has left.
+        """Start the process, or let the run in its group go on that an earlier process has left. Where that one has just
+        finished, nothing is started.
 
         Raises:
             UserError: where the interpreter cannot be run, or the disk is full.
         """
         self.end_orphan()
+        if self.find_result() is not None:  # it was at its end; another start would train anew
+            return
         command = [require_interpreter(self.sibling), str(REPOSITORY / f"{self.sibling}_project" / "train.py"),
                    *self.words, "resume=auto"]
         append_line(self.log, f"$ {shlex.join(command)}\n")
@@ -159,7 +162,8 @@ class Training:
             if self.asked:
                 self.ask_to_stop()
             return False
-        if (status < 0 or status > 128) and not self.asked and self.resumes < MOST_RESUMES:
+        if (status < 0 or status > 128) and not self.asked and self.resumes < MOST_RESUMES and \
+                self.find_result() is None:
             self.resumes += 1
             say(f"{self.sibling} of {self.group.name} was ended by a signal and goes on")
             self.start()

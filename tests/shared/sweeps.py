@@ -39,7 +39,7 @@ if rate > float(os.environ.get("FAIL_ABOVE", "inf")):
 def stop(number, frame):
     print("stopped by SIGTERM, which is saved")
     os._exit(143)
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "IGNORE_SIGTERM" in os.environ else stop)
 runs = sorted(path.parent for path in group.glob(f"{{sibling}}_seed{{seed}}_*/config.yaml"))
 unfinished = [run for run in runs if not (run / "result.json").exists()]
 run = unfinished[-1] if unfinished else group / f"{{sibling}}_seed{{seed}}_20260101-{{len(runs):06d}}"

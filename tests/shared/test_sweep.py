@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -245,6 +246,19 @@ def test_a_training_that_a_signal_ended_goes_on_in_the_same_sweep(stub, monkeypa
     assert states(search.studies[ONE[0]]) == ["COMPLETE"]
     assert "was ended by a signal and goes on" in capsys.readouterr().err
     assert len(stub.calls) == 2
+
+
+def test_a_training_that_finishes_after_its_sweep_was_killed_is_not_repeated(stub, monkeypatch):
+    monkeypatch.setenv("STUB_SECONDS", "0.2")
+    monkeypatch.setenv("IGNORE_SIGTERM", "1")
+    sweep = read(siblings=list(ONE), trials=1)
+    killed = Search(sweep, open_again(sweep)).take()
+    killed.begin()
+    wait_for(lambda: stub.calls)
+    killed.training.release()
+    threading.Thread(target=killed.training.process.wait).start()  # as the system does with an orphan
+    assert states(run(sweep)[ONE[0]]) == ["COMPLETE"]
+    assert len(stub.calls) == 1
 
 
 def test_a_trial_that_another_process_has_is_left_to_it(stub, monkeypatch):
