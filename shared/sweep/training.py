@@ -66,7 +66,7 @@ class Training:
         return True
 
     def start(self) -> None:
-        """Start the process, or let the run in its group go on that an earlier process has left. Where that one has just
+        """Start the process, or let the run in its group go on that an earlier one has left. Where that one has just
         finished, nothing is started.
 
         Raises:

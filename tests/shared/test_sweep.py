@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -256,7 +255,6 @@ def test_a_training_that_finishes_after_its_sweep_was_killed_is_not_repeated(stu
     killed.begin()
     wait_for(lambda: stub.calls)
     killed.training.release()
-    threading.Thread(target=killed.training.process.wait).start()  # as the system does with an orphan
     assert states(run(sweep)[ONE[0]]) == ["COMPLETE"]
     assert len(stub.calls) == 1
 
