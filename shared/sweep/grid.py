@@ -53,18 +53,16 @@ exec bash "$launcher" "$@"
 
 @dataclass(frozen=True)
 class Point:
-    """A training of the grid: a sibling, and the words of its command line, which make `config`."""
+    """A training of the grid: a sibling, and the words of its command line, which make `config`. `values` are those of
+    the words in which the trainings differ."""
     sibling: str
     words: tuple[str, ...]
     config: Config
+    values: str
 
     @property
     def title(self) -> str:
-        return f"{self.sibling} {self.values}"
-
-    @property
-    def values(self) -> str:
-        return " ".join(word for word in self.words if not is_path(word) and not word.startswith("experiment="))
+        return f"{self.sibling} {self.values}".rstrip()
 
 
 def list_points(words: list[str], siblings: tuple[str, ...]) -> list[Point]:
@@ -88,10 +86,11 @@ def list_points(words: list[str], siblings: tuple[str, ...]) -> list[Point]:
             raise UserError(f"command line: {key} says where runs are; give it one value")
     paths = [find_config_file(name) for name in files or ["configs/quickstart.yaml"]]
     sources = [(str(path), read_yaml(path)) for path in paths]
-    varied = [key for key, values in choices.items() if len(values) > 1 and key != "seed"]
+    several = [key for key, values in choices.items() if len(values) > 1]
+    varied = [key for key in several if key != "seed"]
     found = []
-    for values in itertools.product(*choices.values()):
-        point = dict(zip(choices, values, strict=True))
+    for chosen in itertools.product(*choices.values()):
+        point = dict(zip(choices, chosen, strict=True))
         group = build_words(sources, point).group
         point["experiment"] = re.sub(r"[/:]+", "-", "_".join([group, *(f"{key}={point[key]}" for key in varied)])
                                      if varied else f"{group}_grid")
@@ -99,7 +98,8 @@ def list_points(words: list[str], siblings: tuple[str, ...]) -> list[Point]:
         given = [*map(str, paths), *(f"{key}={value}" for key, value in point.items())]
         for sibling in siblings:
             require_support(config, sibling)
-            found.append(Point(sibling, tuple(given), config))
+            values = " ".join(f"{key}={point[key]}" for key in several)
+            found.append(Point(sibling, tuple(given), config, values))
     return found
 
 
@@ -162,9 +162,9 @@ def run_grid(points: list[Point], at_once: int) -> bool:
             f"{task.result['time/train_s']:.0f}"]
         table.rows.append([task.point.values, task.point.sibling, *cells])
     print(table.to_text())
-    groups = dict.fromkeys((task.point.config.output_dir, task.point.config.group) for task in done)
-    for folder, group in groups:
-        print(f"compare: python -m shared.compare --seeds --output-dir {folder} --group {group}")
+    seeds = " --seeds" * (len({task.point.config.seed for task in done}) > 1)
+    for folder, group in dict.fromkeys((task.point.config.output_dir, task.point.config.group) for task in done):
+        print(f"compare: python -m shared.compare{seeds} --output-dir {folder} --group {group}")
     return len(done) == len(points) and all(task.result for task in done)
 
 

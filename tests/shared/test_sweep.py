@@ -261,7 +261,7 @@ def test_a_training_that_finishes_after_its_sweep_was_killed_is_not_repeated(stu
 
 def test_a_trial_that_another_process_has_is_left_to_it(stub, monkeypatch):
     sweep = read(siblings=list(ONE), trials=2)
-    process = start("--siblings", ONE[0], "--trials", "2", STUB_SECONDS="1")
+    process = start("--siblings", ONE[0], "--trials", "2", STUB_SECONDS="0.7")
     wait_for(lambda: stub.calls)
     found = run(sweep)[ONE[0]]  # takes the second trial
     assert "RUNNING" in states(found)

@@ -57,7 +57,7 @@ def test_what_was_trained_is_not_trained_again(stub, capsys):
     printed = capsys.readouterr()
     assert printed.out.count("90.00 %") == len(grid)
     assert "compare: python -m shared.compare --seeds --output-dir runs --group quickstart_grid" in printed.out
-    assert f"1 of {len(grid)}: {grid[0].sibling} seed=0 output_dir=runs: val/loss" in printed.err
+    assert f"1 of {len(grid)}: {grid[0].sibling} seed=0: val/loss" in printed.err
     assert run_grid(points("seed=0,1,2"), at_once=1)
     assert len(stub.calls) == len(grid) + len(list_siblings())
     assert run_grid(points("seed=0,1", "train.epochs=5"), at_once=1)  # which are other trainings
@@ -69,7 +69,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(stub, monkeypatch, c
     grid = points("optimizer.lr=0.1,1,0.2", siblings=list_siblings()[:1])
     assert not run_grid(grid, at_once=1)
     printed = capsys.readouterr()
-    assert "optimizer.lr=1 output_dir=runs failed: the loss is nan at step 7 (see " in printed.err
+    assert "optimizer.lr=1 failed: the loss is nan at step 7 (see " in printed.err
     assert printed.out.count("90.00 %") == 2
     assert printed.out.count("failed") == 1
 
