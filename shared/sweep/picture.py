@@ -99,5 +99,5 @@ def draw_importance(axes: Axes, sweep: Sweep, importance: dict[str, dict[str, fl
         heights = np.arange(len(keys)) + (len(told) - 1) * height / 2 - place * height
         axes.barh(heights, [100 * found.get(key, 0) for key in keys], height, color=COLOURS[sibling], label=sibling)
     axes.set_yticks(range(len(keys)), [key.replace(".", ".\n", 1) for key in keys], fontsize=8.5)
-    axes.set(xlabel="share of the variation, %", title="what mattered")
+    axes.set(xlabel="share of the ranks' variation, %", title="what mattered")
     axes.legend(frameon=False, fontsize=9, loc="lower right")

@@ -394,6 +394,17 @@ def test_too_few_trials_say_so(stub, capsys):
     assert "importance" not in printed
 
 
+def test_one_training_that_diverged_does_not_decide_what_mattered():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(30):
+        trial = study.ask()
+        matters, diverges = trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)
+        study.tell(trial, 1e6 * diverges if number == 7 else matters)
+    importance = studies.compute_importance(study)
+    assert importance["a"] > 0.8
+    assert sum(importance.values()) == pytest.approx(1)
+
+
 def test_rank_correlation_is_scipys_and_its_interval_covers_it():
     from scipy.stats import spearmanr
 
