@@ -143,7 +143,7 @@ def close_trial(study: "Study", trial: "Trial", state: str) -> None:
 
 
 def compute_importance(study: "Study") -> dict[str, float]:
-    """How much each key explains of the variation of the trials' ranks, summing to 1; nothing where too few trials tell.
+    """How much each key explains of the variation of the trials' ranks, adding up to 1; empty for too few trials.
 
     Of ranks, because one training that diverged would have nearly all the variation of a loss to itself.
     """
