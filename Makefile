@@ -11,7 +11,7 @@ SIBLINGS := $(patsubst %_project/train.py,%,$(wildcard lightning_project/train.p
 BOTH := $(word 2,$(SIBLINGS))
 NOT_HERE := $(filter-out $(SIBLINGS),lightning keras) $(if $(BOTH),,parity)
 comma := ,
-EXTRAS ?= $(if $(BOTH),all,$(SIBLINGS)),export,serve,hf,dashboard,dev$(if $(filter lightning,$(SIBLINGS)),$(comma)timm)
+EXTRAS ?= $(if $(BOTH),all,$(SIBLINGS)),export,serve,dashboard,sweep,hf,dev$(if $(filter lightning,$(SIBLINGS)),$(comma)timm)
 
 # One environment for all, unless `make setup-gpu` has made one for each sibling and this one is not there.
 OWN := $(SIBLINGS:%=.venv-%/bin/python)
@@ -56,8 +56,8 @@ setup: $(VENV)/.installed-$(EXTRAS)  ## make .venv and install everything into i
 
 # Recursive, so that each environment has the stamps of one. Their CUDA libraries would overwrite each other.
 setup-gpu: $(SIBLINGS:%=setup-gpu-%)  ## on a GPU machine: an environment for each sibling, .venv-NAME
-setup-gpu-lightning: GPU_EXTRAS := lightning,export,serve,dashboard,dev,timm
-setup-gpu-keras: GPU_EXTRAS := keras-gpu,export,serve,dashboard,dev
+setup-gpu-lightning: GPU_EXTRAS := lightning,export,serve,dashboard,sweep,dev,timm
+setup-gpu-keras: GPU_EXTRAS := keras-gpu,export,serve,dashboard,sweep,dev
 setup-gpu-%:
 	@$(MAKE) --no-print-directory setup VENV=.venv-$* EXTRAS=$(GPU_EXTRAS)
 

@@ -180,6 +180,12 @@ def check_folder(clone: Clone, command: str) -> str:
     return "found"
 
 
+def check_sweep(clone: Clone, command: str) -> str:
+    """What is asked of a sweep is written for another program instead, which needs all of it to be right."""
+    other = "--slurm grid.sbatch" if "--grid" in command else "--wandb"
+    return clone.run(clone.fill(command) if other.split()[0] in command else f"{command} {other}").stdout
+
+
 @dataclass(frozen=True)
 class Kind:
     """Commands that are checked alike. `check` runs one and returns what was printed; `reason` says why it is not
@@ -211,6 +217,7 @@ KINDS = [
     Kind(r"python -m shared\.card RUN", run_as_typed),
     Kind(r"python -m shared\.serve ARTIFACT", print_help, "answers until it is stopped: tests/shared/test_serve.py"),
     Kind(r"python -m shared\.gallery RUN( .*)?", run_as_typed),
+    Kind(r"python -m shared\.sweep .*", check_sweep, "trains for minutes: the file and the keys are checked"),
     Kind(r"python -m tests\.parity\.measure_stock", print_help, "takes minutes: it imports what it measures"),
     Kind(r"\. \.venv/bin/activate", check_activation),
     Kind(r"wandb leet \./wandb", look_at_dashboard),

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from shared.config import build_config, list_keys, parse_config, read_yaml
+from shared.training.sweep.definition import read_sweep
 from tests.commands import ABSENT, DELETED, FOLDERS, KINDS, Clone, check_installation
 from tests.documented import GUIDE, PAGES, REPOSITORY, Block, collect_blocks
 
 README = REPOSITORY / "README.md"
 OWN = {"lightning": "lightning_project|torchrun|slurm_lightning",
-       "keras": "keras_project|multi_worker|slurm_keras|tpu_vm|measure_stock"}
+       "keras": "keras_project|multi_worker|slurm_keras|tpu_vm|measure_stock|--siblings keras"}
 BLOCKS = [block for page in PAGES for block in collect_blocks(page)]
 
 
@@ -127,6 +128,9 @@ def test_yaml_is_a_config(block, tmp_path, monkeypatch):
     for folder in re.findall(r"^ +root: ~/(\S+)", block.text, re.MULTILINE):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "config.yaml").write_text(block.text)
+    if re.search(r"^space:", block.text, re.MULTILINE):
+        read_sweep(str(tmp_path / "config.yaml"))
+        return
     build_config([("config.yaml", read_yaml(tmp_path / "config.yaml"))])
 
 

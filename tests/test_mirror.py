@@ -61,8 +61,8 @@ OTHER_ARGUMENTS = {
 # room in front stands on a floor of its own.
 ROOMS = ("errors", "machine", "data", "models", "config", "data.augment", "data.preprocessing",
          "data.loading", "data.cache", "data.batches", "weights", "runs", "scores", "training", "artifacts.card",
-         "artifacts", "artifacts.prediction", "scores.gallery", "compare", "dashboard", "artifacts.serve", "parity",
-         "bench", "commands")
+         "artifacts", "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench",
+         "training.sweep", "commands")
 
 
 @cache

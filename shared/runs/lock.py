@@ -182,9 +182,13 @@ def identify_machine() -> str:
 
 
 def read_process_start(pid: int) -> int | None:
-    """When a process began, in the kernel's ticks since the boot; None where there is none, or no /proc to say so."""
+    """When a process began, in the kernel's ticks since the boot; None where there is none, or no /proc to say so.
+
+    One that has ended counts as none, though a container whose first process does not look after orphans keeps it.
+    """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
-        return int(after_name.split()[19])  # field 22; the second one, the name, may have spaces
+        fields = after_name.split()  # from the third on; the second one, the name, may have spaces
+        return None if fields[0] == "Z" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None

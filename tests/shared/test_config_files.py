@@ -10,9 +10,9 @@ from shared.config.reading import read_override
 from shared.machine.files import REPOSITORY
 from shared.machine.interpreters import list_siblings
 
-# launchers/ holds files of schedulers, which tests/launchers checks.
+# launchers/ holds files of schedulers, which tests/launchers checks, and sweep/ those of test_sweep_definition.py.
 CONFIGS = sorted(str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "configs").rglob("*.yaml")
-                 if "launchers" not in path.parts)
+                 if path.parent.name not in ("launchers", "sweep"))
 # What a config of one's own images is given on the command line, or names on its owner's machine.
 NEEDED = {"image_folder": read_override("dataset.root=."), "imagenet_mini": read_override("dataset.root=.")}
 

@@ -21,10 +21,10 @@ CURVES = ["val/loss", "train/loss", "train/loss_step", "val/accuracy", "train/ac
 def ask(nobody, monkeypatch, capsys):
     """The command in this process: its status, what it printed, and what it told."""
     def run(*words):
-        from shared.dashboard.__main__ import main
+        from shared.compare.dashboard.command import main
 
         pretend_siblings(monkeypatch, "lightning", "keras")
-        monkeypatch.setattr("shared.dashboard.experiments.list_siblings", lambda: ("lightning", "keras"))
+        monkeypatch.setattr("shared.compare.dashboard.experiments.list_siblings", lambda: ("lightning", "keras"))
         monkeypatch.setattr(sys, "argv", ["dashboard", *words])
         status = 0
         try:

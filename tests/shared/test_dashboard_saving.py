@@ -13,9 +13,9 @@ from tests.wandb_faults import DASHBOARD_ANSWERS, Server, environment
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed; the extra dashboard brings it")
 
 SCRIPT = """
-import shared.dashboard.saving, shared.training.trackers.wandb
-shared.dashboard.saving.TIMEOUT = shared.training.trackers.wandb.TIMEOUT = 2
-from shared.dashboard.__main__ import main
+import shared.compare.dashboard.saving, shared.training.trackers.wandb
+shared.compare.dashboard.saving.TIMEOUT = shared.training.trackers.wandb.TIMEOUT = 2
+from shared.compare.dashboard.command import main
 from shared.machine.ending import report_errors
 report_errors(main)
 """

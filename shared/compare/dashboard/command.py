@@ -13,7 +13,6 @@ from pathlib import Path
 
 from shared.errors import UserError
 from shared.machine.arguments import Parser
-from shared.machine.ending import report_errors
 from shared.machine.files import expand_home, write_json
 
 ADVICE = "choose another folder with --out"
@@ -40,9 +39,9 @@ def main() -> None:
         raise UserError("wandb-workspaces is not installed here; pip install 'wandb-workspaces>=0.4' installs it, and "
                         "so does make setup with dashboard among its EXTRAS")
     # Here, so that --help need not wait for them.
-    from shared.dashboard.experiments import find_project, read_experiments
-    from shared.dashboard.saving import explain_offline, find_entity, save_dashboard
-    from shared.dashboard.specification import build_report, build_workspace, describe_dashboard
+    from shared.compare.dashboard.experiments import find_project, read_experiments
+    from shared.compare.dashboard.saving import explain_offline, find_entity, save_dashboard
+    from shared.compare.dashboard.specification import build_report, build_workspace, describe_dashboard
 
     os.environ.setdefault("WANDB_SILENT", "true")  # the addresses are printed below
     output_dir = expand_home(options.output_dir)
@@ -63,7 +62,3 @@ def main() -> None:
     for name, address in save_dashboard(build_report(experiments, entity, project),
                                         build_workspace(experiments, entity, project)).items():
         print(f"{name + ':':14} {address}")
-
-
-if __name__ == "__main__":
-    report_errors(main)

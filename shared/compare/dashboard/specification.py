@@ -11,10 +11,10 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
+from shared.compare.dashboard.experiments import Experiment
+from shared.compare.dashboard.panels import SETS, draw_answers, draw_curves, draw_scores, draw_settings, list_curves
 from shared.compare.page import format_heading, list_blocks, list_verdict
 from shared.compare.web.series import AXES
-from shared.dashboard.experiments import Experiment
-from shared.dashboard.panels import SETS, draw_answers, draw_curves, draw_scores, draw_settings, list_curves
 from shared.machine.colours import COLOURS
 
 TITLE = "Lightning and Keras side by side"

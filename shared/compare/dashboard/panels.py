@@ -2,8 +2,8 @@
 
 import wandb_workspaces.reports.v2 as wr
 
+from shared.compare.dashboard.experiments import Experiment
 from shared.compare.web.series import AXES, TITLES
-from shared.dashboard.experiments import Experiment
 from shared.runs.records import list_varied_keys
 
 SECTIONS = {
