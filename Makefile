@@ -114,7 +114,7 @@ bench: $(READY)  ## measure what data and callbacks cost beside the bare trainin
 bench-models: $(READY)  ## measure memory and speed of a training step of every model
 	@$(ANY) -m shared.bench.models $(ARGS)
 
-bench-input: $(READY)  ## measure how fast photographs are read, beside torchvision's and Keras' own recipes
+bench-input: $(READY)  ## measure how fast photographs are read, beside the frameworks' own recipes
 	@$(ANY) -m shared.bench.input $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay

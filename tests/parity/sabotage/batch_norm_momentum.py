@@ -3,4 +3,4 @@
 from keras_project.models.layers import BatchNorm
 
 original = BatchNorm.__init__
-BatchNorm.__init__ = lambda self, **options: original(self, momentum=0.99, **options)
+BatchNorm.__init__ = lambda self, **options: original(self, **{**options, "momentum": 0.99})
