@@ -152,7 +152,7 @@ def test_the_search_follows_each_siblings_results_in_turn_whether_it_was_killed_
 
 
 def test_trials_that_fall_behind_are_pruned_by_sigterm(stub, monkeypatch, capsys):
-    monkeypatch.setenv("STUB_SECONDS", "0.2")
+    monkeypatch.setenv("STUB_SECONDS", "0.5")
     text = FILE.replace("prune: false", "prune: true\nprune_startup: 1\nprune_warmup: 1")
     found = run(read(text, siblings=list(ONE)))[ONE[0]]
     pruned = [trial for trial in found.get_trials() if trial.state.name == "PRUNED"]
@@ -198,7 +198,7 @@ def test_a_killed_sweep_goes_on_and_neither_loses_nor_repeats_a_trial(stub, monk
     sweep = read(trials=3)
     finished = 0
     for enough in (1, 3):
-        process = start("--trials", "3", STUB_SECONDS="0.2")
+        process = start("--trials", "3", STUB_SECONDS="0.6")
         wait_for(lambda enough=enough: len(list(Path("runs/mine").glob("*/*/result.json"))) >= enough
                  and len(stub.calls) > enough)
         process.kill()
@@ -220,7 +220,7 @@ def test_a_killed_sweep_goes_on_and_neither_loses_nor_repeats_a_trial(stub, monk
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_lets_trainings_save_and_the_same_command_goes_on(stub, number, status):
     sweep = read(siblings=list(ONE), trials=3)
-    process = start("--siblings", ONE[0], "--trials", "3", "--at-once", "2", STUB_SECONDS="1")
+    process = start("--siblings", ONE[0], "--trials", "3", "--at-once", "2", STUB_SECONDS="5")
     wait_for(lambda: len(stub.calls) == 2 and len(list(Path("runs/mine").glob("*/*/metrics.jsonl"))) == 2)
     process.send_signal(number)
     err = process.communicate(timeout=60)[1]
@@ -234,7 +234,7 @@ def test_a_signal_lets_trainings_save_and_the_same_command_goes_on(stub, number,
 
 
 def test_a_training_that_a_signal_ended_goes_on_in_the_same_sweep(stub, monkeypatch, capsys):
-    monkeypatch.setenv("STUB_SECONDS", "0.3")
+    monkeypatch.setenv("STUB_SECONDS", "0.6")
     search = Search(read(siblings=list(ONE), trials=1), open_again(read(siblings=list(ONE), trials=1)))
     task = search.take()
     task.begin()
@@ -259,12 +259,15 @@ def test_a_training_that_finishes_after_its_sweep_was_killed_is_not_repeated(stu
     assert len(stub.calls) == 1
 
 
-def test_a_trial_that_another_process_has_is_left_to_it(stub, monkeypatch):
+def test_a_trial_that_another_process_has_is_left_to_it(stub, tmp_path):
     sweep = read(siblings=list(ONE), trials=2)
-    process = start("--siblings", ONE[0], "--trials", "2", STUB_SECONDS="0.7")
+    hold = tmp_path / "hold"
+    hold.touch()
+    process = start("--siblings", ONE[0], "--trials", "2", STUB_HOLD=str(hold))
     wait_for(lambda: stub.calls)
     found = run(sweep)[ONE[0]]  # takes the second trial
     assert "RUNNING" in states(found)
+    hold.unlink()
     assert process.wait(timeout=60) == 0
     assert states(open_again(sweep)[ONE[0]]) == ["COMPLETE"] * 2
     assert len(stub.calls) == 2
