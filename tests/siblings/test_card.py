@@ -70,7 +70,8 @@ def compare_logits(sibling, name, dataset, size, folder):
         return ours(images).numpy(), theirs(images).numpy(), theirs.pretrained_cfg["label_names"]
 
 
-@pytest.mark.parametrize("name", [*(name for name, entry in MODELS.items() if entry.published), "timm:deit_tiny_distilled_patch16_224"])
+@pytest.mark.parametrize("name", [*(name for name, entry in MODELS.items() if entry.published),
+                                  "timm:deit_tiny_distilled_patch16_224"])
 def test_timm_gives_the_logits(sibling, tmp_path, name):
     ours, theirs, classes = sibling.call(compare_logits, name, *CASES[name], tmp_path)
     assert np.ptp(ours) > 1e-2
