@@ -22,8 +22,8 @@ space:
 """
 
 # Writes what a run leaves, an epoch every STUB_SECONDS and none while the file STUB_HOLD exists. Its loss is smallest
-# at a learning rate of 0.01 in Lightning and of 0.02 in Keras. It fails above FAIL_ABOVE, saves and ends at SIGTERM, and
-# goes on with an unfinished run.
+# at a learning rate of 0.01 in Lightning and of 0.02 in Keras. It fails above FAIL_ABOVE, saves and ends at SIGTERM,
+# and goes on with an unfinished run.
 STUB = """#!{python}
 import json, math, os, signal, sys, time
 from pathlib import Path
