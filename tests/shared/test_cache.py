@@ -177,7 +177,7 @@ from shared.data import cache
 decode = cache.decode_kept
 def slow(path, form):
     print("decoding", flush=True)
-    time.sleep(0.1)
+    time.sleep(0.3)
     return decode(path, form)
 with mock.patch.object(cache, "decode_kept", slow):
     print(len(keep(config_of(sys.argv[1], **SETTINGS["whole"])).train.kept.table), flush=True)
@@ -201,7 +201,7 @@ def test_of_two_processes_one_decodes_and_the_other_waits(root, cache):
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_one_that_is_cut_off_leaves_nothing_under_the_final_name(root, cache, signal_number):
     process = start(root)
-    assert process.stdout.readline() == "decoding\n"
+    assert process.stdout.readline().startswith("decoding")  # by a reader, or by several at once
     time.sleep(0.2)
     process.send_signal(signal_number)
     process.communicate(timeout=60)
