@@ -1,4 +1,4 @@
-"""A folder of image files that different decoders may read differently."""
+"""Folders of image files: some that different decoders may read differently, and some of noise."""
 
 from pathlib import Path
 
@@ -20,6 +20,16 @@ def write_pictures(root: Path) -> Path:
         folder.mkdir(parents=True)
         for number in range(PER_CLASS):
             write_picture(folder, number, np.random.default_rng([label, number]))
+    return root
+
+
+def write_noise(root: Path, size: int, per_class: int) -> Path:
+    """Write <root>/<class>/*.png of random pixels in two classes, and return `root`."""
+    for label, name in enumerate(("even", "odd")):
+        (root / name).mkdir(parents=True)
+        for number, pixels in enumerate(np.random.default_rng(label).integers(0, 256, (per_class, size, size, 3),
+                                                                              np.uint8)):
+            Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
     return root
 
 

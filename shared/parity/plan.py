@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from shared.config import Config, DatasetConfig, DebugConfig, ModelConfig, list_keys, require_support, validate_config
-from shared.data.loading import Data
+from shared.data.loading import Data, load_data
 from shared.errors import UserError
 from shared.models import MODELS, choose_stem
-from shared.parity.pictures import write_pictures
+from shared.parity.pictures import write_noise, write_pictures
 from shared.parity.request import MARKS, Task
 from shared.weights.pretrained import apply_checkpoint_preprocessing
 
@@ -27,7 +27,8 @@ LOSSES = {"weighted": {"train__class_weights": "balanced"},
           "focal": {"train__loss": "focal", "train__class_weights": "balanced", "dataset__balance": "oversample",
                     "augment__alternating_flip": False, "train__metrics": ["top5", "macro_f1"]}}
 
-# What no other case has: a model whose first layer is computed from the images, and steps of its recipe.
+# What no other case has: a model whose first layer is computed from the images, and steps of its recipe. Its images are
+# noise, because in even areas max pooling has equal values to choose from, of which rounding errors decide.
 AIRBENCH = {"model": ModelConfig(name="airbench"), "init_from": "", "optimizer__norm_bias_lr_factor": 8.0,
             "optimizer__decay_norm_and_bias": True, "train__lookahead_every": 5, "evaluate__tta": "mirror_translate"}
 
@@ -92,6 +93,8 @@ def plan_tasks(config: Config, data: Data, folder: Path, rungs: set[int],
         tasks += [Task("start", "start", config), Task("start-airbench", "start", change_config(config, **AIRBENCH))]
     if rungs & {4, 5}:
         tasks += plan_forwards(config, data, models or list_keys()["model.name"].metadata["choices"], losses)
+    if rungs & {4, 5, 7, 8, 9}:
+        tasks += plan_airbench(config, folder, rungs, steps, models)
     if 6 in rungs:
         for name in list_keys()["schedule.name"].metadata["choices"]:
             tasks.append(Task(f"rates-{name}", "rates", change_config(
@@ -99,7 +102,6 @@ def plan_tasks(config: Config, data: Data, folder: Path, rungs: set[int],
     if rungs & {7, 8, 9}:
         tasks += [plan_fit(config, data, name, min(steps, FIT_STEPS.get(name, steps))) for name in optimizers]
         tasks += [change_loss(plan_fit(config, data, "sgd", steps), "fit", name) for name in losses]
-        tasks.append(replace(plan_fit(change_config(config, **AIRBENCH), data, "sgd", steps), name="fit-airbench"))
     return tasks
 
 
@@ -157,12 +159,27 @@ def plan_forwards(config: Config, data: Data, models: tuple[str, ...], losses: t
     own = Task("", "forward", change_config(shrunk, init_from=""))
     tasks = [change_loss(own, "forward", name) for name in losses]
     for name in models:
+        if name == AIRBENCH["model"].name:  # see plan_airbench
+            continue
         for stem in ("small", "large") if name in BOTH_STEMS else ("auto",):
             checkpointing = config.model.gradient_checkpointing and "gradient_checkpointing" in MODELS[name].settings
             named = change_config(set_epochs(config), model__name=name, model__stem=stem, model__patch_size=0,
                                   init_from="", model__gradient_checkpointing=checkpointing)
             variant = shrink_images(named, data, FORWARD_SIZE, FORWARD_PATCH)
             tasks.append(Task(f"forward-{name}{'' if stem == 'auto' else f'-{stem}'}", "forward", variant))
+    return tasks
+
+
+def plan_airbench(config: Config, folder: Path, rungs: set[int], steps: int, models: tuple[str, ...]) -> list[Task]:
+    """Airbench with all of its recipe, on noise that is written to `folder`."""
+    noise = DatasetConfig("image_folder", str(write_noise(folder / "noise", FIT_SIZE, 3 * steps + BATCH)),
+                          image_size=FIT_SIZE, val_fraction=0.2, test_fraction=0.2)
+    own, tasks = change_config(set_epochs(config), dataset=noise, **AIRBENCH), []
+    data = load_data(own)
+    if rungs & {4, 5} and (not models or AIRBENCH["model"].name in models):
+        tasks.append(Task("forward-airbench", "forward", shrink_images(own, data, FIT_SIZE, FIT_PATCH)))
+    if rungs & {7, 8, 9}:
+        tasks.append(replace(plan_fit(own, data, "sgd", steps), name="fit-airbench"))
     return tasks
 
 
