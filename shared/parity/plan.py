@@ -174,7 +174,7 @@ def plan_airbench(config: Config, folder: Path, rungs: set[int], steps: int, mod
     """Airbench with all of its recipe, on noise that is written to `folder`."""
     noise = DatasetConfig("image_folder", str(write_noise(folder / "noise", FIT_SIZE, 3 * steps + BATCH)),
                           image_size=FIT_SIZE, val_fraction=0.2, test_fraction=0.2)
-    own, tasks = change_config(set_epochs(config), dataset=noise, **AIRBENCH), []
+    own, tasks = change_config(set_epochs(config), dataset=noise, train__batch_size=BATCH, **AIRBENCH), []
     data = load_data(own)
     if rungs & {4, 5} and (not models or AIRBENCH["model"].name in models):
         tasks.append(Task("forward-airbench", "forward", shrink_images(own, data, FIT_SIZE, FIT_PATCH)))

@@ -195,12 +195,13 @@ def test_a_trial_whose_values_contradict_each_other_fails_without_a_process(stub
 # Kills
 
 def test_a_killed_sweep_goes_on_and_neither_loses_nor_repeats_a_trial(stub, monkeypatch):
-    sweep = read(trials=3)
+    trials = 6 // len(list_siblings())
+    sweep = read(trials=trials)
     finished = 0
-    for enough in (1, 3):
-        process = start("--trials", "3", STUB_SECONDS="0.6")
-        wait_for(lambda enough=enough: len(list(Path("runs/mine").glob("*/*/result.json"))) >= enough
-                 and len(stub.calls) > enough)
+    for kills, enough in enumerate((1, 3)):
+        process = start("--trials", str(trials), STUB_HOLD_FROM=str(enough))
+        # One is called anew after each kill, and the last one is held.
+        wait_for(lambda calls=enough + kills: len(stub.calls) > calls)
         process.kill()
         process.communicate()
         orphan = stub.calls[-1]["pid"]
@@ -211,10 +212,11 @@ def test_a_killed_sweep_goes_on_and_neither_loses_nor_repeats_a_trial(stub, monk
         finished = sum(states(study).count("COMPLETE") for study in found.values())
     found = run(sweep)
     assert not is_running(orphan)
-    assert [states(study) for study in found.values()] == [["COMPLETE"] * 3] * len(found)
-    assert len(list(Path("runs/mine").glob("*/*/result.json"))) == 3 * len(found)
-    assert len(list(Path("runs/mine").glob("*/*_seed0_*"))) == 3 * len(found)  # what was cut off went on in its folder
-    assert len(stub.calls) <= 3 * len(found) + 2
+    assert [states(study) for study in found.values()] == [["COMPLETE"] * trials] * len(found)
+    assert len(list(Path("runs/mine").glob("*/*/result.json"))) == trials * len(found)
+    # What was cut off went on in its folder.
+    assert len(list(Path("runs/mine").glob("*/*_seed0_*"))) == trials * len(found)
+    assert len(stub.calls) <= trials * len(found) + 2
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
