@@ -26,7 +26,7 @@ def write_pictures(root: Path) -> Path:
 def write_noise(root: Path, size: int, per_class: int) -> Path:
     """Write <root>/<class>/*.png of random pixels in two classes, and return `root`."""
     for label, name in enumerate(("even", "odd")):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for number, pixels in enumerate(np.random.default_rng(label).integers(0, 256, (per_class, size, size, 3),
                                                                               np.uint8)):
             Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
