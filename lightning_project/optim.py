@@ -15,7 +15,8 @@ from shared.errors import UserError
 from shared.training.decay import is_decayed
 from shared.training.schedule import list_rate_factors, tabulate_rate_factors
 
-NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm)
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm,
+                  nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def adam_arguments(config: Config) -> dict[str, Any]:
@@ -69,9 +70,9 @@ def build_optimizer(config: Config, model: nn.Module, decayed: set[str]) -> Opti
         UserError: where the class does not take what the config asks for.
     """
     settings, entry = config.optimizer, find_entry(config.model.name)
-    norm_biases = find_norm_biases(model) if settings.norm_bias_lr_factor != 1 else set()
-    groups = []
-    factors = (1.0, settings.norm_bias_lr_factor) if norm_biases else (1.0,)
+    groups, factors, norm_biases = [], [1.0], set()
+    if settings.norm_bias_lr_factor != 1:
+        factors, norm_biases = [1.0, settings.norm_bias_lr_factor], find_norm_biases(model)
     for factor, of_head, decays in product(factors, (True, False), (True, False)):
         parameters = {name: parameter for name, parameter in model.named_parameters()
                       if entry.is_of_head(name) == of_head and (name in decayed) == decays

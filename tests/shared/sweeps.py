@@ -2,13 +2,18 @@
 
 import json
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.machine.interpreters import list_siblings, name_variable
-from shared.training.sweep import training
+from shared.training.sweep import studies, training
+from shared.training.sweep.definition import Sweep, read_sweep
+from shared.training.sweep.search import run_search
 
 FILE = """
 base: configs/quickstart.yaml
@@ -94,3 +99,34 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
+def read(text: str = FILE, **options) -> Sweep:
+    Path("mine.yaml").write_text(text, encoding="utf-8")
+    return read_sweep("mine.yaml", ["output_dir=runs"], **options)
+
+
+def run(sweep: Sweep, storage: str | None = None, at_once: int = 1) -> dict[str, Any]:
+    run_search(sweep, storage, at_once)
+    return open_again(sweep, storage)
+
+
+def open_again(sweep: Sweep, storage: str | None = None) -> dict[str, Any]:
+    return studies.open_studies(sweep, studies.name_store(sweep, storage))
+
+
+def states(study: Any) -> list[str]:
+    return [trial.state.name for trial in study.get_trials()]
+
+
+def start(*words: str, **variables: str) -> subprocess.Popen:
+    """A sweep in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "shared.sweep", "mine.yaml", "output_dir=runs", *words],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | variables)
+
+
+def wait_for(holds, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)

@@ -7,11 +7,9 @@ import contextlib
 import io
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +22,11 @@ from shared.config import load_config
 from shared.errors import UserError
 from shared.machine.interpreters import list_siblings
 from shared.training.sweep import studies, training
-from shared.training.sweep.definition import Sweep, read_sweep
-from shared.training.sweep.results import correlate_ranks, rank_of
-from shared.training.sweep.search import Search, run_search
+from shared.training.sweep.definition import Sweep
+from shared.training.sweep.results import correlate_ranks
+from shared.training.sweep.search import run_search
 from tests.conftest import needs_both_folders
-from tests.shared.sweeps import FILE, Stub, install_stub, is_running
+from tests.shared.sweeps import FILE, Stub, install_stub, is_running, open_again, read, run, states
 
 optuna = pytest.importorskip("optuna")
 from shared.training.sweep.sampler import SharedSampler  # noqa: E402 (it imports Optuna)
@@ -39,37 +37,6 @@ ONE = list_siblings()[:1]
 @pytest.fixture
 def stub(tmp_path, monkeypatch) -> Stub:
     return install_stub(tmp_path, monkeypatch)
-
-
-def read(text: str = FILE, **options) -> Sweep:
-    Path("mine.yaml").write_text(text, encoding="utf-8")
-    return read_sweep("mine.yaml", ["output_dir=runs"], **options)
-
-
-def run(sweep: Sweep, storage: str | None = None, at_once: int = 1) -> dict[str, "optuna.Study"]:
-    run_search(sweep, storage, at_once)
-    return open_again(sweep, storage)
-
-
-def open_again(sweep: Sweep, storage: str | None = None) -> dict[str, "optuna.Study"]:
-    return studies.open_studies(sweep, studies.name_store(sweep, storage))
-
-
-def states(study: "optuna.Study") -> list[str]:
-    return [trial.state.name for trial in study.get_trials()]
-
-
-def start(*words: str, **variables: str) -> subprocess.Popen:
-    """A sweep in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "shared.sweep", "mine.yaml", "output_dir=runs", *words],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | variables)
-
-
-def wait_for(holds, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 # The search
@@ -192,113 +159,6 @@ def test_a_trial_whose_values_contradict_each_other_fails_without_a_process(stub
     assert "failed: optimizer.nesterov=true needs optimizer.momentum above 0" in capsys.readouterr().err
 
 
-# Kills
-
-def test_a_killed_sweep_goes_on_and_neither_loses_nor_repeats_a_trial(stub, monkeypatch):
-    trials = 6 // len(list_siblings())
-    sweep = read(trials=trials)
-    finished = 0
-    for kills, enough in enumerate((1, 3)):
-        process = start("--trials", str(trials), STUB_HOLD_FROM=str(enough))
-        # One is called anew after each kill, and the last one is held.
-        wait_for(lambda calls=enough + kills: len(stub.calls) > calls)
-        process.kill()
-        process.communicate()
-        orphan = stub.calls[-1]["pid"]
-        assert is_running(orphan)  # it outlives its sweep, and its run folder is its own
-        found = open_again(sweep)
-        assert sum(states(study).count("RUNNING") for study in found.values()) == 1
-        assert sum(states(study).count("COMPLETE") for study in found.values()) > finished
-        finished = sum(states(study).count("COMPLETE") for study in found.values())
-    found = run(sweep)
-    assert not is_running(orphan)
-    assert [states(study) for study in found.values()] == [["COMPLETE"] * trials] * len(found)
-    assert len(list(Path("runs/mine").glob("*/*/result.json"))) == trials * len(found)
-    # What was cut off went on in its folder.
-    assert len(list(Path("runs/mine").glob("*/*_seed0_*"))) == trials * len(found)
-    assert len(stub.calls) <= trials * len(found) + 2
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_lets_trainings_save_and_the_same_command_goes_on(stub, number, status):
-    sweep = read(siblings=list(ONE), trials=3)
-    process = start("--siblings", ONE[0], "--trials", "3", "--at-once", "2", STUB_SECONDS="5")
-    wait_for(lambda: len(stub.calls) == 2 and len(list(Path("runs/mine").glob("*/*/metrics.jsonl"))) == 2)
-    process.send_signal(number)
-    err = process.communicate(timeout=60)[1]
-    assert process.returncode == status, err
-    assert err.endswith("stopping: 2 trainings save their state\n\n"
-                        f"stopped by {number.name}; the same command goes on\n")
-    assert not any(is_running(call["pid"]) for call in stub.calls)
-    assert states(open_again(sweep)[ONE[0]]) == ["RUNNING", "RUNNING"]
-    assert states(run(sweep, at_once=2)[ONE[0]]) == ["COMPLETE"] * 3
-    assert len(list(Path("runs/mine").glob("*/*_seed0_*"))) == 3
-
-
-def test_a_training_that_a_signal_ended_goes_on_in_the_same_sweep(stub, monkeypatch, capsys):
-    monkeypatch.setenv("STUB_SECONDS", "0.6")
-    search = Search(read(siblings=list(ONE), trials=1), open_again(read(siblings=list(ONE), trials=1)))
-    task = search.take()
-    task.begin()
-    wait_for(task.training.read_epochs)
-    task.training.process.kill()
-    wait_for(task.training.has_ended)
-    task.end()
-    assert states(search.studies[ONE[0]]) == ["COMPLETE"]
-    assert "was ended by a signal and goes on" in capsys.readouterr().err
-    assert len(stub.calls) == 2
-
-
-def test_a_training_that_finishes_after_its_sweep_was_killed_is_not_repeated(stub, monkeypatch):
-    monkeypatch.setenv("STUB_SECONDS", "0.2")
-    monkeypatch.setenv("IGNORE_SIGTERM", "1")
-    sweep = read(siblings=list(ONE), trials=1)
-    killed = Search(sweep, open_again(sweep)).take()
-    killed.begin()
-    wait_for(lambda: stub.calls)
-    killed.training.release()
-    assert states(run(sweep)[ONE[0]]) == ["COMPLETE"]
-    assert len(stub.calls) == 1
-
-
-def test_a_trial_that_another_process_has_is_left_to_it(stub, tmp_path):
-    sweep = read(siblings=list(ONE), trials=2)
-    hold = tmp_path / "hold"
-    hold.touch()
-    process = start("--siblings", ONE[0], "--trials", "2", STUB_HOLD=str(hold))
-    wait_for(lambda: stub.calls)
-    found = run(sweep)[ONE[0]]  # takes the second trial
-    assert "RUNNING" in states(found)
-    hold.unlink()
-    assert process.wait(timeout=60) == 0
-    assert states(open_again(sweep)[ONE[0]]) == ["COMPLETE"] * 2
-    assert len(stub.calls) == 2
-
-
-def test_a_trial_that_has_just_ended_elsewhere_is_not_ended_again(stub):
-    sweep = read(siblings=list(ONE), trials=1)
-    search = Search(sweep, open_again(sweep))
-    trial = studies.begin_trial(search.studies[ONE[0]])
-    studies.suggest_words(sweep, trial)
-    search.studies[ONE[0]].tell(trial, 0.5)
-    assert search.prepare(ONE[0], trial) is None
-    assert search.prepare(ONE[0], studies.begin_trial(search.studies[ONE[0]])) is not None
-
-
-def test_a_trial_of_a_machine_with_other_folders_is_left_to_it(stub):
-    sweep = read(siblings=list(ONE), trials=2)
-    search = Search(sweep, open_again(sweep))
-    studies.begin_trial(search.studies[ONE[0]]).set_user_attr("host", "elsewhere")
-    assert search.take().trial.number == 1
-    assert search.take() is None
-
-
-def test_a_trial_that_was_cut_off_before_it_had_values_is_taken_up(stub):
-    sweep = read(siblings=list(ONE), trials=2)
-    open_again(sweep)[ONE[0]].ask()
-    assert states(run(sweep)[ONE[0]]) == ["COMPLETE"] * 2
-
-
 # The store
 
 @pytest.mark.parametrize("storage", ["sqlite:///other/place.db", "journal/of.log"])
@@ -397,40 +257,6 @@ def test_too_few_trials_say_so(stub, capsys):
     assert len(list_siblings()) == 1 or "2 trials finished in both, and fewer than 5 tell nothing." in \
         " ".join(printed.split())
     assert "importance" not in printed
-
-
-def test_one_training_that_diverged_does_not_decide_what_mattered():
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for number in range(30):
-        trial = study.ask()
-        matters, diverges = trial.suggest_float("a", 0, 1), trial.suggest_float("b", 0, 1)
-        study.tell(trial, 1e6 * diverges if number == 7 else matters)
-    importance = studies.compute_importance(study)
-    assert importance["a"] > 0.8
-    assert sum(importance.values()) == pytest.approx(1)
-
-
-def test_rank_correlation_is_scipys_and_its_interval_covers_it():
-    from scipy.stats import spearmanr
-
-    draw = np.random.default_rng(1)
-    a = draw.normal(size=30).round(1)  # with ties
-    b = (a + draw.normal(size=30)).round(1)
-    found = correlate_ranks(a, b)
-    assert found.rho == pytest.approx(spearmanr(a, b).statistic)
-    assert found.low < found.rho < found.high
-    assert found == correlate_ranks(a, b)
-    assert (correlate_ranks(a, a).rho, correlate_ranks(a, -a).rho) == pytest.approx((1, -1))
-    assert np.isnan(correlate_ranks(np.ones(5), a[:5]).rho)
-    # About 95 % of the intervals of independent pairs hold 0.
-    covered = [one.low <= 0 <= one.high for one in (correlate_ranks(*draw.normal(size=(2, 20))) for _ in range(60))]
-    assert 0.8 < np.mean(covered) <= 1
-
-
-def test_equal_values_share_the_best_rank():
-    values = np.array([0.3, 0.1, 0.1, 0.2])
-    assert [rank_of(values, place, "min") for place in range(4)] == [4, 1, 1, 3]
-    assert [rank_of(values, place, "max") for place in range(4)] == [1, 3, 3, 2]
 
 
 @pytest.mark.parametrize(("words", "message"), [

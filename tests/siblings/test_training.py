@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from shared.scores import score_logits
 from shared.weights.file import read_metadata
-from tests.conftest import SMALL, Sibling, train
+from tests.conftest import Sibling, train
 
 train_whole = partial(train, whole_model=True)
 
@@ -249,71 +249,6 @@ def test_deterministic_runs_end_alike(sibling, tmp_path):
     assert [done["error"] for done in runs] == [None, None]
     one, two = (load_file(done["run"] / "best.safetensors") for done in runs)
     assert [name for name in one if one[name].tobytes() != two[name].tobytes()] == []
-
-
-def averaged(sibling, folder, *words):
-    """The rows and best weights of a training of one epoch in float64, and, by NumPy, the average of its weights."""
-    from unittest import mock
-
-    from shared.config import parse_config
-    from shared.models import RESNETS
-    from shared.training.schedule import tabulate_average_decays
-
-    config = parse_config([
-        f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
-        "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
-        "train.batch_size=12", "train.ema_decay=0.4", *words], "", "")
-    probe = importlib.import_module(f"{sibling}_project.probe")
-    with mock.patch.object(probe, "MARKS", range(1, 7)), mock.patch.dict(RESNETS, SMALL):
-        steps = probe.record_fit(config)
-    run = next(Path(folder).glob("*/*"))
-    best, expected = load_file(run / "best.safetensors"), {}
-    for step, decay in enumerate(tabulate_average_decays(config, 6), 1):
-        for name in best:
-            weights = steps[f"step {step} {name}"]
-            expected[name] = decay * expected[name] + (1 - decay) * weights if step > 1 else weights
-    return best, expected, epochs(run)[0], json.loads((run / "result.json").read_text())
-
-
-@pytest.mark.parametrize("parts", [1, 2])
-def test_the_average_of_the_weights_is_validated_and_kept(sibling, tmp_path, parts):
-    best, expected, row, result = sibling.call(averaged, str(tmp_path), f"train.accumulate={parts}")
-    for name, weights in best.items():
-        if parts == 1 or ".running_" not in name:  # of which Keras' snapshots of parts are half a batch ahead
-            np.testing.assert_allclose(weights, expected[name], rtol=0, atol=1e-12, err_msg=name)
-    assert row["val/loss"] == pytest.approx(result["val/loss"], rel=1e-6)
-
-
-def looking_ahead(sibling, folder, every):
-    """By NumPy, the weights at the start and after each of six steps of equal rates."""
-    from unittest import mock
-
-    from shared.config import parse_config
-    from shared.models import RESNETS
-
-    config = parse_config([
-        f"output_dir={folder}", "tracking.mode=disabled", "hardware.precision=fp64", "hardware.threads=1",
-        "hardware.accelerator=cpu", "dataset.limit_train=80", "dataset.limit_test=20", "train.epochs=1",
-        "train.batch_size=12", "schedule.name=constant", "schedule.warmup_epochs=0",
-        f"train.lookahead_every={every}"], "", "")
-    probe = importlib.import_module(f"{sibling}_project.probe")
-    with mock.patch.object(probe, "MARKS", range(1, 7)), mock.patch.dict(RESNETS, SMALL):
-        steps, start = probe.record_fit(config), probe.record_start(config)
-    names = [name.removeprefix("drawn ") for name in start if name.startswith("drawn ")]
-    return [{name: start[f"drawn {name}"].astype(np.float64) for name in names},
-            *({name: steps[f"step {step} {name}"] for name in names} for step in range(1, 7))]
-
-
-def test_lookahead_pulls_slow_weights(sibling, tmp_path):
-    """Of six steps the fourth pulls, and the sixth, the last one, leaves the slow weights as they are."""
-    plain = sibling.call(looking_ahead, str(tmp_path / "plain"), 0)
-    found = sibling.call(looking_ahead, str(tmp_path / "lookahead"), 4)
-    kept = 0.95**5 * (4 / 6)**3
-    for name, start in plain[0].items():
-        slow = kept * start + (1 - kept) * plain[4][name]
-        for step, expected in ((3, plain[3][name]), (4, slow), (6, slow)):
-            np.testing.assert_allclose(found[step][name], expected, rtol=0, atol=1e-12, err_msg=f"{name} {step}")
-    assert any(np.abs(found[5][name] - found[6][name]).max() > 1e-6 for name in plain[0])
 
 
 @pytest.mark.slow
