@@ -14,8 +14,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from shared.config import Config
+from shared.runs.folder import RunFolder
 from tests.shared import asking
 from tests.shared.archives import cifar10_members, config_for, publish, tgz
+from tests.shared.fake_wandb import FakeRun
 from tests.shared.run_folders import HOLD, WAIT, make_run
 
 
@@ -142,3 +144,31 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable:
     """predict.py's command with the model in `run`."""
     return lambda *words, **options: asking.ask(monkeypatch, capsys, "run", *words, **options)
+
+
+@pytest.fixture
+def tracked(tmp_path: Path) -> Callable[..., RunFolder]:
+    """A function that starts a run folder of Keras with these settings of `tracking`."""
+    def make(**settings):
+        config = Config(output_dir=str(tmp_path / "runs"), experiment="made")
+        for name, value in settings.items():
+            setattr(config.tracking, name, value)
+        return RunFolder.start(config, "keras")
+    return make
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeRun]:
+    """A function that puts a `FakeRun` in the place of W&B's, which raises at the calls that are named."""
+    def install(*failing):
+        made = FakeRun(failing)
+
+        import wandb  # not above: a folder wandb/ of runs would make ruff sort it with ours
+
+        def init(**words):
+            made.words = words
+            made.check("init")
+            return made
+        monkeypatch.setattr(wandb, "init", init)
+        return made
+    return install
