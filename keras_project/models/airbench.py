@@ -1,9 +1,9 @@
 """The network of airbench, which reached 94 % on CIFAR-10 faster than any before it (arXiv:2404.00498).
 
-Its first layer whitens patches of 2x2 pixels and does not train, so that no gradient has to reach the images; see
-`shared.weights.whitening`. The convolutions after it start as the identity as far as they can. BatchNorm forgets fast
-and learns its bias alone, at a rate of its own, `optimizer.norm_bias_lr_factor`. Other than in the paper, the first
-layer has no bias, and the features are the largest values over whole images of any size.
+Its first layer whitens patches of 2x2 pixels, see `shared.weights.whitening`, and learns its bias alone. The
+convolutions after it start as the identity as far as they can. BatchNorm forgets fast and learns its bias alone, at a
+rate of its own, `optimizer.norm_bias_lr_factor`. Other than in the paper, the first bias learns to the end, and the
+features are the largest values over whole images of any size.
 """
 
 import keras
@@ -13,6 +13,16 @@ from keras import layers
 from keras_project.models.layers import BatchNorm, convolution, gelu
 from shared.config import ModelConfig
 from shared.models import AIRBENCH_MOMENTUM, AIRBENCH_SCALE, AIRBENCH_WIDTHS, count_whitening_filters
+
+
+@keras.saving.register_keras_serializable("keras_project")
+class FixedKernelConvolution(layers.Conv2D):
+    """A convolution that learns its bias alone."""
+
+    def add_weight(self, *args, **kwargs) -> keras.Variable:
+        if kwargs["name"] == "kernel":
+            kwargs["trainable"] = False
+        return super().add_weight(*args, **kwargs)
 
 
 @keras.saving.register_keras_serializable("keras_project")
@@ -46,8 +56,8 @@ def group(x: keras.KerasTensor, channels_out: int, name: str) -> keras.KerasTens
 def build_airbench(settings: ModelConfig, channels: int, classes: int, image_size: int) -> keras.Model:
     """Images (n, S, S, C) to logits (n, K)."""
     inputs = keras.Input((image_size, image_size, channels), name="images")
-    whiten = layers.Conv2D(count_whitening_filters(channels), 2, use_bias=False, trainable=False, name="whiten")
-    x = layers.Activation(gelu, name="act")(whiten(inputs))
+    x = FixedKernelConvolution(count_whitening_filters(channels), 2, name="whiten")(inputs)
+    x = layers.Activation(gelu, name="act")(x)
     for number, channels_out in enumerate(AIRBENCH_WIDTHS):
         x = group(x, channels_out, f"groups.{number}")
     x = layers.GlobalMaxPooling2D(name="maxpool")(x)  # (n, s, s, w) -> (n, w)

@@ -1,9 +1,9 @@
 """The network of airbench, which reached 94 % on CIFAR-10 faster than any before it (arXiv:2404.00498).
 
-Its first layer whitens patches of 2x2 pixels and does not train, so that no gradient has to reach the images; see
-`shared.weights.whitening`. The convolutions after it start as the identity as far as they can. BatchNorm forgets fast
-and learns its bias alone, at a rate of its own, `optimizer.norm_bias_lr_factor`. Other than in the paper, the first
-layer has no bias, and the features are the largest values over whole images of any size.
+Its first layer whitens patches of 2x2 pixels, see `shared.weights.whitening`, and learns its bias alone. The
+convolutions after it start as the identity as far as they can. BatchNorm forgets fast and learns its bias alone, at a
+rate of its own, `optimizer.norm_bias_lr_factor`. Other than in the paper, the first bias learns to the end, and the
+features are the largest values over whole images of any size.
 """
 
 import torch
@@ -46,7 +46,7 @@ class Airbench(nn.Module):
     def __init__(self, channels: int, classes: int, image_size: int):
         super().__init__()
         width, side = count_whitening_filters(channels), image_size - 1
-        self.whiten = nn.Conv2d(channels, width, 2, bias=False)
+        self.whiten = nn.Conv2d(channels, width, 2)
         self.whiten.weight.requires_grad_(False)
         self.act = nn.GELU()
         self.groups = nn.Sequential()
