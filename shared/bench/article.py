@@ -66,9 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
 def tabulate(measurements: list[Measurement]) -> Table:
     """A row for each way to train in each precision, and the article's own figures."""
     steps = {batch: next((one["steps"] for one in select(measurements, {"batch": batch})), 0) for batch in BATCHES}
-    columns = [f"batch {batch}: seconds per epoch, from {steps[batch]} steps" for batch in BATCHES]
+    columns = [f"batch {batch}: s per epoch, of {steps[batch]} steps" for batch in BATCHES]
     last = f"batch {BATCHES[-1]}: "
-    table = Table(["", "precision", *columns, f"{last}more in the first epoch, seconds", f"{last}peak GiB"], [])
+    table = Table(["", "precision", *columns, f"{last}more in the first epoch, s", f"{last}peak GiB"], [])
     names = ("sibling", "what", "precision")
     for sibling, what, precision in dict.fromkeys(tuple(one[name] for name in names) for one in measurements):
         case = {"sibling": sibling, "what": what, "precision": precision}

@@ -6,7 +6,6 @@ comments.
 
 import argparse
 import json
-import re
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 from shared.errors import UserError
 from shared.machine.arguments import Parser
 from shared.machine.console import Table, say
-from shared.machine.files import expand_home, write_json, write_whole
-from shared.machine.hardware import describe_cpu
+from shared.machine.files import expand_home, write_json
+from shared.machine.hardware import describe_cpu, list_bf16_instructions
+from shared.machine.pages import write_section
 from shared.machine.versions import list_versions
 
 Case = dict[str, Any]
@@ -43,12 +43,15 @@ def measure_in_rounds(options: argparse.Namespace, cases: list[Case],
     """Measure each case in each round that the file has not, and return what the file holds then.
 
     Raises:
-        UserError: where the file is none of these, or holds measurements of another CPU or of other versions.
+        UserError: where there is nothing to measure; where the file is none of these, or holds measurements of another
+            CPU or of other versions.
     """
+    if not cases:
+        raise UserError("no sibling is installed here; make setup installs them")
     file = expand_home(options.out)
     file.parent.mkdir(parents=True, exist_ok=True)
     versions = {name: version for name, version in list_versions().items() if name in FRAMEWORKS}
-    here = {"cpu": describe_cpu(), "versions": versions}
+    here = {"cpu": ", ".join([describe_cpu(), *list_bf16_instructions()]), "versions": versions}
     kept = read_measurements(file) if file.exists() else here | {"measurements": []}
     if options.rounds and {name: kept[name] for name in here} != here:
         raise UserError(f"{file} holds measurements of {kept['cpu']} with {kept['versions']}, and this is "
@@ -86,24 +89,17 @@ def format_spread(values: list[float], digits: int = 0) -> str:
 
 
 def print_table(options: argparse.Namespace, name: str, kept: dict[str, Any], table: Table) -> None:
-    """Print the table, and write it into the page that the options name.
-
-    Raises:
-        UserError: where the page has no place for it.
-    """
-    print(f"{table.to_text()}\n{kept['cpu']}", flush=True)
+    """Print the table, and write it into the page that the options name."""
+    print(f"{describe_measurements(kept)}\n\n{table.to_text()}", flush=True)
     if options.page:
-        page = expand_home(options.page)
-        old = page.read_text(encoding="utf-8") if page.is_file() else ""
-        text = replace_section(old, name, f"{table.to_markdown()}\n")
-        if text is None:
-            raise UserError(f"{page} has no lines <!-- {name} --> and <!-- end of {name} -->; write them where the "
-                            "table belongs")
-        write_whole(page, lambda path: path.write_text(text, encoding="utf-8"), advice="choose another --page")
+        write_section(expand_home(options.page), name, format_section(kept, table))
 
 
-def replace_section(text: str, name: str, section: str) -> str | None:
-    """A page's text with `section` between the comments of this name; None where they are not there."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    found = re.search(f"{re.escape(begin)}.*?{re.escape(end)}", text, flags=re.DOTALL)
-    return f"{text[:found.start()]}{begin}\n{section}\n{end}{text[found.end():]}" if found else None
+def format_section(kept: dict[str, Any], table: Table) -> str:
+    return f"{describe_measurements(kept)}\n\n{table.to_markdown()}"
+
+
+def describe_measurements(kept: dict[str, Any]) -> str:
+    """What all measurements have in common."""
+    versions = ", ".join(f"{name} {version}" for name, version in kept["versions"].items())
+    return f"{kept['cpu']}; {versions}. Where a spread stands in brackets, the number before it is the median of rounds."

@@ -20,13 +20,18 @@ def describe_cpu() -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} threads"
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16 (AVX-512 BF16 or AMX); without them, bf16 is slower than fp32."""
+def list_bf16_instructions() -> list[str]:
+    """The CPU's instructions for bfloat16, as Linux names them."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return []
+    return [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16; without them, bf16 is slower than fp32."""
+    return bool(list_bf16_instructions())
 
 
 def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
