@@ -144,6 +144,11 @@ def require_entry_fits(name: str, entry: ModelEntry, shapes: Mapping[str, tuple[
                             "for each class; build it for the number of `classes` that its function is given")
 
 
+def has_depthwise(name: str) -> bool:
+    """Whether the model `model.name` is known to have depthwise convolutions. Of a library's models it is not known."""
+    return name in MODELS and MODELS[name].depthwise
+
+
 def split_library_name(name: str) -> tuple[str, str] | None:
     """("timm", "resnet18") of "timm:resnet18"; None for a model of our own."""
     library, colon, own = name.partition(":")

@@ -102,4 +102,4 @@ def format_section(kept: dict[str, Any], table: Table) -> str:
 def describe_measurements(kept: dict[str, Any]) -> str:
     """What all measurements have in common."""
     versions = ", ".join(f"{name} {version}" for name, version in kept["versions"].items())
-    return f"{kept['cpu']}; {versions}. Where a spread stands in brackets, the number before it is the median of rounds."
+    return f"{kept['cpu']}; {versions}. Medians of rounds, some with (lowest to highest)."

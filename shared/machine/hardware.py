@@ -34,8 +34,11 @@ def cpu_has_bf16() -> bool:
     return bool(list_bf16_instructions())
 
 
-def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
+def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool, depthwise: bool) -> str:
     """`hardware.precision`, with a decision in place of `auto`: fp32, bf16, fp16 or fp64.
+
+    `depthwise` says whether the model has depthwise convolutions. On CPUs both frameworks compute them with oneDNN,
+    which has no kernels of their own for some of their gradients in bf16: docs/results.md#bf16-on-a-cpu.
 
     Raises:
         UserError: for fp16 without a GPU, where the frameworks would silently compute in something else.
@@ -44,7 +47,7 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
         raise UserError("hardware.precision=fp16 needs a GPU and none is used here; use bf16 or fp32")
     if wanted != "auto":
         return wanted
-    return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
+    return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16() and not depthwise) else "fp32"
 
 
 def has_nvidia_gpu() -> bool:
