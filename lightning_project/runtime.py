@@ -51,10 +51,12 @@ class Runtime:
         return hardware.choose_workers(self.config.hardware.workers, from_files, self.accelerator)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
-        """`model` with synchronised BatchNorm and compilation where the config asks for them."""
+        """`model` with synchronised BatchNorm and compilation where the config asks for them, and with its weights laid
+        out as the images are, which changes no bit and saves reordering them in every step."""
         if self.processes > 1 and self.config.hardware.sync_batchnorm:
             module = "library" if split_library_name(self.config.model.name) else "layers"
             model = import_module(f"lightning_project.models.{module}").synchronise(model, self.accelerator == "gpu")
+        model = model.to(memory_format=torch.channels_last)
         if self.config.hardware.compile:
             model.compile()
         return model
