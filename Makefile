@@ -35,10 +35,10 @@ define newline
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input clean
+.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input bench-precision bench-article clean
 
 help:  ## say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-12s %s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-15s %s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 	@echo
 	@echo '  ARGS="..." is handed on: make $(firstword $(SIBLINGS)) ARGS="configs/cifar10_resnet18.yaml seed=1"'
@@ -116,6 +116,12 @@ bench-models: $(READY)  ## measure memory and speed of a training step of every 
 
 bench-input: $(READY)  ## measure how fast photographs are read, beside the frameworks' own recipes
 	@$(ANY) -m shared.bench.input $(ARGS)
+
+bench-precision: $(READY)  ## measure training steps in fp32 and bf16 on the CPU, for each kind of model
+	@$(ANY) -m shared.bench.precision $(ARGS)
+
+bench-article: $(READY)  ## measure an epoch of ResNet-18 beside the frameworks without this repository
+	@$(ANY) -m shared.bench.article $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .venv-newest .pytest_cache .ruff_cache *.egg-info

@@ -1,8 +1,10 @@
 """This sibling's half of `shared.bench`: python -m keras_project.bench CONFIG OUT WHAT COUNT
 
-WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds.
+WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds; training or stock_training, COUNT
+epochs, which the config says too.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -72,6 +74,53 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     out.write_text(json.dumps(measured), encoding="utf-8")
 
 
+def measure_training(config: Config, out: Path, epochs: int) -> None:
+    """Write the seconds of the first and of later epochs of `train`, their steps and peak memory to `out`."""
+    from keras_project.train import train
+
+    result = train(config)
+    seconds = result["perf/epoch_seconds"]
+    write_epochs(out, [result["perf/first_epoch_seconds"], seconds],
+                 round(seconds * result["perf/images_per_second"] / config.train.batch_size))
+
+
+def measure_stock_training(config: Config, out: Path, epochs: int) -> None:
+    """The same of Keras alone: `fit` with its own augmentation and optimizer. The network is this sibling's, since
+    Keras has no ResNet-18."""
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    from keras_project.models import build_model
+    from keras_project.runtime import POLICY
+    from shared.data.loading import load_data
+
+    data = load_data(config)
+    augment = keras.Sequential([
+        layers.Rescaling(1 / 255), layers.Normalization(mean=data.mean, variance=[one**2 for one in data.std]),
+        layers.ZeroPadding2D(4), layers.RandomCrop(32, 32), layers.RandomFlip("horizontal")])
+    batches = tf.data.Dataset.from_tensor_slices((data.train.pixels, data.train.labels)).shuffle(len(data.train))
+    batches = batches.batch(config.train.batch_size, drop_remainder=True)
+    batches = batches.map(lambda images, labels: (augment(images, training=True), labels), tf.data.AUTOTUNE)
+    keras.mixed_precision.set_dtype_policy(POLICY[config.hardware.precision])
+    model = build_model(config, data)
+    model.compile(keras.optimizers.Adam(config.optimizer.lr),
+                  keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    times = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: times.append(time.perf_counter()),
+                                           on_train_end=lambda logs: times.append(time.perf_counter()))
+    model.fit(batches.prefetch(tf.data.AUTOTUNE), epochs=epochs, callbacks=[clock], verbose=0)
+    write_epochs(out, [end - start for start, end in itertools.pairwise(times)], len(batches))
+
+
+def write_epochs(out: Path, seconds: list[float], steps: int) -> None:
+    """Write what `shared.bench.article` reads: of the first epoch, of those that follow, and of this process."""
+    from keras_project.runtime import measure_peak_memory
+
+    out.write_text(json.dumps({"steps": steps, "first_seconds": seconds[0], "later_seconds": min(seconds[1:]),
+                               "peak_memory_gib": measure_peak_memory()}), encoding="utf-8")
+
+
 def measure_input(config: Config, out: Path, seconds: int) -> None:
     """Write how many training images per second are read and augmented, without a model, and peak memory to `out`."""
     hardware.use_cores(config.hardware.workers)
@@ -111,5 +160,6 @@ def write_rates(out: Path, rates: dict[str, float]) -> None:
 
 if __name__ == "__main__":
     measure = {"rounds": measure_rounds, "bare": measure_bare, "input": measure_input,
-               "stock_input": measure_stock_input}[sys.argv[3]]
+               "stock_input": measure_stock_input, "training": measure_training,
+               "stock_training": measure_stock_training}[sys.argv[3]]
     measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -14,6 +14,7 @@ from shared.config.rules import require_equal_shares
 from shared.errors import UserError
 from shared.machine import hardware
 from shared.machine.console import say
+from shared.models import has_depthwise
 
 POLICY = {"fp32": "float32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16", "fp64": "float64"}
 
@@ -76,8 +77,8 @@ def build_runtime(config: Config) -> Runtime:
     require_equal_shares(config, strategy.num_replicas_in_sync)
     details = tf.config.experimental.get_device_details(gpus[0]) if on_gpu else {}
     # Tensor cores have bfloat16 since compute capability 8.0 (Ampere).
-    precision = hardware.choose_precision(settings.precision, accelerator,
-                                          details.get("compute_capability", (0, 0)) >= (8, 0))
+    has_bf16 = details.get("compute_capability", (0, 0)) >= (8, 0)
+    precision = hardware.choose_precision(settings.precision, accelerator, has_bf16, has_depthwise(config.model.name))
     # Keras reads these from the user's keras.json, or from what a notebook has set.
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)

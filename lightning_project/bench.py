@@ -1,6 +1,7 @@
 """This sibling's half of `shared.bench`: python -m lightning_project.bench CONFIG OUT WHAT COUNT
 
-WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds.
+WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds; training or stock_training, COUNT
+epochs, which the config says too.
 """
 
 import json
@@ -70,6 +71,68 @@ def measure_rounds(config: Config, out: Path, rounds: int) -> None:
     out.write_text(json.dumps(measured), encoding="utf-8")
 
 
+def measure_training(config: Config, out: Path, epochs: int) -> None:
+    """Write the seconds of the first and of later epochs of `train`, their steps and peak memory to `out`."""
+    from lightning_project.train import train
+
+    result = train(config)
+    seconds = result["perf/epoch_seconds"]
+    write_epochs(out, [result["perf/first_epoch_seconds"], seconds],
+                 round(seconds * result["perf/images_per_second"] / config.train.batch_size))
+
+
+def measure_stock_training(config: Config, out: Path, epochs: int) -> None:
+    """The same of PyTorch and torchvision alone: a loop over a data loader, and ResNet-18 with the stem that images of
+    32 pixels need."""
+    import torch
+    from PIL import Image
+    from torch import nn
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.models import resnet18
+    from torchvision.transforms import v2
+
+    from shared.data.loading import load_data
+
+    data = load_data(config)
+    augment = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), v2.ToImage(),
+                          v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.mean, data.std)])
+
+    class Pictures(Dataset):
+        def __len__(self) -> int:
+            return len(data.train)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return augment(Image.fromarray(data.train.pixels[index])), int(data.train.labels[index])
+
+    loader = DataLoader(Pictures(), config.train.batch_size, shuffle=True, num_workers=2, persistent_workers=True,
+                        drop_last=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    model.to(device)
+    optimizer, compute_loss = torch.optim.Adam(model.parameters(), config.optimizer.lr), nn.CrossEntropyLoss()
+    seconds = []
+    for _ in range(epochs):
+        started = time.perf_counter()
+        for images, labels in loader:
+            with torch.autocast(device, torch.bfloat16, enabled=config.hardware.precision == "bf16"):
+                loss = compute_loss(model(images.to(device)), labels.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+    write_epochs(out, seconds, len(loader))
+
+
+def write_epochs(out: Path, seconds: list[float], steps: int) -> None:
+    """Write what `shared.bench.article` reads: of the first epoch, of those that follow, and of this process."""
+    from lightning_project.runtime import measure_peak_memory
+
+    out.write_text(json.dumps({"steps": steps, "first_seconds": seconds[0], "later_seconds": min(seconds[1:]),
+                               "peak_memory_gib": measure_peak_memory()}), encoding="utf-8")
+
+
 def measure_input(config: Config, out: Path, seconds: int) -> None:
     """Write how many training images per second are read and augmented, without a model, and peak memory to `out`."""
     hardware.use_cores(config.hardware.workers)
@@ -125,5 +188,6 @@ def write_rates(out: Path, rates: dict[str, float]) -> None:
 
 if __name__ == "__main__":
     measure = {"rounds": measure_rounds, "bare": measure_bare, "input": measure_input,
-               "stock_input": measure_stock_input}[sys.argv[3]]
+               "stock_input": measure_stock_input, "training": measure_training,
+               "stock_training": measure_stock_training}[sys.argv[3]]
     measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

@@ -22,7 +22,7 @@ from shared.config.rules import require_equal_shares
 from shared.errors import UserError
 from shared.machine import hardware
 from shared.machine.console import say
-from shared.models import split_library_name
+from shared.models import has_depthwise, split_library_name
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "fp64": "64-true"}
 # The environment variable by which the first process tells the run folder to those that Lightning starts from it.
@@ -51,10 +51,12 @@ class Runtime:
         return hardware.choose_workers(self.config.hardware.workers, from_files, self.accelerator)
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
-        """`model` with synchronised BatchNorm and compilation where the config asks for them."""
+        """`model` with synchronised BatchNorm and compilation where the config asks for them, and with its weights laid
+        out as the images are, which changes no bit and saves reordering them in every step."""
         if self.processes > 1 and self.config.hardware.sync_batchnorm:
             module = "library" if split_library_name(self.config.model.name) else "layers"
             model = import_module(f"lightning_project.models.{module}").synchronise(model, self.accelerator == "gpu")
+        model = model.to(memory_format=torch.channels_last)
         if self.config.hardware.compile:
             model.compile()
         return model
@@ -85,7 +87,7 @@ def build_runtime(config: Config) -> Runtime:
     on_gpu = accelerator == "gpu"
     # As in Keras, bf16 only where the GPU has it and does not emulate it, and TF32 on every GPU that has it.
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    precision = hardware.choose_precision(settings.precision, accelerator, has_bf16)
+    precision = hardware.choose_precision(settings.precision, accelerator, has_bf16, has_depthwise(config.model.name))
     torch.set_float32_matmul_precision("high" if on_gpu else "highest")
     device = torch.cuda.get_device_name() if on_gpu else hardware.describe_cpu()
     dtype = torch.float64 if precision == "fp64" else torch.float32

@@ -67,7 +67,7 @@ class ModelEntry:
     is not known. `settings` are the OPTIONAL_SETTINGS that the model honours; a config that sets another one is
     refused. `framework` is empty for a model that both siblings have; another one's initial weights are drawn by its
     framework. `library` is None for a model of our own. Where `whitens`, the first kernel is computed from the training
-    images, see `shared.weights.whitening`.
+    images, see `shared.weights.whitening`. `depthwise` says whether it has convolutions of one channel each.
     """
 
     builder: str
@@ -80,6 +80,7 @@ class ModelEntry:
     more_heads: tuple[str, ...] = ()
     library: Library | None = None
     whitens: bool = False
+    depthwise: bool = False
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -102,7 +103,7 @@ def describe_resnet(*published: object) -> ModelEntry:
 
 def describe_efficientnet(*published: object) -> ModelEntry:
     return ModelEntry("efficientnet", "classifier", "conv_stem.weight", ("dropout", "stochastic_depth"),
-                      published=Published(*published))
+                      published=Published(*published), depthwise=True)
 
 
 def describe_vit(*published: object) -> ModelEntry:
@@ -141,6 +142,11 @@ def require_entry_fits(name: str, entry: ModelEntry, shapes: Mapping[str, tuple[
         if shapes[weight][0] != classes:
             raise UserError(f"{head} of model.name={name} gives {shapes[weight][0]} outputs, expected {classes}, one "
                             "for each class; build it for the number of `classes` that its function is given")
+
+
+def has_depthwise(name: str) -> bool:
+    """Whether the model `model.name` is known to have depthwise convolutions. Of a library's models it is not known."""
+    return name in MODELS and MODELS[name].depthwise
 
 
 def split_library_name(name: str) -> tuple[str, str] | None:

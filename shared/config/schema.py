@@ -208,8 +208,9 @@ class HardwareConfig:
                                "is another experiment on another number of devices")
     steps_per_execution: int = key(1, "training steps per call out of Python, faster where a step is short",
                                    unit="steps", low=1, high=10_000, only="keras", speed=True)
-    precision: str = key("auto", "arithmetic of the layers; auto: bf16 where the hardware has it, else fp32. Weights "
-                         "stay fp32 under bf16 and fp16", choices=("auto", "fp32", "bf16", "fp16", "fp64"))
+    precision: str = key("auto", "arithmetic of the layers; auto: bf16 where the hardware has it, else fp32, as for "
+                         "depthwise convolutions (EfficientNet) on a CPU. Weights stay fp32 under bf16 and fp16",
+                         choices=("auto", "fp32", "bf16", "fp16", "fp64"))
     workers: int = key(-1, "parallel readers of the training images; -1: as many as pay on this machine", low=-1,
                        high=256)
     threads: int = key(0, "CPU threads of one operation; 0: the framework decides", low=0, high=1024)

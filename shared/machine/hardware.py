@@ -20,17 +20,25 @@ def describe_cpu() -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} threads"
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16 (AVX-512 BF16 or AMX); without them, bf16 is slower than fp32."""
+def list_bf16_instructions() -> list[str]:
+    """The CPU's instructions for bfloat16, as Linux names them."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return []
+    return [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
 
 
-def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16; without them, bf16 is slower than fp32."""
+    return bool(list_bf16_instructions())
+
+
+def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool, depthwise: bool) -> str:
     """`hardware.precision`, with a decision in place of `auto`: fp32, bf16, fp16 or fp64.
+
+    `depthwise` says whether the model has depthwise convolutions. On CPUs both frameworks compute them with oneDNN,
+    which has no kernels of their own for some of their gradients in bf16: docs/results.md#bf16-on-a-cpu.
 
     Raises:
         UserError: for fp16 without a GPU, where the frameworks would silently compute in something else.
@@ -39,7 +47,7 @@ def choose_precision(wanted: str, accelerator: str, gpu_has_bf16: bool) -> str:
         raise UserError("hardware.precision=fp16 needs a GPU and none is used here; use bf16 or fp32")
     if wanted != "auto":
         return wanted
-    return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16()) else "fp32"
+    return "bf16" if (gpu_has_bf16 if accelerator == "gpu" else cpu_has_bf16() and not depthwise) else "fp32"
 
 
 def has_nvidia_gpu() -> bool:

@@ -63,7 +63,7 @@ def test_python_float_in_float64(torch, keras, recorded):
 def test_half_precision_on_the_cpu(torch, keras, recorded):
     """1 + 2^-10 is a float16 and no bfloat16."""
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        choose_precision("fp16", "cpu", gpu_has_bf16=False)
+        choose_precision("fp16", "cpu", gpu_has_bf16=False, depthwise=False)
     recorded(abs(torch.half_precision(1 + 2**-10) - keras.half_precision(1 + 2**-10)))
 
 

@@ -45,16 +45,18 @@ def test_a_missing_gpu_is_told():
     with pytest.raises(UserError, match="finds no GPU"):
         hardware.choose_accelerator("gpu", 0)
     with pytest.raises(UserError, match="fp16 needs a GPU"):
-        hardware.choose_precision("fp16", "cpu", gpu_has_bf16=True)
+        hardware.choose_precision("fp16", "cpu", gpu_has_bf16=True, depthwise=False)
 
 
-@pytest.mark.parametrize(("wanted", "accelerator", "gpu", "cpu", "expected"), [
-    ("auto", "gpu", True, False, "bf16"), ("auto", "gpu", False, True, "fp32"), ("auto", "cpu", True, False, "fp32"),
-    ("auto", "cpu", False, True, "bf16"), ("fp32", "gpu", True, True, "fp32"), ("fp16", "gpu", True, True, "fp16"),
-    ("bf16", "cpu", False, False, "bf16"), ("fp64", "cpu", False, True, "fp64")])
-def test_the_precision(monkeypatch, wanted, accelerator, gpu, cpu, expected):
+@pytest.mark.parametrize(("wanted", "accelerator", "gpu", "cpu", "depthwise", "expected"), [
+    ("auto", "gpu", True, False, False, "bf16"), ("auto", "gpu", False, True, False, "fp32"),
+    ("auto", "gpu", True, False, True, "bf16"), ("auto", "cpu", True, False, False, "fp32"),
+    ("auto", "cpu", False, True, False, "bf16"), ("auto", "cpu", False, True, True, "fp32"),
+    ("fp32", "gpu", True, True, False, "fp32"), ("fp16", "gpu", True, True, False, "fp16"),
+    ("bf16", "cpu", False, False, True, "bf16"), ("fp64", "cpu", False, True, False, "fp64")])
+def test_the_precision(monkeypatch, wanted, accelerator, gpu, cpu, depthwise, expected):
     monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: cpu)
-    assert hardware.choose_precision(wanted, accelerator, gpu) == expected
+    assert hardware.choose_precision(wanted, accelerator, gpu, depthwise) == expected
 
 
 @pytest.mark.parametrize(("wanted", "from_files", "accelerator", "expected"), [

@@ -55,6 +55,42 @@ def test_no_two_parts_draw_the_same(sibling):
     assert len(set(sibling.call(seeds))) == 3
 
 
+def laid_out(_, precision):
+    """Of a model before and after `prepare_model`: outputs and gradients, and the memory formats of its kernels."""
+    import torch
+
+    from lightning_project.models import build_model
+    from lightning_project.runtime import build_runtime
+    from shared.config import parse_config
+
+    config = parse_config(["hardware.threads=1", f"hardware.precision={precision}", "model.stem=small"], "", "")
+    runtime = build_runtime(config)
+    torch.manual_seed(0)
+    model = build_model(config, SimpleNamespace(channels=3, classes=("a", "b"), image_size=16))
+    images = torch.randn(2, 3, 16, 16, dtype=runtime.dtype).to(memory_format=torch.channels_last)
+
+    def compute():
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            outputs = model(images)
+        outputs.float().square().sum().backward()
+        return [outputs.detach().float().numpy(), *(one.grad.numpy().copy() for one in model.parameters())]
+    before = compute()
+    runtime.prepare_model(model)
+    kernels = [one for one in model.parameters() if one.dim() == 4]
+    return before, compute(), [one.is_contiguous(memory_format=torch.channels_last) for one in kernels]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+def test_weights_laid_out_as_images_compute_the_same_bits(sibling, precision):
+    if sibling.name != "lightning":
+        pytest.skip("Keras has one layout")
+    before, after, are_laid_out = sibling.call(laid_out, precision)
+    assert all(are_laid_out)
+    assert len(are_laid_out) == 20
+    assert [one.tobytes() for one in before] == [one.tobytes() for one in after]
+
+
 def overflown(_):
     """What a step under loss scaling does whose gradient is finite, and one whose gradient is not."""
     import keras

@@ -91,7 +91,9 @@ def one_step(sibling, name):
     found = {"without": [name for name, gradient in gradients.items()
                           if gradient is None or not np.isfinite(gradient).all() or not gradient.any()],
               "gradients": len(gradients), "trainable": len(trainable),
-             "head": [name for name in MODELS[name].head_tensors if name in trainable]}
+             "head": [name for name in MODELS[name].head_tensors if name in trainable],
+             "depthwise": any(len(shape) == 4 and shape[0] > shape[1] == 1
+                              for shape in models.neutral_shapes(model).values())}
     # So short that the loss falls by a hundredth of itself, as far as the gradient can tell.
     rate = 0.01 * loss / sum(float((gradient**2).sum()) for gradient in gradients.values())
     held = models.neutral_weights(model)  # its BatchNorm statistics have moved
@@ -138,12 +140,30 @@ def test_a_model_is_whole_and_learns(sibling, name):
     found = sibling.call(one_step, name)
     assert found["without"] == []
     assert found["gradients"] == found["trainable"]
+    assert found["depthwise"] == MODELS[name].depthwise
     before, after = found["losses"]
     assert np.isfinite(before)
     assert after < before
     assert found["learn while frozen"] == found["head"] != []
     # Neither decay nor BatchNorm's statistics move what is frozen; the first step of warm-up moves the head.
     assert found["moved while frozen"] == found["head"]
+
+
+def choose_precision(sibling, name):
+    """What hardware.precision=auto is on a CPU that has bf16."""
+    import importlib
+    from unittest import mock
+
+    from shared.config import parse_config
+
+    config = parse_config([f"model.name={name}", "hardware.threads=1", "hardware.accelerator=cpu"], "test", "")
+    with mock.patch("shared.machine.hardware.cpu_has_bf16", return_value=True):
+        return importlib.import_module(f"{sibling}_project.runtime").build_runtime(config).facts["precision"]
+
+
+@pytest.mark.parametrize(("name", "precision"), [("efficientnet_b0", "fp32"), ("resnet18", "bf16")])
+def test_depthwise_convolutions_are_computed_in_fp32_on_a_cpu(sibling, name, precision):
+    assert sibling.call(choose_precision, name) == precision
 
 
 def single_pixel(sibling, size, stride, depthwise):

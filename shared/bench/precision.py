@@ -1,0 +1,76 @@
+"""Measure training steps in fp32 and in bf16 on the CPU, which hardware.precision=auto has to choose between.
+
+python -m shared.bench.precision [--rounds N] [--out FILE] [--page FILE]
+
+The models are of every kind that is here, and the siblings those that are installed. Each measurement is of bare steps
+(forward, backward, update) on one batch of random images, in a process of its own; fp32 and bf16 take turns.
+"""
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from shared.bench.measure import measure_bare, write_cifar10
+from shared.bench.rounds import (
+    Case,
+    Measurement,
+    format_spread,
+    measure_in_rounds,
+    parse_arguments,
+    print_table,
+    select,
+)
+from shared.config import parse_config, to_yaml
+from shared.machine.console import Table
+from shared.machine.ending import report_errors
+from shared.machine.interpreters import find_interpreter, list_siblings
+
+# Model, pixels, images in a batch, and so many steps that a measurement takes seconds.
+MODELS = (("resnet18", 32, 128, 4), ("resnet50", 224, 8, 4), ("efficientnet_b0", 224, 16, 5),
+          ("efficientnet_b0", 32, 128, 15), ("vit_tiny", 224, 16, 8), ("airbench", 32, 1024, 3))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments, "precision", __doc__)
+    siblings = [sibling for sibling in list_siblings() if find_interpreter(sibling)]
+    cases = [{"model": model, "pixels": pixels, "batch": batch, "steps": steps, "sibling": sibling,
+              "precision": precision}
+             for model, pixels, batch, steps in MODELS for sibling in siblings for precision in ("fp32", "bf16")]
+    with tempfile.TemporaryDirectory() as place:
+        data = Path(place, "cifar-10-batches-bin")
+        data.mkdir()
+        write_cifar10(data, images=10_000)
+
+        def measure(case: Case) -> dict[str, float]:
+            config = parse_config([
+                "dataset.name=cifar10", f"dataset.root={data}", f"dataset.image_size={case['pixels']}",
+                f"dataset.limit_train={case['batch'] + 100}", "dataset.val_fraction=0.05", "dataset.limit_test=100",
+                f"train.batch_size={case['batch']}", f"model.name={case['model']}", "hardware.accelerator=cpu",
+                f"hardware.precision={case['precision']}", f"output_dir={place}/runs"],
+                "python -m shared.bench.precision", __doc__)
+            file = Path(place, "config.yaml")
+            file.write_text(to_yaml(config), encoding="utf-8")
+            found = measure_bare(case["sibling"], file, Path(place), case["steps"])
+            return {"images_per_second": found["bare"], "peak_memory_gib": found["peak_memory_gib"]}
+
+        kept = measure_in_rounds(options, cases, measure)
+    print_table(options, "bench-precision", kept, tabulate(kept["measurements"]))
+
+
+def tabulate(measurements: list[Measurement]) -> Table:
+    """A row for each model in each sibling, with medians and the spread of bf16's share in rounds."""
+    table = Table(["model", "pixels", "batch", "sibling", "fp32, images/s", "bf16, images/s", "bf16 / fp32"], [])
+    names = ("model", "pixels", "batch", "sibling")
+    for values in dict.fromkeys(tuple(one[name] for name in names) for one in measurements):
+        case = dict(zip(names, values, strict=True))
+        fp32, bf16 = ([one["images_per_second"] for one in select(measurements, case | {"precision": precision})]
+                      for precision in ("fp32", "bf16"))
+        shares = [half / full for full, half in zip(fp32, bf16, strict=False)]  # of the same round
+        table.rows.append([*map(str, values), f"{statistics.median(fp32):.1f}", f"{statistics.median(bf16):.1f}",
+                           format_spread(shares, 2)])
+    return table
+
+
+if __name__ == "__main__":
+    report_errors(lambda: main(sys.argv[1:]))
