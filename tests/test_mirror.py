@@ -49,6 +49,7 @@ CORE = {
     "explain.py": ["explain", "explain_trained"],
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
     "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds", "measure_input", "measure_stock_input"],
+    "gpu_check.py": ["describe_gpu", "train_until_killed", "train_in_little_memory"],
 }
 # Of the core, what takes other arguments in each sibling, because its framework wants them so.
 OTHER_ARGUMENTS = {
