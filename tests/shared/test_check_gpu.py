@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from shared.bench.gpu import __main__ as gpu
 from shared.bench.gpu import parts as all_parts
@@ -62,6 +64,7 @@ def machine(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "list_parts", here.list_parts)
     monkeypatch.setattr(gpu, "list_siblings", lambda: ("lightning", "keras"))
     monkeypatch.setattr(gpu, "find_interpreter", lambda sibling: sys.executable)
+    monkeypatch.setattr(gpu, "SIGNS", (str(tmp_path),))
     monkeypatch.setattr(gpu, "describe_sibling", lambda runner: here.found[runner.sibling])
     return here
 
@@ -143,9 +146,13 @@ def test_on_the_cpu_what_needs_a_gpu_does_not_pass(machine):
     assert kept["parts"]["keras/two"]["outcome"] == "needs a GPU"
 
 
-def test_without_a_gpu_nothing_is_tried(machine, tmp_path):
+@pytest.mark.parametrize("signs", [(), None], ids=["no device", "no framework"])
+def test_without_a_gpu_nothing_is_tried(machine, tmp_path, monkeypatch, signs):
     machine.found = {"lightning": CPU_ONLY, "keras": CPU_ONLY}
-    with pytest.raises(UserError, match=r"no GPU here that PyTorch or TensorFlow finds; .* --cpu tries"):
+    if signs is not None:
+        monkeypatch.setattr(gpu, "SIGNS", signs)
+        monkeypatch.setattr(gpu, "describe_sibling", lambda runner: pytest.fail("a framework is loaded in vain"))
+    with pytest.raises(UserError, match=r"no GPU here that PyTorch or TensorFlow can use; .* --cpu tries"):
         machine.check()
     assert not machine.ran
     assert not list(tmp_path.iterdir())
@@ -263,3 +270,55 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "gpu.json").write_text("{")
     with pytest.raises(UserError, match=r"gpu\.json is no record of make check-gpu"):
         records.tabulate_support(tmp_path)
+
+
+# How far trainings are apart
+
+def write_run(folder, losses, weight, logit=1.0):
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps({"train/loss_step": loss}) + "\n" for loss in losses))
+    (folder / "run.json").write_text(json.dumps({"precision": "fp32", "strategy": "one device"}))
+    (folder / "result.json").write_text(json.dumps({"perf/peak_memory_gib": 1.5}))
+    save_file({"fc.weight": np.array([weight, 1.0], np.float64)}, folder / "best.safetensors")
+    np.savez(folder / "predictions.npz", logits=np.array([[logit, 4.0]], np.float32))
+    return folder
+
+
+def test_a_distance_is_measured_in_shares(tmp_path):
+    one, other = write_run(tmp_path / "a", [2.0, 1.0], 8.0), write_run(tmp_path / "b", [2.2, 1.5], 8.4, logit=3.0)
+    assert all_parts.measure_distance(one, other) == pytest.approx(
+        {"first loss": 0.1, "last loss": 0.5, "weights": 0.05, "test logits": 0.5})
+
+
+@pytest.mark.parametrize(("last", "outcome"), [(1.5, PASSES), (1.7, FAILS)])
+def test_a_loss_has_to_fall(runner, tmp_path, monkeypatch, last, outcome):
+    run = write_run(tmp_path / "run", [2.0] * 3 + [last] * 3, 1.0)
+    monkeypatch.setattr(runner, "train", lambda *words, **more: run)
+    assert all_parts.check_learning(runner, "fp32").outcome == outcome
+
+
+@pytest.mark.parametrize(("loss", "weight", "outcome"), [
+    (2.0001, 1 + 1e-9, PASSES), (2.001, 1 + 1e-9, FAILS), (2.0001, 1 + 1e-7, FAILS)])
+def test_the_gpu_has_to_train_as_the_cpu_does(runner, tmp_path, monkeypatch, loss, weight, outcome):
+    runs = {name: write_run(tmp_path / name, losses, 1.0) for name, losses in {
+        "cpu": [2.0, 1.0], "cpu_thread": [2.0, 1.1], "fp32": [loss, 1.2], "tf32": [2.1, 1.3], "small_cpu": [2.0, 1.0]
+    }.items()}
+    runs["small"] = write_run(tmp_path / "small", [2.0, 1.0], weight)
+    monkeypatch.setattr(runner, "train", lambda name, *words, **more: runs[name])
+    found = all_parts.compare_with_cpu(runner)
+    assert found.outcome == outcome
+    assert "GPU, fp32 with TF32: first loss 0.05, last loss 0.3" in found.text
+
+
+@pytest.mark.parametrize(("on_gpu", "train", "outcome"), [(True, 98.5, PASSES), (True, 97.5, FAILS),
+                                                          (False, 50, MEASURED)])
+def test_only_on_a_gpu_an_epoch_has_to_reach_the_bare_step(runner, tmp_path, monkeypatch, on_gpu, train, outcome):
+    def measure(module, what, count, *words):
+        (tmp_path / "rounds" / "digits").mkdir(parents=True)
+        write_run(tmp_path / "rounds" / "digits" / "run", [1.0], 1.0)
+        return [{"train": train, "bare": 100.0}]
+    runner.on_gpu = on_gpu
+    monkeypatch.setattr(runner, "measure", measure)
+    found = all_parts.measure_rounds(runner, "a model")
+    assert found.outcome == outcome
+    assert found.figures == {"train": train, "bare": 100, "ratio": train / 100, "peak_memory_gib": 1.5}

@@ -30,6 +30,10 @@ from shared.machine.interpreters import find_interpreter, list_siblings
 from shared.machine.versions import read_git_state
 
 LEAST = 10  # seconds without which no part is begun
+# What Linux has where there is a GPU: of NVIDIA, of AMD, or of the Windows that it runs in.
+SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/kfd", "/dev/dxg")
+NO_GPU = ("no GPU here that PyTorch or TensorFlow can use; make setup-gpu installs their GPU builds, and --cpu tries "
+          "this command itself on the CPU")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,6 +64,8 @@ def main(arguments: list[str] | None = None) -> bool:
     if not parts:
         raise UserError(f"--parts {' '.join(options.parts)} is none of the parts of the siblings that are installed "
                         f"here: {', '.join(list_parts(installed)) or 'none, make setup installs them'}")
+    if not options.cpu and sys.platform == "linux" and not any(Path(sign).exists() for sign in SIGNS):
+        raise UserError(NO_GPU)
     with tempfile.TemporaryDirectory(prefix="check-gpu-") as place:
         runners = {}
         for sibling in dict.fromkeys(name.partition("/")[0] for name in parts):
@@ -142,8 +148,7 @@ def describe_machine(siblings: dict[str, dict[str, Any]], on_cpu: bool) -> dict[
     """
     gpus = [facts["gpu"] for facts in siblings.values() if "gpu" in facts]
     if not (gpus or on_cpu):
-        raise UserError("no GPU here that PyTorch or TensorFlow finds; make setup-gpu installs their GPU builds, and "
-                        "--cpu tries this command itself on the CPU")
+        raise UserError(NO_GPU)
     return {"device": describe_cpu() if on_cpu else gpus[0], "accelerator": "cpu" if on_cpu else "gpu",
             "driver": find_driver(), "cpu": describe_cpu(), "cores": count_cores(), "system": platform.platform(),
             **read_git_state(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
