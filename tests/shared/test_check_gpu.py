@@ -210,15 +210,18 @@ def test_why_a_program_failed(runner):
     assert find_reason(1, []) == "it ended with status 1 without a message"
 
 
-def test_a_training_elsewhere_than_asked_for_is_no_pass(runner, tmp_path, monkeypatch):
+def test_a_training_elsewhere_than_asked_for_or_begun_anew_is_no_pass(runner, tmp_path, monkeypatch):
     def run(words, variables):
-        folder = Path(next(word for word in words if word.startswith("output_dir=")).partition("=")[2], "digits", "run")
+        [place] = [word.partition("=")[2] for word in words if word.startswith("output_dir=")]
+        folder = Path(place, "digits", f"run{len(list(Path(place).glob('*/*')))}")
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text("{}")
         (folder / "run.json").write_text(json.dumps({"device": "some CPU (cpu)"}))
         return 0, []
     monkeypatch.setattr(runner, "run", run)
-    assert runner.train("here").name == "run"
+    assert runner.train("here") == runner.train("here") == tmp_path / "here" / "digits" / "run0"
+    runner.trained.clear()
+    with pytest.raises(ProgramError, match="there are 2 runs in place of one"):
+        runner.train("here")
     runner.on_gpu = True
     with pytest.raises(ProgramError, match=r"it computed on some CPU \(cpu\) in place of the gpu"):
         runner.train("there")

@@ -48,7 +48,7 @@ class Part:
     check: Callable[[Runner], Finding]
     needs_gpu: bool = False
     only: str = ""
-    seconds: int = 120
+    seconds: int = 180
 
 
 def train_digits(runner: Runner, name: str, *words: str, accelerator: str = "",
@@ -203,7 +203,7 @@ PARTS = {
     "fp16": Part("fp16 with loss scaling", lambda runner: check_learning(runner, "fp16", "hardware.precision=fp16"),
                  needs_gpu=True),
     "compile": Part("`hardware.compile=true`",
-                    lambda runner: check_learning(runner, "compile", "hardware.compile=true"), seconds=180),
+                    lambda runner: check_learning(runner, "compile", "hardware.compile=true")),
     "data_parallel": Part("`hardware.strategy=data_parallel`, one device", lambda runner: check_learning(
         runner, "data_parallel", "hardware.strategy=data_parallel")),
     "fsdp": Part("`hardware.strategy=fsdp`, one device", lambda runner: check_learning(
@@ -215,7 +215,7 @@ PARTS = {
                        needs_gpu=True),
     "memory": Part("out of memory is told in a line", check_memory_line, needs_gpu=True),
     "resnet18": Part("epoch over bare step, ResNet-18",
-                     lambda runner: measure_epoch(runner, ("resnet18", 32, 128, 300), TINY), seconds=180),
+                     lambda runner: measure_epoch(runner, ("resnet18", 32, 128, 300), TINY)),
     "resnet50": Part("epoch over bare step, ResNet-50",
                      lambda runner: measure_epoch(runner, ("resnet50", 224, 128, 40), TINY), seconds=240),
     "resnet50_compile": Part("epoch over bare step, ResNet-50 compiled", lambda runner: measure_epoch(

@@ -55,13 +55,13 @@ class Runner:
                                    variables)
             if status:
                 raise ProgramError(find_reason(status, log), log)
-            finished = list(folder.glob("*/*/result.json"))
-            if len(finished) != 1:
-                raise ProgramError(f"{len(finished)} finished runs in place of one", log)
-            device = read_record(finished[0].parent)["device"]
+            runs = [file.parent for file in folder.glob("*/*/run.json")]
+            if len(runs) != 1:  # a run that was to be resumed has been begun anew
+                raise ProgramError(f"there are {len(runs)} runs in place of one", log)
+            device = read_record(runs[0])["device"]
             if not device.endswith(f"({accelerator})"):
                 raise ProgramError(f"it computed on {device} in place of the {accelerator}", log)
-            self.trained[name] = finished[0].parent
+            self.trained[name] = runs[0]
         return self.trained[name]
 
     def measure(self, module: str, what: str, count: int, *words: str) -> Any:
