@@ -7,7 +7,9 @@ epochs, which the config says too.
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from shared.bench.measure import time_epochs
 from shared.config import Config, load_config
@@ -16,6 +18,14 @@ from shared.machine import hardware
 
 def measure_bare_speed(config: Config, steps: int) -> float:
     """Images per second of training `steps` times on one batch in memory, without Lightning, data or callbacks."""
+    return time_steps(*build_train_step(config), steps)
+
+
+def build_train_step(config: Config, layout: Any = None) -> tuple[Callable[[], None], int]:
+    """A bare training step on one batch in memory, and the number of its images.
+
+    `layout` is the memory format of images and weights, in place of those that they have in a training.
+    """
     import torch
 
     from lightning_project.classifier import build_loss
@@ -32,6 +42,8 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     device = "cuda" if runtime.accelerator == "gpu" else "cpu"
     images, target = batch["image"].to(device), batch["target"].to(device)
     model = runtime.prepare_model(build_model(config, data)).to(device)
+    if layout is not None:
+        images, model = images.contiguous(memory_format=layout), model.to(memory_format=layout)
     optimizer = build_optimizer(config, model, find_decayed(config, model))
     compute_loss = build_loss(config).to(device)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.facts["precision"])
@@ -43,12 +55,16 @@ def measure_bare_speed(config: Config, steps: int) -> float:
         loss.backward()
         optimizer.step()
         loss.item()
+    return train_step, len(images)
 
-    train_step()  # for warm-up
+
+def time_steps(train_step: Callable[[], None], images: int, steps: int) -> float:
+    """Images per second of so many steps, after one for warm-up."""
+    train_step()
     started = time.perf_counter()
     for _ in range(steps):
         train_step()
-    return steps * len(images) / (time.perf_counter() - started)
+    return steps * images / (time.perf_counter() - started)
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
