@@ -35,7 +35,7 @@ define newline
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input clean
+.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input study clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-12s %s\n", $$1, $$2}' \
@@ -116,6 +116,9 @@ bench-models: $(READY)  ## measure memory and speed of a training step of every 
 
 bench-input: $(READY)  ## measure how fast photographs are read, beside the frameworks' own recipes
 	@$(ANY) -m shared.bench.input $(ARGS)
+
+study: $(READY)  ## train all structures with one budget in both siblings, about half an hour: docs/results.md
+	@$(ANY) -m shared.study $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .venv-newest .pytest_cache .ruff_cache *.egg-info
