@@ -3,6 +3,9 @@
 import pytest
 
 from shared.models import MODELS
+from shared.runs.records import read_run
+from shared.training.study.records import find_multiply_adds
+from tests.conftest import train
 from tests.siblings.test_zoo import start
 
 
@@ -29,3 +32,12 @@ def test_of_airbench_by_hand(sibling):
 def test_what_saves_memory_in_training_counts_nothing_twice(sibling):
     usual = sibling.call(count, "vit_tiny", 3, 10, 32)
     assert sibling.call(count, "vit_tiny", 3, 10, 32, "model.gradient_checkpointing=true") == usual
+
+
+def test_a_study_counts_those_of_a_run_once(sibling, tmp_path):
+    sibling.call(train, str(tmp_path), "model.name=airbench", "train.epochs=1")
+    [run] = tmp_path.glob("*/*/result.json")
+    found = find_multiply_adds(read_run(run.parent))
+    assert found == sibling.call(count, "airbench", 1, 10, 8)
+    (run.parent / "best.safetensors").unlink()  # without which it could not be counted again
+    assert find_multiply_adds(read_run(run.parent)) == found
