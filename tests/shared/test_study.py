@@ -54,7 +54,8 @@ def test_a_row_for_each_finished_training_and_a_reason_for_the_others(study):
     assert study["command"] == ["train.epochs=2"]  # and not where the data are
     assert study["config"] == {"dataset.name": "fashion_mnist", "dataset.limit_train": 3000, "augment.flip": True,
                                "train.epochs": 2}
-    assert (study["sizes"]["test"], study["date"], study["note"]) == (50, "20260101-1", "Alone.")
+    assert (study["sizes"], study["date"], study["note"]) == (
+        [{"train": 1280, "val": 140, "test": 50}], "20260101-1", "Alone.")
 
 
 def test_seeds_are_rows_of_their_own(tmp_path, monkeypatch):
@@ -115,7 +116,6 @@ def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(("words", "message"), [
     (["model.name=resnt18"], "model.name='resnt18' is not one of .*did you mean 'resnet18'"),
     (["--only", "resnet34"], "--only: resnet34 is not among the models of this study, which are resnet18, vit_tiny"),
-    (["--at-once", "0"], "--at-once has to be at least 1"),
     (["--report"], "no training of this study has finished; .* resnet18: it has not been trained"),
 ])
 def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch):

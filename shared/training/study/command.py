@@ -35,8 +35,6 @@ def parse_arguments(words: list[str]) -> argparse.Namespace:
                         "here")
     parser.add_argument("--only", metavar="MODEL,...", help="train these now, and the others another time")
     parser.add_argument("--report", action="store_true", help="train nothing, and write what has finished")
-    parser.add_argument("--at-once", type=int, metavar="N", default=1, help="trainings at a time, which changes their "
-                        "speed; default: 1")
     parser.add_argument("--note", metavar="TEXT", default="", help="a sentence for the page, on what else the machine "
                         "did, say")
     parser.add_argument("--into", metavar="FOLDER", type=Path, default=REPOSITORY / "docs",
@@ -57,10 +55,8 @@ def main() -> None:
     if chosen - names:
         raise UserError(f"--only: {', '.join(sorted(chosen - names))} is not among the models of this study, which are "
                         f"{', '.join(sorted(names))}")
-    if options.at_once < 1:
-        raise UserError("--at-once has to be at least 1")
     if not options.report:
-        train_points([point for point in points if point.config.model.name in chosen], options.at_once)
+        train_points([point for point in points if point.config.model.name in chosen], at_once=1)  # for their speed
     write_study(collect_study(points, options.words, options.note), expand_home(options.into))
 
 

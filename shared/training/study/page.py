@@ -30,18 +30,19 @@ def place_section(page: str | None, study: dict[str, Any], path: Path) -> str:
 
 def format_section(study: dict[str, Any]) -> str:
     """What is between the comments: command, budget, machine, two tables and a picture, in Markdown."""
-    sizes, words = study["sizes"], study["command"]
+    words = study["command"]
     keys = ", ".join(f"`{key}={format_value(value)}`" for key, value in study["config"].items())
     reasons: dict[str, list[str]] = {}
     for one in study["left_out"]:
         reasons.setdefault(one["reason"], []).append(f"{one['name']} in {one['sibling'].capitalize()}")
     parts = [
         f"```bash\n{f'python -m shared.study {chr(32).join(words)}' if words else 'make study'}\n```",
-        f"{sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test images; keys that are "
-        f"not the defaults: {keys}.",
+        " or ".join(f"{one['train']:,} training, {one['val']:,} validation and {one['test']:,} test images"
+                    for one in study["sizes"]) + f"; keys that are not the defaults: {keys}.",
         f"{'; '.join(study['devices'])}, in {' and '.join(study['precisions'])}; "
-        + ", ".join(f"{name} {version}" for name, version in study["versions"].items())
-        + f"; revision {', '.join(revision[:10] for revision in study['revisions'])}; {study['date']}. {study['note']}",
+        + ", ".join(f"{name} {' and '.join(found)}" for name, found in study["versions"].items() if found)
+        + f"; revision {', '.join(one[:10] for one in study['revisions']) or 'unknown'}; {study['date']}. "
+        + study["note"],
         tabulate_accuracy(study).to_markdown(),
         "![Test accuracy over multiply-adds and over seconds of training, in both siblings](study.png)",
         tabulate_cost(study).to_markdown(),

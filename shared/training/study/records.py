@@ -1,6 +1,7 @@
 """What a study has found, read from its run folders: small enough to be committed, unlike those."""
 
 import subprocess
+from collections.abc import Iterable
 from typing import Any
 
 from shared.config import Config, flatten, to_dict
@@ -46,15 +47,19 @@ def collect_study(points: list[Point], words: list[str], note: str) -> dict[str,
             and all(run.config[key] == value for run in runs)}
     return {
         "command": [word for word in words if word.partition("=")[0] not in PLACES], "config": told,
-        "sizes": {key: runs[0].record[f"sizes.{key}"] for key in ("train", "val", "test")},
-        "devices": list_different(runs, "device"), "precisions": list_different(runs, "precision"),
-        "versions": {name: version for name in PACKAGES if (version := runs[0].record.get(f"versions.{name}"))},
-        "revisions": list_different(runs, "git.revision"), "date": max(run.started for run in runs)[:10], "note": note,
+        "sizes": list_different({part: run.record[f"sizes.{part}"] for part in ("train", "val", "test")}
+                                for run in runs),
+        **{title: list_different(run.record.get(name) for run in runs) for title, name in (
+            ("devices", "device"), ("precisions", "precision"), ("revisions", "git.revision"))},
+        "versions": {name: list_different(run.record.get(f"versions.{name}") for run in runs) for name in PACKAGES},
+        "date": max(run.started for run in runs)[:10], "note": note,
         "rows": rows, "left_out": left_out}
 
 
-def list_different(runs: list[SavedRun], name: str) -> list[str]:
-    return sorted({str(run.record.get(name)) for run in runs})
+def list_different(values: Iterable[Any]) -> list[Any]:
+    """Each of the values once, without None."""
+    return [value for place, value in enumerate(found := list(values)) if value is not None
+            and value not in found[:place]]
 
 
 def describe_result(run: SavedRun) -> dict[str, float | int | None]:
