@@ -52,14 +52,16 @@ def collect_study(points: list[Point], words: list[str], note: str) -> dict[str,
         **{title: list_different(run.record.get(name) for run in runs) for title, name in (
             ("devices", "device"), ("precisions", "precision"), ("revisions", "git.revision"))},
         "versions": {name: list_different(run.record.get(f"versions.{name}") for run in runs) for name in PACKAGES},
-        "date": max(run.started for run in runs)[:10], "note": note,
-        "rows": rows, "left_out": left_out}
+        "date": max(run.started for run in runs)[:10], "note": note, "rows": rows, "left_out": left_out}
 
 
 def list_different(values: Iterable[Any]) -> list[Any]:
     """Each of the values once, without None."""
-    return [value for place, value in enumerate(found := list(values)) if value is not None
-            and value not in found[:place]]
+    found: list[Any] = []
+    for value in values:
+        if value is not None and value not in found:
+            found.append(value)
+    return found
 
 
 def describe_result(run: SavedRun) -> dict[str, float | int | None]:
