@@ -68,22 +68,22 @@ def test_seeds_are_rows_of_their_own(tmp_path, monkeypatch):
         ("resnet18 seed=0", 0.98), ("resnet18 seed=1", 0.96)]
 
 
-def test_the_page_has_what_the_record_has_and_keeps_what_is_around(study):
-    page = place_section(f"# Before\n\n{BEGIN}\nolder\n{END}\n\nafter\n", study, "results.md")
+def test_the_page_has_what_the_record_has_and_keeps_what_is_around(study, tmp_path):
+    (tmp_path / "page.md").write_text(f"# Before\n\n{BEGIN}\nolder\n{END}\n\nafter\n")
+    page = place_section(tmp_path / "page.md", study)
     assert page == f"# Before\n\n{BEGIN}\n{format_section(study)}\n{END}\n\nafter\n"
     for words in ("python -m shared.study train.epochs=2\n", "| `resnet18` | 175,258 | 82.3 M | 98.00 % (89.5 to 99.6)",
                   "`augment.flip=true`", "revision aaaaaaaaaa; ", "Alone.", "![", ": it has not been trained"):
         assert words in page
     assert page.count("- Left out: ") == 1
-    assert place_section(page, study, "results.md") == page
-    with pytest.raises(UserError, match=r"mine\.md has no place for the study; write these two lines"):
-        place_section("# Mine\n", study, "mine.md")
+    (tmp_path / "page.md").write_text(page)
+    assert place_section(tmp_path / "page.md", study) == page
 
 
 def test_the_page_of_this_repository_agrees_with_its_record():
     page = REPOSITORY / "docs" / "results.md"
     study = json.loads((REPOSITORY / "docs" / "study.json").read_text(encoding="utf-8"))
-    assert place_section(page.read_text(encoding="utf-8"), study, page) == page.read_text(encoding="utf-8")
+    assert place_section(page, study) == page.read_text(encoding="utf-8")
 
 
 def test_the_front_is_what_nothing_as_cheap_beats():
@@ -116,10 +116,14 @@ def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(("words", "message"), [
     (["model.name=resnt18"], "model.name='resnt18' is not one of .*did you mean 'resnet18'"),
     (["--only", "resnet34"], "--only: resnet34 is not among the models of this study, which are resnet18, vit_tiny"),
+    (["--into", "."], r"results\.md has no place for the study; write these two lines where it belongs: <!--"),
+    (["--into", "taken/below"], "--into: taken/below cannot be made"),
     (["--report"], "no training of this study has finished; .* resnet18: it has not been trained"),
 ])
 def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "results.md").write_text("# Mine\n")
+    (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match=message):
         run(monkeypatch, *words)
 

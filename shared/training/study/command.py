@@ -16,7 +16,7 @@ from shared.errors import UserError
 from shared.machine.arguments import Parser
 from shared.machine.files import REPOSITORY, expand_home, write_json, write_whole
 from shared.models import MODELS
-from shared.training.study.page import place_section, tabulate_accuracy, tabulate_cost
+from shared.training.study.page import find_place, place_section, tabulate_accuracy, tabulate_cost
 from shared.training.study.records import collect_study
 from shared.training.sweep.definition import choose_siblings
 from shared.training.sweep.grid import list_points, train_points
@@ -55,9 +55,15 @@ def main() -> None:
     if chosen - names:
         raise UserError(f"--only: {', '.join(sorted(chosen - names))} is not among the models of this study, which are "
                         f"{', '.join(sorted(names))}")
+    folder = expand_home(options.into)
+    try:  # before half an hour of training
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--into: {folder} cannot be made ({error.strerror}); choose another") from None
+    find_place(folder / "results.md")
     if not options.report:
         train_points([point for point in points if point.config.model.name in chosen], at_once=1)  # for their speed
-    write_study(collect_study(points, options.words, options.note), expand_home(options.into))
+    write_study(collect_study(points, options.words, options.note), folder)
 
 
 def write_study(study: dict, folder: Path) -> None:
@@ -69,12 +75,7 @@ def write_study(study: dict, folder: Path) -> None:
     from shared.training.study.picture import draw_study  # here, since matplotlib takes a second
 
     page = folder / "results.md"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        before = page.read_text(encoding="utf-8") if page.exists() else None
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}; {ADVICE}") from None
-    text = place_section(before, study, page)
+    text = place_section(page, study)
     write_json(folder / "study.json", study, advice=ADVICE)
     write_whole(folder / "study.png", lambda file: draw_study(study, file), advice=ADVICE)
     write_whole(page, lambda file: file.write_text(text, encoding="utf-8"), advice=ADVICE)

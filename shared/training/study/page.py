@@ -12,20 +12,28 @@ from shared.training.sweep.space import format_value
 BEGIN, END = "<!-- Written by make study from study.json; what is changed here is lost. -->", "<!-- Its end. -->"
 
 
-def place_section(page: str | None, study: dict[str, Any], path: Path) -> str:
-    """The `page` with the section of `study` in place of what is between the comments; of no page, the section alone.
+def find_place(page: Path) -> tuple[str, str]:
+    """What is before and after the section; nothing where there is no such page yet.
 
     Raises:
-        UserError: where the page at `path` has no such comments.
+        UserError: where the page cannot be read, or has no such comments.
     """
-    section = f"{BEGIN}\n{format_section(study)}\n{END}"
-    if page is None:
-        return f"{section}\n"
-    before, begun, rest = page.partition(BEGIN)
+    if not page.exists():
+        return "", "\n"
+    try:
+        before, begun, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    except OSError as error:
+        raise UserError(f"{page}: {error.strerror}; choose another folder with --into") from None
     _, ended, after = rest.partition(END)
     if not (begun and ended):
-        raise UserError(f"{path} has no place for the study; write these two lines where it belongs: {BEGIN} and {END}")
-    return f"{before}{section}{after}"
+        raise UserError(f"{page} has no place for the study; write these two lines where it belongs: {BEGIN} and {END}")
+    return before, after
+
+
+def place_section(page: Path, study: dict[str, Any]) -> str:
+    """The page with the section of `study` in place of what is between the comments. Raises as `find_place` does."""
+    before, after = find_place(page)
+    return f"{before}{BEGIN}\n{format_section(study)}\n{END}{after}"
 
 
 def format_section(study: dict[str, Any]) -> str:
