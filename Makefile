@@ -35,7 +35,7 @@ define newline
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input bench-precision bench-article check-gpu clean
+.PHONY: help setup setup-gpu train demo test test-slow test-faults upgrade-check lint lightning keras compare parity bench bench-models bench-input bench-precision bench-article check-gpu study clean
 
 help:  ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !index(" $(NOT_HERE) ", " " $$1 " ") {printf "  make %-15s %s\n", $$1, $$2}' \
@@ -125,6 +125,9 @@ bench-article: $(READY)  ## measure an epoch of ResNet-18 beside the frameworks 
 
 check-gpu: $(READY)  ## try on this machine's GPU what is promised there, in ten minutes at most
 	@$(ANY) -m shared.bench.gpu $(ARGS)
+
+study: $(READY)  ## train all structures with one budget in both siblings, about half an hour: docs/results.md
+	@$(ANY) -m shared.study $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay
 	rm -rf $(VENV) .venv-lightning .venv-keras .venv-newest .pytest_cache .ruff_cache *.egg-info

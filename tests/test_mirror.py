@@ -45,8 +45,9 @@ CORE = {
     "models/neutral.py": ["neutral_state", "neutral_shapes", "neutral_weights", "load_weights"],
     "models/layers.py": [],
     **{f"models/{entry.builder}.py": [f"build_{entry.builder}"] for entry in MODELS.values() if not entry.framework},
-    # What shared.gallery, shared.parity and shared.bench start in each sibling.
+    # What shared.gallery, shared.study, shared.parity and shared.bench start in each sibling.
     "explain.py": ["explain", "explain_trained"],
+    "multiply_adds.py": ["count_multiply_adds"],
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
     "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds", "measure_training", "measure_stock_training",
                  "measure_input", "measure_stock_input"],
@@ -64,7 +65,7 @@ OTHER_ARGUMENTS = {
 ROOMS = ("errors", "machine", "data", "models", "config", "data.augment", "data.preprocessing",
          "data.loading", "data.cache", "data.batches", "weights", "runs", "scores", "training", "artifacts.card",
          "artifacts", "artifacts.prediction", "scores.gallery", "compare", "artifacts.serve", "parity", "bench",
-         "training.sweep", "commands")
+         "training.sweep", "training.study", "commands")
 
 
 @cache

@@ -79,12 +79,29 @@ def test_a_preset_opens_with_its_claim(name):
     arguments = "" if name == "configs/quickstart.yaml" else f" {name}"
     for sibling in list_siblings():
         assert f"python {sibling}_project/train.py{arguments}" in claim
-    for word in ("hardware", "minutes", "accuracy", "source"):
-        assert re.search(rf"^# {word} +\S", claim, re.MULTILINE), word
-    minutes, accuracy = (re.search(rf"^# {word} +(.*)$", claim, re.MULTILINE).group(1)
-                         for word in ("minutes", "accuracy"))
-    for told in (minutes, accuracy):
-        assert "not measured" in told or re.search(r"\d", told), told
+    assert set(read_claim(name)) == {"hardware", "minutes", "accuracy", "source"}
+
+
+def read_claim(name: str) -> dict[str, str]:
+    """What a preset's header says under each word, in one line."""
+    found = re.findall(r"^# (\w+) {2,}(\S.*(?:\n# {5,}\S.*)*)", header(name), re.MULTILINE)
+    return {word: re.sub(r"\n# +", " ", told) for word, told in found}
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.count("/") == 1])
+def test_a_claim_is_on_the_page_of_results_and_what_is_not_measured_says_what_it_needs(name):
+    claim = read_claim(name)
+    called = "the quick start\n" if name == "configs/quickstart.yaml" else name
+    sections = re.split(r"^(?=## )", (REPOSITORY / "docs" / "results.md").read_text(), flags=re.MULTILINE)
+    told = " ".join(" ".join(section.split()) for section in sections if called in section)
+    claimed = [f"{minutes} minutes" for minutes in re.findall(r"\b[\d.]+(?: to [\d.]+)?\b", claim["minutes"])] + \
+        re.findall(r"\d+\.\d+", claim["accuracy"])
+    assert [figure for figure in claimed if not re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", told)] == []
+    for word in ("minutes", "accuracy"):
+        if "not measured" in claim[word]:
+            assert claim["hardware"].startswith("needs "), f"{word} is not measured: begin the hardware with needs"
+        else:
+            assert re.search(r"\d", claim[word]), word
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if "/debug/" in name])

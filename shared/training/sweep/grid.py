@@ -133,9 +133,9 @@ class PointTask:
         return f"{self.place} {self.point.title}: {self.training.describe_last_epoch()}"
 
 
-def run_grid(points: list[Point], at_once: int) -> bool:
-    """Train all points that have not been trained by this command before, print their results, and return whether all
-    have finished.
+def train_points(points: list[Point], at_once: int) -> list[PointTask]:
+    """Train all points that have not been trained by this command before, and return what came of each, but for those
+    that another process trains.
 
     Raises:
         UserError: where an interpreter or a folder will not do.
@@ -155,6 +155,12 @@ def run_grid(points: list[Point], at_once: int) -> bool:
             yield task
     tasks = take_next()
     run_tasks(lambda: next(tasks, None), at_once)
+    return done
+
+
+def run_grid(points: list[Point], at_once: int) -> bool:
+    """Train the points as `train_points` does, print their results, and return whether all have finished."""
+    done = train_points(points, at_once)
     table = Table(["training", "sibling", "test accuracy", "epochs", "training s"], [])
     for task in done:
         cells = ["failed", "", ""] if task.result is None else [

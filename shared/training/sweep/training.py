@@ -172,10 +172,13 @@ class Training:
         return True
 
     def explain_failure(self) -> str:
-        """Why it ended without a result: the last line that its process printed."""
+        """Why it ended without a result, and where more is said."""
+        return f"{self.read_last_line() or 'it left no message'} (see {self.log})"
+
+    def read_last_line(self) -> str:
+        """The last line that its process printed; empty where it printed none."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
-        reason = next((line for line in reversed(lines) if line.strip()), "it left no message")
-        return f"{reason.removeprefix('error: ')} (see {self.log})"
+        return next((line.removeprefix("error: ") for line in reversed(lines) if line.strip()), "")
 
     def release(self) -> None:
         if self.lock:
