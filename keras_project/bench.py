@@ -22,7 +22,7 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     from keras_project.models import build_model
     from keras_project.optim import build_optimizer
     from keras_project.runtime import build_runtime
-    from keras_project.training_rules import LossScale
+    from keras_project.executor import executor
     from shared.data.loading import load_data
 
     runtime = build_runtime(config)
@@ -34,7 +34,7 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     compute_loss = build_loss(config)
     scaled = runtime.facts["precision"] == "fp16"
     if scaled:
-        optimizer = LossScale(optimizer)
+        optimizer = executor.LossScale(optimizer)
 
     @tf.function(jit_compile=config.hardware.compile)
     def train_step() -> tf.Tensor:
