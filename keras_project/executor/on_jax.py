@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 
 from shared.config import Config, DebugConfig
 from shared.errors import UserError
@@ -19,9 +20,10 @@ NAME = f"JAX {jax.__version__}"
 ALWAYS_COMPILES = True
 SYNCHRONISES = False
 
-# Without it JAX makes float32 of every float64: fp64 would be silently fp32, and so would be Adam's corrections, which
-# PyTorch computes in float64.
+# JAX makes float32 of every float64, and so does Keras on JAX in `ops.mean`, `ops.sqrt` and the like. With both, fp64 is
+# fp64, and the corrections of Adam's bias are computed in it, as PyTorch does.
 jax.config.update("jax_enable_x64", True)
+BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras has no public way
 
 # The machine
 
