@@ -19,12 +19,13 @@ def measure_bare_speed(config: Config, steps: int) -> float:
 
     from keras_project.classifier import build_loss
     from keras_project.data import build_train_dataset
+    from keras_project.executor import executor, require_tensorflow
     from keras_project.models import build_model
     from keras_project.optim import build_optimizer
     from keras_project.runtime import build_runtime
-    from keras_project.executor import executor
     from shared.data.loading import load_data
 
+    require_tensorflow("the bare training step of shared.bench")
     runtime = build_runtime(config)
     data = load_data(config)
     images, target = next(iter(build_train_dataset(config, data, runtime)))
