@@ -191,7 +191,8 @@ def fit_from_step(model: keras.Model, build_batches: Callable[[int], tf.data.Dat
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
                         f"{steps - done} steps that are left of epoch {epoch + 1}; resume with 1")
     if done and epoch < epochs:
-        model.test_on_batch(*next(build_batches(first_step).as_numpy_iterator()))  # makes the metrics' variables, to be restored
+        # Makes the metrics' variables, which are to be restored.
+        model.test_on_batch(*next(build_batches(first_step).as_numpy_iterator()))
         model.fit(build_batches(first_step), initial_epoch=epoch, epochs=epoch + 1,
                   steps_per_epoch=(steps - done) * parts, shuffle=False, verbose=0, **arguments)
         epoch += 1

@@ -81,7 +81,8 @@ def record_forward(config: Config) -> Arrays:
     evaluation = model(images, training=False)
     views = average_views(model, VIEWS)(images, training=False)
     training, loss, found = executor.differentiate_loss(model, images, target)
-    gradients = {variable.path: to_numpy(value) for variable, value in zip(model.trainable_variables, found, strict=True)}
+    gradients = {variable.path: to_numpy(gradient)
+                 for variable, gradient in zip(model.trainable_variables, found, strict=True)}
     return {"evaluation logits": to_numpy(evaluation), "views logits": to_numpy(views),
             "training logits": to_numpy(training), "loss": to_numpy(loss)} \
         | {f"gradient {name}": thin_out(tensor.to_neutral(gradients[tensor.variable.path]))

@@ -89,7 +89,7 @@ def build_runtime(config: Config) -> Runtime:
         f"{type(strategy).__name__.removesuffix('Strategy')} on {strategy.num_replicas_in_sync}"
     say(f"Keras {keras.__version__} and {executor.NAME} on {device} ({accelerator}), {precision}, {name}",
         leader=rank == 0)
-    facts = {"device": f"{device} ({accelerator})", "precision": precision,
+    facts = {"backend": executor.NAME, "device": f"{device} ({accelerator})", "precision": precision,
              "devices": strategy.num_replicas_in_sync, "strategy": name, "threads": executor.count_threads(),
              "tf32": on_gpu and executor.uses_tf32()}
     return Runtime(config, accelerator, tf.float64 if precision == "fp64" else tf.float32, rank, processes, strategy,

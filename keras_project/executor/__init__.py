@@ -18,5 +18,5 @@ executor = import_module(f"{__name__}.on_{keras.config.backend()}")
 def require_tensorflow(work: str) -> None:
     """Raise `UserError` where Keras computes with another backend, which cannot do `work`."""
     if keras.config.backend() != "tensorflow":
-        raise UserError(f"{work} is not for KERAS_BACKEND={keras.config.backend()}; unset the variable for this command, "
-                        "which takes the weights of a run whichever backend trained it")
+        raise UserError(f"{work} is not for KERAS_BACKEND={keras.config.backend()}; unset it for this command, which "
+                        "takes the weights of a run whichever backend trained it")

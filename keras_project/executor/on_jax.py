@@ -20,10 +20,10 @@ NAME = f"JAX {jax.__version__}"
 ALWAYS_COMPILES = True
 SYNCHRONISES = False
 
-# JAX makes float32 of every float64, and so does Keras on JAX in `ops.mean`, `ops.sqrt` and the like. With both, fp64 is
-# fp64, and the corrections of Adam's bias are computed in it, as PyTorch does.
+# By themselves, JAX makes float32 of every float64, and Keras on JAX does in `ops.mean`, `ops.sqrt` and the like. Now
+# fp64 is fp64, and the corrections of Adam's bias are computed in it, as in PyTorch.
 jax.config.update("jax_enable_x64", True)
-BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras has no public way
+BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # for which Keras has no public way
 
 # The machine
 
