@@ -55,6 +55,11 @@ try:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "jaxlib"):
+        raise
+    raise UserError(f"KERAS_BACKEND=jax, and {error.name} is not installed here; install the extra jax, or unset "
+                    "KERAS_BACKEND") from None
 except (AssertionError, ValueError) as error:
     if isinstance(error, ValueError) and "configuration" not in str(error):
         raise  # TensorFlow asserts and Keras says "Invalid ... configuration" where a value in keras.json is refused

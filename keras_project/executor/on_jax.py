@@ -31,15 +31,17 @@ BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # for which Keras has no public way
 def refuse_settings(config: Config) -> None:
     """Raise `UserError` for what cannot be done on this backend."""
     settings, debug = config.hardware, config.debug
-    for is_refused, words in (
-        (settings.devices > 1 or settings.num_nodes > 1 or settings.strategy != "auto", "several devices are"),
-        (settings.precision == "fp16", "hardware.precision=fp16 is"),
-        (config.augment.policy != "none", f"augment.policy={config.augment.policy} is"),
-        (debug.detect_anomaly, "debug.detect_anomaly=true is"),
-        (debug.deterministic, "debug.deterministic=true is"),
+    for is_refused, word in (
+        (settings.devices > 1, f"hardware.devices={settings.devices}"),
+        (settings.num_nodes > 1, f"hardware.num_nodes={settings.num_nodes}"),
+        (settings.strategy == "data_parallel", "hardware.strategy=data_parallel"),
+        (settings.precision == "fp16", "hardware.precision=fp16"),
+        (config.augment.policy != "none", f"augment.policy={config.augment.policy}"),
+        (debug.detect_anomaly, "debug.detect_anomaly=true"),
+        (debug.deterministic, "debug.deterministic=true"),
     ):
         if is_refused:
-            raise UserError(f"{words} not for KERAS_BACKEND=jax; leave it out, or unset KERAS_BACKEND")
+            raise UserError(f"{word} is not for KERAS_BACKEND=jax; leave it out, or unset KERAS_BACKEND")
 
 
 def set_threads(number: int) -> None:
