@@ -59,7 +59,8 @@ def has_tpu_support() -> bool:
 
 def use_gpus(gpus: list[Any]) -> None:
     tf.config.set_visible_devices([], "GPU")
-    jax.config.update("jax_default_device", gpus[0] if gpus else None)
+    if not gpus and jax.default_backend() == "gpu":
+        jax.config.update("jax_default_device", jax.devices("cpu")[0])
 
 
 def describe_gpu(gpu: Any) -> tuple[str, bool]:
