@@ -5,16 +5,14 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
 from shared.machine.files import REPOSITORY
-from tests.conftest import needs
+from tests.conftest import needs, needs_jax
 from tests.trainings import Ended, assert_close_training, assert_same_training, only_run, run
 
 pytestmark = needs("keras")
-needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="the extra jax is not installed")
 ON_JAX = {"KERAS_BACKEND": "jax"}
 
 
