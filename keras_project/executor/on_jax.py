@@ -69,7 +69,7 @@ def describe_gpu(gpu: Any) -> tuple[str, bool]:
 
 
 def set_debugging(debug: DebugConfig) -> None:
-    pass
+    """There is nothing to set, since both are refused."""
 
 
 def count_threads() -> int:
@@ -202,5 +202,3 @@ class OptimizerHooks:
         return [scope.get_current_value(variable) for variable in trained], \
             [scope.get_current_value(variable) for variable in self.variables]
 
-
-LossScale = keras.optimizers.LossScaleOptimizer  # of fp16, which is refused
