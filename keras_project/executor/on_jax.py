@@ -158,6 +158,15 @@ def drop_out(inputs: jax.Array, rate: float, generator: keras.random.SeedGenerat
     return keras.random.dropout(inputs, rate, seed=generator)
 
 
+def attend(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    """Attention among queries, keys and values (n, T, heads, D / heads)."""
+    if queries.dtype != np.float64:
+        return ops.dot_product_attention(queries, keys, values, scale=1.0)
+    # Written out, since JAX's own function takes the softmax of float32, whatever the queries are.
+    weights = ops.softmax(ops.einsum("nqhd,nkhd->nhqk", queries, keys), axis=-1)
+    return ops.einsum("nhqk,nkhd->nqhd", weights, values)
+
+
 recompute = jax.checkpoint
 
 # Gradients

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import keras
@@ -181,6 +182,7 @@ def next_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
     return tf.cast(generator.next(), tf.int32) + tf.stack([device, 0])
 
 
+attend = partial(ops.dot_product_attention, scale=1.0)  # queries, keys and values (n, T, heads, D / heads)
 recompute = tf.recompute_grad
 
 # Gradients

@@ -41,8 +41,8 @@ class SelfAttention(layers.Layer):
         tokens, width = inputs.shape[1], inputs.shape[2] // 3
         qkv = ops.reshape(inputs, (-1, tokens, 3, self.heads, width // self.heads))
         queries, keys, values = ops.unstack(qkv, 3, axis=2)  # (n, T, heads, D / heads) each
-        # The function's own scale would be rounded to float32.
-        x = ops.dot_product_attention(queries * (width // self.heads) ** -0.5, keys, values, scale=1.0)
+        # Scaled here, since Keras' own function would round the scale to float32.
+        x = executor.attend(queries * (width // self.heads) ** -0.5, keys, values)
         return ops.reshape(x, (-1, tokens, width))
 
     def get_config(self) -> dict:
