@@ -1,16 +1,46 @@
-"""The experiment in Keras on TensorFlow. Nothing in this package imports PyTorch."""
+"""The experiment in Keras on TensorFlow, or on JAX where KERAS_BACKEND=jax. Nothing in this package imports PyTorch."""
 
+import json
 import os
 import platform
+import sys
+from pathlib import Path
 
 from shared.errors import UserError
 from shared.machine.console import drop_start_up_lines
 from shared.machine.environment import refuse_variables
 
+BACKENDS = ("tensorflow", "jax")
+
+
+def choose_backend() -> str:
+    """What Keras computes with: KERAS_BACKEND, or else TensorFlow, whatever keras.json says.
+
+    Raises:
+        UserError: where Keras was asked for another backend, or computes with one already.
+    """
+    wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if wanted not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND={wanted} is not for this repository, whose PyTorch is in lightning_project; "
+                        f"unset it, or set one of {', '.join(BACKENDS)}")
+    file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "keras.json"
+    try:
+        configured = json.loads(file.read_text(encoding="utf-8")).get("backend", wanted)
+    except (OSError, ValueError, AttributeError):  # Keras takes what it cannot read for a file without settings
+        configured = wanted
+    if configured != wanted and not os.environ.get("KERAS_BACKEND"):
+        raise UserError(f"{file} says backend {configured!r}, which this repository does not follow; set KERAS_BACKEND "
+                        f"to one of {', '.join(BACKENDS)} for this command, or take the line out of the file")
+    if "keras" in sys.modules and sys.modules["keras"].config.backend() != wanted:
+        raise UserError(f"Keras computes with {sys.modules['keras'].config.backend()} in this process already; start "
+                        f"another one, with KERAS_BACKEND={wanted}")
+    return wanted
+
+
 # Keras ends `fit` early by them.
 refuse_variables("KERAS_MAX_")
 # These are read when TensorFlow and Keras are first imported, which only modules of this package do.
-os.environ["KERAS_BACKEND"], os.environ["KERAS_NNX_ENABLED"] = "tensorflow", "false"
+os.environ["KERAS_BACKEND"], os.environ["KERAS_NNX_ENABLED"] = choose_backend(), "false"
 os.environ.pop("TF_USE_LEGACY_KERAS", None)  # keras_cv would look for Keras 2
 # TensorFlow turns oneDNN on by itself only where a CPU has AVX-512 VNNI or AMX. PyTorch uses it on all, and on an AMD
 # EPYC with AVX2 the quick start trained 4.7 times as fast with it.
@@ -25,6 +55,11 @@ try:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "jaxlib"):
+        raise
+    raise UserError(f"KERAS_BACKEND=jax, and {error.name} is not installed here; install the extra jax, or unset "
+                    "KERAS_BACKEND") from None
 except (AssertionError, ValueError) as error:
     if isinstance(error, ValueError) and "configuration" not in str(error):
         raise  # TensorFlow asserts and Keras says "Invalid ... configuration" where a value in keras.json is refused

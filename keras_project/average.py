@@ -5,10 +5,11 @@ from typing import ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from keras.callbacks import Callback
 from keras.ops import convert_to_numpy
 
+from keras_project.executor import Tensor, executor
 from keras_project.models import neutral_weights
 from shared.config import Config
 from shared.training.schedule import tabulate_average_decays, tabulate_lookahead
@@ -34,23 +35,22 @@ class WeightCopies(Callback):
         if self.copied:
             return
         self.copied = [one for one in model.variables if keras.backend.is_float_dtype(one.dtype)]
-        with model.distribute_strategy.scope():
+        with executor.scope_of(model):
             self.copies = [keras.Variable(convert_to_numpy(one), dtype=one.dtype, trainable=False)
                            for one in self.copied]
-        self.move = tf.function(self.move_all)
+        self.move = executor.compile_update(self.move_all)
 
     def variables(self) -> dict[str, keras.Variable]:
         """The copies by the names that they have in a checkpoint."""
         return {f"optimizer/{variable.path.replace('/', '_')}_{self.kind}": copy
                 for variable, copy in zip(self.copied, self.copies, strict=True)}
 
-    def move_all(self, share: tf.Tensor) -> None:
-        strategy = self.model.distribute_strategy
+    def move_all(self, share: Tensor) -> None:
         for variable, copy in zip(self.copied, self.copies, strict=True):
-            strategy.extended.update(copy.value, self.move_one, args=(variable.value, share), group=False)
+            executor.assign_from(self.model, copy, self.move_one, variable, share)
 
-    def move_one(self, copy: tf.Variable, weight: tf.Variable, share: tf.Tensor) -> None:
-        copy.assign_add(tf.cast(share, copy.dtype) * (weight - copy))
+    def move_one(self, copy: Tensor, weight: Tensor, share: Tensor) -> Tensor:
+        return copy + ops.cast(share, copy.dtype) * (weight - copy)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.step = int(convert_to_numpy(self.model.optimizer.iterations))
@@ -58,8 +58,8 @@ class WeightCopies(Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         step = int(convert_to_numpy(self.model.optimizer.iterations))
         if step != self.step and not np.isnan(self.shares[step - 1]):  # that was the batch's last part
-            with self.model.distribute_strategy.scope():
-                self.move(tf.constant(self.shares[step - 1]))
+            with executor.scope_of(self.model):
+                self.move(self.shares[step - 1])
         self.step = step
 
 
@@ -104,9 +104,7 @@ class Lookahead(WeightCopies):
     def __init__(self, config: Config, steps: int):
         super().__init__(1 - tabulate_lookahead(config, steps))
 
-    def move_all(self, share: tf.Tensor) -> None:
+    def move_all(self, share: Tensor) -> None:
         super().move_all(share)
-        strategy = self.model.distribute_strategy
         for variable, slow in zip(self.copied, self.copies, strict=True):
-            strategy.extended.update(variable.value, lambda weight, slow: weight.assign(slow), args=(slow.value,),
-                                     group=False)
+            executor.assign_from(self.model, variable, lambda weight, slow: slow, slow)

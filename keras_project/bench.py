@@ -21,12 +21,13 @@ def measure_bare_speed(config: Config, steps: int) -> float:
 
     from keras_project.classifier import build_loss
     from keras_project.data import build_train_dataset
+    from keras_project.executor import executor, require_tensorflow
     from keras_project.models import build_model
     from keras_project.optim import build_optimizer
     from keras_project.runtime import build_runtime
-    from keras_project.training_rules import LossScale
     from shared.data.loading import load_data
 
+    require_tensorflow("the bare training step of shared.bench")
     runtime = build_runtime(config)
     data = load_data(config)
     images, target = next(iter(build_train_dataset(config, data, runtime)))
@@ -36,7 +37,7 @@ def measure_bare_speed(config: Config, steps: int) -> float:
     compute_loss = build_loss(config)
     scaled = runtime.facts["precision"] == "fp16"
     if scaled:
-        optimizer = LossScale(optimizer)
+        optimizer = executor.LossScale(optimizer)
 
     @tf.function(jit_compile=config.hardware.compile)
     def train_step() -> tf.Tensor:

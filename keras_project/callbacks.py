@@ -4,11 +4,11 @@ import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_project.average import Average, Lookahead
 from keras_project.checkpoints import BestWeightsWriter, CheckpointWriter, to_numpy
 from keras_project.early_stopping import ResumableEarlyStopping
+from keras_project.executor import executor
 from keras_project.log_names import LAST_LOSS, to_dashboard_name, to_log_name
 from keras_project.models import find_entry
 from keras_project.progress import ProgressBars
@@ -28,7 +28,7 @@ def build_callbacks(config: Config, recorder: Recorder, classes: tuple[str, ...]
     ]
     # The average is of what lookahead leaves.
     copies = [*([Lookahead(config, recorder.steps)] if train.lookahead_every else []), *([average] if average else [])]
-    callbacks += [*copies, RecorderCallback(recorder), best]
+    callbacks = [*(kind() for kind in executor.FIRST_CALLBACKS), *callbacks, *copies, RecorderCallback(recorder), best]
     stateful = [best]
     if train.early_stopping_patience:
         stopping = ResumableEarlyStopping(to_log_name(train.monitor), mode=find_direction(config), min_delta=0.0,
@@ -107,10 +107,10 @@ class Profiler(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # Of several processes one, since they would write the same files.
         if self.recorder.run.leader and epoch == min(1, self.params["epochs"] - 1):
-            tf.profiler.experimental.start(str(self.recorder.run.folder / "profile"))
+            executor.start_profile(str(self.recorder.run.folder / "profile"))
             self.running = True
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         if self.running:
-            tf.profiler.experimental.stop()
+            executor.stop_profile()
             self.running = False

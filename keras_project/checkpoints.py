@@ -15,10 +15,10 @@ from keras.callbacks import Callback
 
 from keras_project.average import Average, WeightCopies
 from keras_project.early_stopping import ResumableEarlyStopping
+from keras_project.executor import executor
 from keras_project.log_names import to_log_name
 from keras_project.models import neutral_weights
 from keras_project.models.neutral import finalize_layers
-from keras_project.multi_worker import is_any_true
 from keras_project.training_rules import unwrap_loss_scale
 from shared.config import Config
 from shared.errors import UserError
@@ -110,7 +110,7 @@ class CheckpointWriter(Callback):
 def agree_to_stop(model: keras.Model, recorder: Recorder) -> None:
     """Let all workers stop at the same step where one of them has received a signal. All have to call this."""
     stop = recorder.stop
-    if is_any_true(model.distribute_strategy, stop.signal is not None):
+    if executor.agree(model, stop.signal is not None):
         stop.signal = stop.signal or signal.SIGTERM
 
 
@@ -191,7 +191,8 @@ def fit_from_step(model: keras.Model, build_batches: Callable[[int], tf.data.Dat
         raise UserError(f"hardware.steps_per_execution={config.hardware.steps_per_execution} does not divide the "
                         f"{steps - done} steps that are left of epoch {epoch + 1}; resume with 1")
     if done and epoch < epochs:
-        model.test_on_batch(*next(iter(build_batches(first_step))))  # makes the metrics' variables, to be restored
+        # Makes the metrics' variables, which are to be restored.
+        model.test_on_batch(*next(build_batches(first_step).as_numpy_iterator()))
         model.fit(build_batches(first_step), initial_epoch=epoch, epochs=epoch + 1,
                   steps_per_epoch=(steps - done) * parts, shuffle=False, verbose=0, **arguments)
         epoch += 1

@@ -1,14 +1,16 @@
 """Loss, metrics and optimizer of a classifier, compiled into the model."""
 
+from functools import partial
+
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from keras_project.executor import executor
 from keras_project.log_names import PLAIN_LOSS
 from keras_project.losses import BinaryCrossEntropy, CrossEntropy, FocalLoss
 from keras_project.metrics import LastLoss, MacroF1, is_among_largest
 from keras_project.optim import build_optimizer, refuse_lost_settings
-from keras_project.training_rules import LossScale
 from shared.config import Config
 from shared.errors import UserError
 from shared.scores import make_scores_exact
@@ -49,12 +51,10 @@ def build_metrics(config: Config, classes: int) -> list[keras.metrics.Metric]:
 def validate_seams(loss: keras.losses.Loss, metrics: list[keras.metrics.Metric], classes: int) -> None:
     """Try loss and metrics on two images. Raises `UserError` where one of them cannot be trained with."""
     validate_metric_names((metric.name for metric in metrics), FILE)
-    logits, target = tf.zeros((2, classes), keras.config.floatx()), tf.one_hot([0, classes - 1], classes)
+    logits, target = ops.zeros((2, classes)), ops.one_hot(np.array([0, classes - 1]), classes)
     try:
-        with tf.GradientTape() as tape:
-            tape.watch(logits)
-            values = loss.call(tf.cast(target, logits.dtype), logits)
-        if values.shape != (2,) or tape.gradient(values, logits) is None:
+        values, gradient = executor.differentiate(partial(loss.call, target), logits)
+        if values.shape != (2,) or gradient is None:
             raise ValueError(f"its call returns a tensor of shape {tuple(values.shape)}, expected (2,), one number per "
                              "image, with a gradient")
     except Exception as error:
@@ -70,11 +70,11 @@ def validate_seams(loss: keras.losses.Loss, metrics: list[keras.metrics.Metric],
 
 def score_predictions(config: Config, classes: int, predictions: dict[str, np.ndarray]) -> dict[str, float]:
     """Loss and metrics of saved predictions, logits (n, K) and label (n,); the loss in float64."""
-    logits = tf.constant(predictions["logits"], tf.float64)
-    target = tf.one_hot(predictions["label"], classes, dtype=tf.float64)
-    found = {"loss": float(tf.reduce_mean(build_loss(config, training=False).call(target, logits)))}
+    logits = ops.convert_to_tensor(predictions["logits"], "float64")
+    target = ops.one_hot(predictions["label"], classes, dtype="float64")
+    found = {"loss": float(ops.mean(build_loss(config, training=False).call(target, logits)))}
     for metric in build_metrics(config, classes):
-        metric.update_state(target, tf.cast(logits, metric.dtype))
+        metric.update_state(target, ops.cast(logits, metric.dtype))
         found[metric.name] = float(metric.result())
     return make_scores_exact(found, predictions)
 
@@ -100,9 +100,9 @@ def compile_classifier(config: Config, model: keras.Model, steps: int,
     optimizer = build_optimizer(config, steps)
     refuse_lost_settings(config, optimizer)
     if model.dtype_policy.name == "mixed_float16":
-        optimizer = LossScale(optimizer, name="loss_scale")
+        optimizer = executor.LossScale(optimizer, name="loss_scale")
     model.compile(optimizer=optimizer, loss=loss, metrics=[LastLoss(loss)],
-                  weighted_metrics=weighted, jit_compile=config.hardware.compile,
+                  weighted_metrics=weighted, jit_compile=config.hardware.compile or executor.ALWAYS_COMPILES,
                   steps_per_execution=config.hardware.steps_per_execution)
     # For all variables, before some of them are frozen, and before a checkpoint fills them.
     model.optimizer.build(model.trainable_variables)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_project.executor import require_tensorflow
 from keras_project.models import build_model, find_entry, load_weights, neutral_shapes
 from keras_project.runtime import build_runtime
 from shared.errors import UserError
@@ -108,6 +109,7 @@ def is_large(layer: keras.layers.Layer) -> bool:
 
 def explain_trained(trained: Trained, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """`explain` for the weights of a run."""
+    require_tensorflow("Grad-CAM")
     build_runtime(trained.config)
     model = build_model(trained.config, trained)
     load_weights(model, trained.read_weights(neutral_shapes(model)))

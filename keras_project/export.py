@@ -23,10 +23,12 @@ def export(job: Job) -> list[Path]:
         UserError: where a format cannot take the model, or an exported model does not answer as the trained one.
     """
     from keras_project.artifact import Server, build_served
+    from keras_project.executor import require_tensorflow
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
     from keras_project.views import average_views
 
+    require_tensorflow("export.py")
     build_runtime(job.trained.config)
     model = build_model(job.trained.config, job.trained)
     load_weights(model, job.trained.read_weights(neutral_shapes(model)))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_project.executor import require_tensorflow
 from shared.artifacts.formats import ENCODED, IMAGES, LOGITS, PROBABILITIES, list_keras_modules
 
 
@@ -31,6 +32,7 @@ def load_decoding(file: Path) -> Callable[[list[bytes]], tuple[np.ndarray, np.nd
 
 def load_keras(file: Path, threads: int) -> tuple[Callable, Callable]:
     """See `shared.artifacts.runtimes`."""
+    require_tensorflow("a .keras file that was exported")
     limit_threads(threads)
     for module in list_keras_modules(file):  # which register the classes that the model consists of
         import_module(module)

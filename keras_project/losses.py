@@ -5,10 +5,13 @@ mean. `label_smoothing` moves that share of each target evenly to all classes (a
 (K,) multiplies the part of the loss that a class has. The formulas are those of lightning_project/losses.py.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
+
+from keras_project.executor import Tensor
 
 
 class SoftTargetLoss(keras.losses.Loss):
@@ -16,17 +19,17 @@ class SoftTargetLoss(keras.losses.Loss):
         super().__init__(**kwargs)
         self.label_smoothing, self.weight = label_smoothing, weight
 
-    def weigh(self, values: tf.Tensor) -> tf.Tensor:
+    def weigh(self, values: Tensor) -> Tensor:
         return values if self.weight is None else values * ops.cast(self.weight, values.dtype)
 
-    def smooth(self, target: tf.Tensor) -> tf.Tensor:
+    def smooth(self, target: Tensor) -> Tensor:
         return (1 - self.label_smoothing) * target + self.label_smoothing / target.shape[1]
 
 
 class CrossEntropy(SoftTargetLoss):
     """Keras' own CategoricalCrossentropy cannot weigh classes of mixed targets."""
 
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return -ops.sum(self.weigh(self.smooth(y_true)) * ops.log_softmax(y_pred, axis=1), axis=1)
 
 
@@ -36,8 +39,8 @@ class BinaryCrossEntropy(SoftTargetLoss):
     Keras' own smooths each question towards 1/2 and not towards 1/K.
     """
 
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        terms = tf.nn.sigmoid_cross_entropy_with_logits(self.smooth(y_true), y_pred)
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        terms = ops.binary_crossentropy(self.smooth(y_true), y_pred, from_logits=True)
         return ops.mean(self.weigh(terms), axis=1)
 
 
@@ -51,13 +54,13 @@ class FocalLoss(SoftTargetLoss):
         super().__init__(weight, label_smoothing, **kwargs)
         self.gamma = gamma
 
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         log_p = ops.log_softmax(y_pred, axis=1)
         # Never 0, where a gamma below 1 has an infinite derivative.
-        easiness = ops.maximum(-tf.math.expm1(log_p), tiny(log_p.dtype))
+        easiness = ops.maximum(-ops.expm1(log_p), tiny(log_p.dtype))
         return -ops.sum(self.weigh(self.smooth(y_true)) * easiness**self.gamma * log_p, axis=1)
 
 
-def tiny(dtype: tf.DType) -> float:
+def tiny(dtype: Any) -> float:
     """The smallest normal number of a floating-point type."""
-    return float(np.finfo(dtype.as_numpy_dtype).tiny)
+    return float(np.finfo(keras.backend.standardize_dtype(dtype)).tiny)

@@ -1,9 +1,9 @@
 """Metrics that Keras lacks, or has in another form. In Lightning torchmetrics has them all."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from keras_project.executor import Tensor, executor
 from keras_project.log_names import LAST_LOSS
 
 
@@ -15,16 +15,15 @@ class LastLoss(keras.metrics.Metric):
         self.loss = loss
         self.value = self.add_variable((), "zeros", name="value")
 
-    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         # A loss is a replica's part of the sum over replicas; `fit` reports the mean over replicas of a metric.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self.value.assign(tf.cast(self.loss(y_true, y_pred) * replicas, self.value.dtype))
+        self.value.assign(ops.cast(self.loss(y_true, y_pred) * executor.count_devices(), self.value.dtype))
 
-    def result(self) -> tf.Tensor:
+    def result(self) -> Tensor:
         return self.value + 0.0  # a copy: the next batch overwrites the variable
 
 
-def is_among_largest(y_true: tf.Tensor, y_pred: tf.Tensor, number: int) -> tf.Tensor:
+def is_among_largest(y_true: Tensor, y_pred: Tensor, number: int) -> Tensor:
     """1 where fewer than `number` logits of an image are larger than that of its class, else 0: (n,).
 
     Keras' own TopKCategoricalAccuracy refuses float64.
@@ -46,7 +45,7 @@ class MacroF1(keras.metrics.Metric):
         self.true, self.false, self.missed = (self.add_variable((classes,), "zeros", name=part)
                                               for part in ("true", "false", "missed"))
 
-    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
         target, answer = (ops.one_hot(ops.argmax(values, axis=1), self.classes, dtype=self.dtype)
                           for values in (y_true, y_pred))
         weight = 1.0 if sample_weight is None else ops.cast(sample_weight, self.dtype)[:, None]
@@ -54,7 +53,7 @@ class MacroF1(keras.metrics.Metric):
                                   (self.missed, target * (1 - answer))):
             variable.assign_add(ops.sum(weight * counted, axis=0))
 
-    def result(self) -> tf.Tensor:
+    def result(self) -> Tensor:
         total = 2 * self.true + self.false + self.missed
         scores = ops.where(total > 0, 2 * self.true / ops.maximum(total, 1), 0)
         return ops.sum(scores) / ops.maximum(ops.sum(ops.cast(total > 0, self.dtype)), 1)

@@ -4,8 +4,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from keras_project.executor import Tensor, executor
 from keras_project.models import find_entry
 from keras_project.training_rules import TrainingRules, unwrap_loss_scale, with_training_rules
 from keras_project.update_rules import SGD, Adam, AdamW, Muon
@@ -21,8 +22,8 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, table: list[float] | np.ndarray):
         self.table = np.asarray(table, np.float64)
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        return tf.gather(tf.constant(self.table), tf.minimum(tf.cast(step, tf.int64), len(self.table) - 1))
+    def __call__(self, step: Tensor) -> Tensor:
+        return ops.convert_to_tensor(self.table)[ops.minimum(ops.cast(step, "int64"), len(self.table) - 1)]
 
     def get_config(self) -> dict[str, Any]:
         return {"table": self.table.tolist()}
@@ -90,7 +91,7 @@ def refuse_lost_settings(config: Config, optimizer: keras.optimizers.Optimizer) 
     """
     train, rules = config.train, unwrap_loss_scale(optimizer)
     name, has_rules = type(rules).__name__, isinstance(rules, TrainingRules)
-    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    devices = executor.count_devices()
     own_clipping = next((word for word in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(rules, word)), None)
     remedy = "make it by with_training_rules of keras_project/training_rules.py"
     for is_lost, words in (

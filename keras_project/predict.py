@@ -22,10 +22,12 @@ def build_compute(trained: Any) -> Callable[[np.ndarray], np.ndarray]:
         UserError: where the weights do not fit the model, or the machine lacks what the config asks for.
     """
     from keras_project.augment import build_normalisation
+    from keras_project.executor import require_tensorflow
     from keras_project.models import build_model, load_weights, neutral_shapes
     from keras_project.runtime import build_runtime
     from keras_project.views import average_views
 
+    require_tensorflow("predict.py")
     runtime = build_runtime(trained.config)
     model = build_model(trained.config, trained)
     load_weights(model, trained.read_weights(neutral_shapes(model)))

@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras.callbacks import Callback
 
+from keras_project.checkpoints import to_numpy
 from keras_project.classifier import compile_classifier
 from keras_project.data import build_eval_dataset, build_train_dataset, read_dataset
+from keras_project.executor import executor
 from keras_project.models import build_model, find_entry, load_weights, neutral_state, neutral_weights
 from keras_project.optim import build_optimizer
 from keras_project.runtime import build_runtime
@@ -73,20 +75,18 @@ def record_forward(config: Config) -> Arrays:
     model = build_model(config, data)
     weights, _ = choose_starting_weights(config, find_entry(config.model.name), neutral_weights(model), data)
     load_weights(model, perturb_vectors(weights))
-    images, target = next(iter(build_train_dataset(config, data, runtime)))
+    images, target = next(build_train_dataset(config, data, runtime).as_numpy_iterator())
     class_weights = weigh_classes(data.train.labels, data.classes, config.train.class_weights)
     compile_classifier(config, model, 1, class_weights)
     evaluation = model(images, training=False)
-    views = average_views(model, VIEWS)(images, training=False).numpy()
-    with tf.GradientTape() as tape:
-        training = model(images, training=True)
-        loss = model.compute_loss(images, target, training)
-    state = {name: tensor for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
-    gradients = tape.gradient(loss, [tensor.variable.value for tensor in state.values()])
-    return {"evaluation logits": evaluation.numpy(), "views logits": views, "training logits": training.numpy(),
-            "loss": loss.numpy()} \
-        | {f"gradient {name}": thin_out(tensor.to_neutral(gradient.numpy()))
-           for (name, tensor), gradient in zip(state.items(), gradients, strict=True)}
+    views = average_views(model, VIEWS)(images, training=False)
+    training, loss, found = executor.differentiate_loss(model, images, target)
+    gradients = {variable.path: to_numpy(gradient)
+                 for variable, gradient in zip(model.trainable_variables, found, strict=True)}
+    return {"evaluation logits": to_numpy(evaluation), "views logits": to_numpy(views),
+            "training logits": to_numpy(training), "loss": to_numpy(loss)} \
+        | {f"gradient {name}": thin_out(tensor.to_neutral(gradients[tensor.variable.path]))
+           for name, tensor in neutral_state(model).items() if tensor.variable.trainable}
 
 
 def record_rates(config: Config) -> Arrays:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_project.executor import executor
 from keras_project.multi_worker import broadcast_text, patch_fit
 from shared.config import Config, HardwareConfig
 from shared.config.rules import require_equal_shares
@@ -40,7 +41,7 @@ class Runtime:
         """Synchronise the model's BatchNorm layers over devices where the config asks for it, and return the model."""
         for layer in model._flatten_layers():  # Keras has no public way to layers within layers
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = self.config.hardware.sync_batchnorm
+                layer.synchronized = self.config.hardware.sync_batchnorm and executor.SYNCHRONISES
         return model
 
     def broadcast_text(self, text: str) -> str:
@@ -60,24 +61,20 @@ def build_runtime(config: Config) -> Runtime:
         UserError: where the machine lacks what the config asks for.
     """
     settings, debug = config.hardware, config.debug
-    if debug.detect_anomaly and config.model.gradient_checkpointing:
-        raise UserError("debug.detect_anomaly=true cannot look into model.gradient_checkpointing=true in Keras, since "
-                        "TensorFlow's recompute_grad makes NaN of its own and drops it; set one of them to false")
+    executor.refuse_settings(config)
     if settings.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
-    gpus = tf.config.list_physical_devices("GPU")
-    hardware.tell_unused_gpu(settings.accelerator, len(gpus), "TensorFlow")
-    tpu = hardware.has_tpu() and (settings.accelerator == "tpu" or has_tpu_support())
+        executor.set_threads(settings.threads)
+    gpus = executor.list_gpus()
+    hardware.tell_unused_gpu(settings.accelerator, len(gpus), executor.NAME)
+    tpu = hardware.has_tpu() and (settings.accelerator == "tpu" or executor.has_tpu_support())
     accelerator = hardware.choose_accelerator(settings.accelerator, len(gpus), tpu)
     on_gpu = accelerator == "gpu"
     devices = hardware.choose_devices(settings.devices, accelerator, len(gpus) if on_gpu else settings.devices)
-    tf.config.set_visible_devices(gpus[:devices] if on_gpu else [], "GPU")
+    executor.use_gpus(gpus[:devices] if on_gpu else [])
     # This comes first, because the multi-worker strategy refuses to start where TensorFlow has already computed.
     rank, processes, strategy = build_strategy(settings, accelerator, devices)
     require_equal_shares(config, strategy.num_replicas_in_sync)
-    details = tf.config.experimental.get_device_details(gpus[0]) if on_gpu else {}
-    # Tensor cores have bfloat16 since compute capability 8.0 (Ampere).
-    has_bf16 = details.get("compute_capability", (0, 0)) >= (8, 0)
+    device, has_bf16 = executor.describe_gpu(gpus[0]) if on_gpu else (hardware.describe_cpu(), False)
     precision = hardware.choose_precision(settings.precision, accelerator, has_bf16, has_depthwise(config.model.name))
     # Keras reads these from the user's keras.json, or from what a notebook has set.
     keras.config.set_image_data_format("channels_last")
@@ -88,33 +85,16 @@ def build_runtime(config: Config) -> Runtime:
     keras.config.set_floatx("float64" if precision == "fp64" else "float32")
     keras.config.set_dtype_policy(POLICY[precision])
     keras.utils.set_random_seed(config.seed)
-    if debug.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    if debug.detect_anomaly:
-        tf.debugging.enable_check_numerics()
-    else:  # an earlier training in this process may have enabled it
-        tf.debugging.disable_check_numerics()
-    device = details.get("device_name", "GPU") if on_gpu else hardware.describe_cpu()
-    name = "one device" if strategy is tf.distribute.get_strategy() else \
+    executor.set_debugging(debug)
+    name = "one device" if isinstance(strategy, executor.OneDevice) else \
         f"{type(strategy).__name__.removesuffix('Strategy')} on {strategy.num_replicas_in_sync}"
-    say(f"Keras {keras.__version__} and TensorFlow {tf.__version__} on {device} ({accelerator}), {precision}, {name}",
+    say(f"Keras {keras.__version__} and {executor.NAME} on {device} ({accelerator}), {precision}, {name}",
         leader=rank == 0)
-    facts = {"device": f"{device} ({accelerator})", "precision": precision,
-             "devices": strategy.num_replicas_in_sync, "strategy": name, "threads": count_threads(),
-             "tf32": on_gpu and tf.config.experimental.tensor_float_32_execution_enabled()}
+    facts = {"backend": executor.NAME, "device": f"{device} ({accelerator})", "precision": precision,
+             "devices": strategy.num_replicas_in_sync, "strategy": name, "threads": executor.count_threads(),
+             "tf32": on_gpu and executor.uses_tf32()}
     return Runtime(config, accelerator, tf.float64 if precision == "fp64" else tf.float32, rank, processes, strategy,
                    facts)
-
-
-def count_threads() -> int:
-    """How many CPU threads one operation uses. TensorFlow says 0 where it takes all that this process may use."""
-    return tf.config.threading.get_intra_op_parallelism_threads() or hardware.count_cores()
-
-
-def has_tpu_support() -> bool:
-    """Whether this TensorFlow was built for TPUs, as the package tensorflow-tpu is."""
-    return bool(tf.sysconfig.get_build_info().get("is_tpu_build", False)) or bool(
-        [device for device in tf.config.list_physical_devices() if "TPU" in device.device_type])
 
 
 def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> tuple[int, int, tf.distribute.Strategy]:
@@ -125,6 +105,8 @@ def build_strategy(settings: HardwareConfig, accelerator: str, devices: int) -> 
     """
     if settings.strategy == "fsdp":
         raise UserError("hardware.strategy=fsdp is Lightning's; use data_parallel in Keras")
+    if keras.config.backend() == "jax":  # which has refused all else
+        return 0, 1, executor.OneDevice()
     if accelerator == "tpu":
         return 0, 1, connect_tpu()
     if settings.num_nodes > 1:
@@ -192,7 +174,5 @@ def connect_tpu() -> tf.distribute.Strategy:
 
 
 def measure_peak_memory() -> float:
-    """Peak memory in GiB: what TensorFlow used on a GPU, otherwise that of this process in RAM."""
-    if tf.config.get_visible_devices("GPU"):
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
-    return hardware.measure_peak_memory()
+    """Peak memory in GiB: what the backend used on a GPU, otherwise that of this process in RAM."""
+    return executor.measure_peak_memory()

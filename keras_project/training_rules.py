@@ -5,21 +5,21 @@ PyTorch has a place outside of the optimizer for each of them (parameter groups,
 sibling has no such file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
+from keras_project.executor import Tensor, executor
 from keras_project.update_rules import belong_to
 from shared.training.decay import is_decayed
 
 
-class TrainingRules:
+class TrainingRules(executor.OptimizerHooks):
     """A mixin that stands before an optimizer class; see `with_training_rules`.
 
     Args:
@@ -56,16 +56,14 @@ class TrainingRules:
         # Of the last step, before clipping; not finite where any gradient is not.
         self.gradient_norm = self.add_variable((), name="gradient_norm", aggregation="only_first_replica")
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
-        # Keras has no public place between the sum over replicas and the update. Its own clipping comes before the sum,
-        # so that it depends on the number of devices (keras/src/optimizers/base_optimizer.py, `apply`).
-        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
-        norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
-        self.gradient_norm.assign(tf.cast(norm, self.gradient_norm.dtype))
-        if self.max_norm:
-            factor = tf.minimum(tf.ones([], norm.dtype), self.max_norm / (norm + 1e-6))
-            pairs = [(None if gradient is None else gradient * factor, variable) for gradient, variable in pairs]
-        return pairs
+    def clip_by_norm(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        """The gradients of a step, clipped. Their norm is kept."""
+        norm = executor.measure_norm(gradients)
+        self.gradient_norm.assign(ops.cast(norm, self.gradient_norm.dtype))
+        if not self.max_norm:
+            return gradients
+        factor = ops.minimum(ops.ones((), norm.dtype), self.max_norm / (norm + 1e-6))
+        return [None if gradient is None else gradient * factor for gradient in gradients]
 
     # Rates and steps of the backbone, rates of the biases of normalisation layers
 
@@ -85,18 +83,18 @@ class TrainingRules:
         self.rate_factor, self.first_step = 1.0, 0
 
     @property
-    def iterations(self) -> tf.Tensor:
+    def iterations(self) -> Tensor:
         steps = super().iterations
         return steps - self.first_step if self.first_step else steps
 
-    def _get_current_learning_rate(self) -> tf.Tensor:
+    def _get_current_learning_rate(self) -> Tensor:
         rate = super()._get_current_learning_rate()
         return rate if self.rate_factor == 1.0 else rate * self.rate_factor
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         with self.at_pace_of(self.is_of_head(variable), self.find_norm_factor(variable)):
             if self.rate_factor != 1.0:
-                learning_rate = tf.cast(learning_rate, variable.dtype) * self.rate_factor
+                learning_rate = ops.cast(learning_rate, variable.dtype) * self.rate_factor
             super().update_step(gradient, variable, learning_rate)
 
     def decay_of(self, variable: keras.Variable) -> float:  # of the classes in update_rules.py
@@ -106,41 +104,6 @@ class TrainingRules:
         for of_head in (True, False):
             with self.at_pace_of(of_head):
                 super()._apply_weight_decay([one for one in variables if self.is_of_head(one) == of_head])
-
-    # Accumulation
-
-    def _backend_apply_gradients(self, grads: list, trainable_variables: list) -> None:
-        replicas = tf.distribute.get_replica_context()
-        if not self.gradient_accumulation_steps or replicas is None or replicas.num_replicas_in_sync == 1:
-            super()._backend_apply_gradients(grads, trainable_variables)
-        else:
-            replicas.merge_call(self.accumulate, args=(grads, trainable_variables))
-
-    def accumulate(self, strategy: tf.distribute.Strategy, grads: list, variables: list) -> None:
-        """Add a part's gradients to the sum or, at the last part, update.
-
-        Keras decides which within each replica, from where TensorFlow lets no replica meet another; so this is decided
-        outside of them, as Keras' own LossScaleOptimizer does.
-        """
-        parts = self.gradient_accumulation_steps
-
-        def find_sums(variables: list) -> list:
-            return [self._accumulated_gradients[self._get_variable_index(variable)] for variable in variables]
-
-        def add(grads: list, variables: list) -> None:
-            self._backend_increment_gradient_accumulators(grads, find_sums(variables))
-
-        def update(grads: list, variables: list) -> None:
-            grads = [(gradient + earlier) / parts
-                     for gradient, earlier in zip(grads, find_sums(variables), strict=True)]
-            grads = self._clip_gradients(grads)
-            self._apply_weight_decay(variables)
-            self._backend_update_step(grads, variables, self.learning_rate)
-            self._backend_reset_gradient_accumulators()
-
-        def in_each_replica(work: Callable) -> Callable[[], None]:
-            return lambda: strategy.extended.call_for_each_replica(work, args=(grads, variables))
-        ops.cond(tf.equal((self._iterations + 1) % parts, 0), in_each_replica(update), in_each_replica(add))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_norm": self.max_norm, "head": self.head,
@@ -153,22 +116,6 @@ def with_training_rules(kind: type[keras.optimizers.Optimizer]) -> type[keras.op
     """An optimizer class with `TrainingRules`, which takes their arguments beside its own."""
     combined = type(f"{kind.__name__}WithTrainingRules", (TrainingRules, kind), {"__module__": __name__})
     return keras.saving.register_keras_serializable("keras_project")(combined)
-
-
-class LossScale(keras.optimizers.LossScaleOptimizer):
-    """Keras' own, but a step that is left out because a gradient is not finite counts as a step, as in PyTorch, and is
-    left out where it is not finite on any device, of which Keras looks at the first."""
-
-    def check_finite(self, grads: list[tf.Tensor]) -> tf.Tensor:
-        finite, replicas = super().check_finite(grads), tf.distribute.get_replica_context()
-        if replicas is None or replicas.num_replicas_in_sync == 1:
-            return finite
-        number = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(finite, tf.int32))
-        return tf.equal(number, replicas.num_replicas_in_sync)
-
-    def _stateful_handle_non_finite_grads(self) -> None:
-        super()._stateful_handle_non_finite_grads()
-        self.inner_optimizer._iterations.assign_add(1)
 
 
 def unwrap_loss_scale(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
+from keras_project.executor import Tensor
 from shared.training.decay import is_decayed
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of https://kellerjordan.github.io/posts/muon/
@@ -49,9 +49,9 @@ class SGD(TorchOptimizer):
             super().build(variables)
             self.velocities = self.add_optimizer_variables(variables, "velocity")
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        rate = tf.cast(learning_rate, variable.dtype)
-        gradient = tf.cast(gradient, variable.dtype)
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
         if decay := self.decay_of(variable):
             gradient = gradient + decay * variable
         if self.momentum:
@@ -85,9 +85,9 @@ class Adam(TorchOptimizer):
             self.means = self.add_optimizer_variables(variables, "mean")
             self.squares = self.add_optimizer_variables(variables, "square")
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
-        rate = tf.cast(learning_rate, variable.dtype)
-        gradient = tf.cast(gradient, variable.dtype)
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
+        rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
         index = self._get_variable_index(variable)
         mean, square = self.means[index], self.squares[index]
         if decay := self.decay_of(variable):
@@ -98,9 +98,10 @@ class Adam(TorchOptimizer):
         self.assign(mean, self.beta_1 * mean + (1 - self.beta_1) * gradient)
         self.assign(square, self.beta_2 * square + (1 - self.beta_2) * gradient * gradient)
         # PyTorch computes the corrections in float64 on the host, whatever the weights are.
-        t = tf.cast(self.iterations + 1, tf.float64)
-        correction1 = tf.cast(1 - tf.pow(tf.constant(self.beta_1, tf.float64), t), variable.dtype)
-        correction2 = tf.cast(tf.sqrt(1 - tf.pow(tf.constant(self.beta_2, tf.float64), t)), variable.dtype)
+        t = ops.cast(self.iterations + 1, "float64")
+        correction1 = ops.cast(1 - ops.power(ops.convert_to_tensor(self.beta_1, "float64"), t), variable.dtype)
+        correction2 = ops.cast(ops.sqrt(1 - ops.power(ops.convert_to_tensor(self.beta_2, "float64"), t)),
+                               variable.dtype)
         denominator = ops.sqrt(square) / correction2 + self.epsilon
         self.assign_sub(variable, rate / correction1 * (mean / denominator))
 
@@ -150,19 +151,19 @@ class Muon(AdamW):
         return [None if hidden else self.add_variable_from_reference(variable, name)
                 for variable, hidden in zip(variables, self.hidden, strict=True)]
 
-    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         index = self._get_variable_index(variable)
         if not self.hidden[index]:
             return super().update_step(gradient, variable, learning_rate)
-        rate, mean = tf.cast(learning_rate, variable.dtype), self.means[index]
-        gradient = tf.cast(gradient, variable.dtype)
+        rate, mean = ops.cast(learning_rate, variable.dtype), self.means[index]
+        gradient = ops.cast(gradient, variable.dtype)
         if decay := self.decay_of(variable):
             self.assign(variable, variable * (1 - rate * decay))
         self.assign(mean, self.momentum * mean + (1 - self.momentum) * gradient)
         update = (1 - self.momentum) * gradient + self.momentum * mean if self.nesterov else mean
-        matrix = tf.reshape(update, (-1, variable.shape[-1]))
+        matrix = ops.reshape(update, (-1, variable.shape[-1]))
         size = ADAMW_SIZE * math.sqrt(max(matrix.shape))
-        self.assign_sub(variable, rate * size * tf.reshape(orthogonalize(matrix), variable.shape))
+        self.assign_sub(variable, rate * size * ops.reshape(orthogonalize(matrix), variable.shape))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov,
@@ -178,16 +179,16 @@ def belong_to(layers: Sequence[str], variables: list[keras.Variable]) -> list[bo
     return [path.replace("/", ".").startswith(tuple(f"{layer}." for layer in layers)) for path in paths]
 
 
-def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """A matrix of the same shape and singular vectors with all singular values near 1, between about 0.7 and 1.2.
 
     Five steps of Newton-Schulz's iteration, in the matrix' own precision, where PyTorch's own Muon takes bfloat16.
     """
     a, b, c = NEWTON_SCHULZ
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = tf.transpose(matrix) if is_tall else matrix
-    x = x / tf.maximum(tf.norm(x), 1e-7)
+    x = ops.transpose(matrix) if is_tall else matrix
+    x = x / ops.maximum(ops.norm(x), 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = tf.matmul(x, x, transpose_b=True)
-        x = a * x + tf.matmul(b * gram + c * tf.matmul(gram, gram), x)
-    return tf.transpose(x) if is_tall else x
+        gram = ops.matmul(x, ops.transpose(x))
+        x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+    return ops.transpose(x) if is_tall else x

@@ -1,9 +1,9 @@
 """Test-time augmentation, `evaluate.tta`: the mean of a model's logits over several views of an image."""
 
 import keras
-import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
+from keras_project.executor import Tensor, executor
 from shared.data.views import VIEWS
 
 
@@ -15,13 +15,13 @@ class ShowView(layers.Layer):
         super().__init__(**kwargs)
         self.mirrored, self.shift = mirrored, shift
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
+    def call(self, images: Tensor) -> Tensor:
         if self.mirrored:
-            images = tf.reverse(images, axis=[2])
+            images = ops.flip(images, axis=2)
         if self.shift:
             size, pad = images.shape[1], abs(self.shift)
             first = pad - self.shift
-            images = tf.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="REFLECT")
+            images = ops.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
             images = images[:, first:first + size, first:first + size]
         return images
 
@@ -36,7 +36,7 @@ def average_views(model: keras.Model, tta: str) -> keras.Model:
     if len(views) == 1:
         return model
     dtype = model.outputs[0].dtype  # also under mixed precision
-    with model.distribute_strategy.scope():
+    with executor.scope_of(model):
         images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="images")
         shown = [ShowView(view.mirrored, view.shift, dtype=dtype)(images) for view in views]
         logits = [layers.Rescaling(view.weight, dtype=dtype)(model(image))

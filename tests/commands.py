@@ -196,7 +196,7 @@ class Kind:
     reason: str = ""
 
 
-TRAIN = r"python (lightning|keras)_project/train\.py"
+TRAIN = r"(KERAS_BACKEND=jax )?python (lightning|keras)_project/train\.py"
 KINDS = [
     Kind(r"make train", train_small, "the whole quick start takes a minute: here with few images"),
     Kind(r"make help", run_as_typed),
@@ -215,6 +215,7 @@ KINDS = [
     Kind(r"python -m shared\.compare( .*)?", run_with_runs),
     Kind(r"python -m shared\.dashboard( .*)?", print_help, "its package is an extra: tests/shared/test_dashboard.py"),
     Kind(r"python -m shared\.card RUN", run_as_typed),
+    Kind(r"KERAS_BACKEND=jax python -m shared\.parity", print_help, "takes minutes: tests/parity climbs it"),
     Kind(r"python -m shared\.serve ARTIFACT", print_help, "answers until it is stopped: tests/shared/test_serve.py"),
     Kind(r"python -m shared\.gallery RUN( .*)?", run_as_typed),
     Kind(r"python -m shared\.sweep .*", check_sweep, "trains for minutes: the file and the keys are checked"),

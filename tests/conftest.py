@@ -5,7 +5,7 @@ the sibling's process, which is started once and imports its framework once.
 """
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import multiprocessing
 import os
@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
 ABSENT = [name for name in PACKAGES if not is_installed(name)]
 needs_both = pytest.mark.skipif(bool(ABSENT), reason=f"needs both siblings; not installed: {', '.join(ABSENT)}")
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="the extra jax is not installed")
 DELETED = [f"{name}_project" for name in PACKAGES if name not in list_siblings()]
 needs_both_folders = pytest.mark.skipif(bool(DELETED), reason=f"needs both siblings; not here: {', '.join(DELETED)}")
 

@@ -1,9 +1,9 @@
 """Layers with PyTorch's formula where that of Keras differs, and what several models are built from."""
 
 import keras
-import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
+from keras_project.executor import Tensor, executor
 from shared.config import ModelConfig
 
 
@@ -13,54 +13,17 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     PyTorch normalises a batch of n values with the variance that is divided by n, but keeps the one divided by n - 1:
     running = 0.9 running + 0.1 batch (https://docs.pytorch.org/docs/stable/generated/torch.nn.BatchNorm2d.html). Keras
-    keeps the former. Keras' own layer is also slower, since it never uses TensorFlow's fused kernel.
+    keeps the former.
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = executor.SYNCHRONISES,
+                 **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, synchronized=synchronized, **kwargs)
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
-        replicas = tf.distribute.get_replica_context()
-        if training and self.trainable and self.synchronized and replicas and replicas.num_replicas_in_sync > 1:
-            return self.normalise_together(inputs, replicas)
-        if inputs.dtype == tf.float64:  # TensorFlow has no fused kernel for it
-            return self.normalise(inputs, training)
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        if not (training and self.trainable):
-            return tf.compat.v1.nn.fused_batch_norm(
-                inputs, gamma, beta, tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance),
-                self.epsilon, is_training=False)[0]
-        # The kernel returns the unbiased variance and normalises with the biased one, in fp32 also for half precision.
-        outputs, mean, unbiased = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon)
-        self.update(mean, unbiased)
-        return outputs
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        return executor.normalise_batch(self, inputs, training)
 
-    def normalise(self, inputs: tf.Tensor, training: bool | None) -> tf.Tensor:
-        """The formula of `call` written out, for float64."""
-        if training and self.trainable:
-            mean, variance = tf.nn.moments(inputs, axes=self._reduction_axes)
-            count = tf.cast(tf.size(inputs) // inputs.shape[-1], inputs.dtype)
-            self.update(mean, variance * (count / (count - 1)))
-        else:
-            mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
-        return tf.nn.batch_normalization(inputs, mean, variance, tf.convert_to_tensor(self.beta),
-                                         tf.convert_to_tensor(self.gamma), self.epsilon)
-
-    def normalise_together(self, inputs: tf.Tensor, replicas: tf.distribute.ReplicaContext) -> tf.Tensor:
-        """The formula of `call` with the statistics of the global batch, of which each replica has an equal share."""
-        x = inputs if inputs.dtype == tf.float64 else tf.cast(inputs, tf.float32)
-        count = tf.cast(tf.size(x) // x.shape[-1] * replicas.num_replicas_in_sync, x.dtype)
-
-        def total(values: tf.Tensor) -> tf.Tensor:
-            return replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(values, self._reduction_axes))
-        mean = total(x) / count
-        x = x - mean
-        variance = total(tf.square(x)) / count
-        self.update(mean, variance * (count / (count - 1)))
-        scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast(x * scale + tf.convert_to_tensor(self.beta), inputs.dtype)
-
-    def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+    def update(self, mean: Tensor, variance: Tensor) -> None:
         for running, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + batch * (1 - self.momentum))
 
@@ -76,12 +39,12 @@ class StochasticDepth(layers.Layer):
         # At a rate of 0 nothing is drawn, so that a checkpoint needs no generator's state.
         self.generator = keras.random.SeedGenerator() if rate else None
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not (training and self.rate):
             return inputs
-        shape = (tf.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
-        kept = tf.random.stateless_uniform(shape, next_seed(self.generator)) >= self.rate
-        return inputs * (tf.cast(kept, inputs.dtype) / (1 - self.rate))
+        shape = (ops.shape(inputs)[0], *[1] * (len(inputs.shape) - 1))
+        kept = executor.draw_uniform(shape, self.generator) >= self.rate
+        return inputs * (ops.cast(kept, inputs.dtype) / (1 - self.rate))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self.rate}
@@ -91,26 +54,19 @@ class StochasticDepth(layers.Layer):
 class Dropout(layers.Dropout):
     """Keras' own Dropout, but with other draws on each device."""
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not (training and self.rate):
             return inputs
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, next_seed(self.seed_generator))
-
-
-def next_seed(generator: keras.random.SeedGenerator) -> tf.Tensor:
-    """The generator's next seed, (2,) int32. It differs between devices, although the generator's state does not."""
-    replicas = tf.distribute.get_replica_context()
-    device = replicas.replica_id_in_sync_group if replicas else 0
-    return tf.cast(generator.next(), tf.int32) + tf.stack([device, 0])
+        return executor.drop_out(inputs, self.rate, self.seed_generator)
 
 
 @keras.saving.register_keras_serializable("keras_project")
-def gelu(x: tf.Tensor) -> tf.Tensor:
+def gelu(x: Tensor) -> Tensor:
     """x times the integral of the normal distribution up to x, not the approximation by tanh.
 
     It is computed from erf, as in PyTorch. Keras' own uses erfc, which converters to ONNX do not know.
     """
-    return 0.5 * x * (1 + tf.math.erf(x / tf.sqrt(tf.constant(2, x.dtype))))
+    return 0.5 * x * (1 + ops.erf(x / ops.sqrt(ops.convert_to_tensor(2, x.dtype))))
 
 
 def convolution(x: keras.KerasTensor, channels_out: int, size: int, stride: int, name: str) -> keras.KerasTensor:

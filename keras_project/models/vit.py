@@ -5,9 +5,9 @@ eps is 1e-6, and only the class token is classified.
 """
 
 import keras
-import tensorflow as tf
 from keras import layers, ops
 
+from keras_project.executor import Tensor, executor
 from keras_project.models.layers import StochasticDepth, gelu, with_head
 from shared.config import ModelConfig
 from shared.models import VITS, choose_patch, spread_depth_rates
@@ -24,7 +24,7 @@ class Tokens(layers.Layer):
         self.cls_token = self.add_weight((1, 1, width), "zeros", name="cls_token")
         self.pos_embed = self.add_weight((1, 1 + tokens, width), "zeros", name="pos_embed")
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Tensor) -> Tensor:
         first = ops.broadcast_to(self.cls_token, (ops.shape(inputs)[0], 1, inputs.shape[-1]))
         return ops.concatenate([first, inputs], axis=1) + self.pos_embed
 
@@ -37,12 +37,12 @@ class SelfAttention(layers.Layer):
         super().__init__(**kwargs)
         self.heads = heads
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Tensor) -> Tensor:
         tokens, width = inputs.shape[1], inputs.shape[2] // 3
         qkv = ops.reshape(inputs, (-1, tokens, 3, self.heads, width // self.heads))
         queries, keys, values = ops.unstack(qkv, 3, axis=2)  # (n, T, heads, D / heads) each
-        # The function's own scale would be rounded to float32.
-        x = ops.dot_product_attention(queries * (width // self.heads) ** -0.5, keys, values, scale=1.0)
+        # Scaled here, since Keras' own function would round the scale to float32.
+        x = executor.attend(queries * (width // self.heads) ** -0.5, keys, values)
         return ops.reshape(x, (-1, tokens, width))
 
     def get_config(self) -> dict:
@@ -62,10 +62,10 @@ class Recomputed(layers.Layer):
         super().__init__(**kwargs)
         self.parts = parts
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        return tf.recompute_grad(self.chain)(inputs) if training else self.chain(inputs)
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return executor.recompute(self.chain)(inputs) if training else self.chain(inputs)
 
-    def chain(self, x: tf.Tensor) -> tf.Tensor:
+    def chain(self, x: Tensor) -> Tensor:
         for part in self.parts:
             x = part(x)
         return x

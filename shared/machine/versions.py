@@ -8,8 +8,8 @@ from typing import Any
 from shared.machine.files import REPOSITORY
 
 # Packages whose version can change a result.
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "tensorflow", "keras", "keras-cv", "numpy", "scipy",
-            "scikit-learn", "pillow", "wandb", "omegaconf")
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "tensorflow", "jax", "keras", "keras-cv", "numpy",
+            "scipy", "scikit-learn", "pillow", "wandb", "omegaconf")
 
 
 def list_versions(more: tuple[str, ...] = ()) -> dict[str, str]:

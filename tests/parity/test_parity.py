@@ -22,7 +22,7 @@ from shared.parity.ladder import judge_by_yardsticks, round_counts
 from shared.parity.pictures import write_pictures
 from shared.parity.plan import LOSSES, RUNGS, change_config, plan_fit, strip_config
 from shared.weights.initial import draw_initial_weights
-from tests.conftest import needs_both, needs_both_folders
+from tests.conftest import needs_both, needs_both_folders, needs_jax
 from tests.parity.sabotaged import assert_rung_is_named, climb_with_broken, name_tasks, tasks_of
 
 # One of each sibling, and one that a loss alone shows; `make test-faults` has them all.
@@ -135,6 +135,20 @@ def test_ladder_passes(recorded):
 @pytest.mark.parametrize("data", ["cifar", "folder"])
 def test_ladder_passes_with_other_data(recorded_elsewhere, data):
     assert_all_rungs_pass(recorded_elsewhere[data])
+
+
+@pytest.mark.slow
+@needs_both
+@needs_jax
+@pytest.mark.timeout(900)
+def test_ladder_passes_with_keras_on_jax(place, recorded, monkeypatch):
+    """The tasks of a ResNet and a ViT, which Lightning has answered for the other tests."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    tasks = name_tasks(tasks_of([], place / "jax-digits", set(RUNGS), models=("resnet18", "vit_tiny"),
+                                losses=("focal",)), "digits")
+    command.start_probe("Keras", tasks, place / "jax").wait()
+    assert "JAX" in (place / "jax" / "log.txt").read_text()
+    assert_all_rungs_pass(command.judge_answers(tasks, place / "Lightning", place / "jax"))
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_settings_of_a_notebook_change_nothing(sibling, tmp_path):
     assert records[0]["parameters"] == records[1]["parameters"]
 
 
-HOSTILE = {"keras": {"KERAS_BACKEND": "jax", "KERAS_NNX_ENABLED": "true", "TF_USE_LEGACY_KERAS": "1",
+HOSTILE = {"keras": {"KERAS_BACKEND": "tensorflow", "KERAS_NNX_ENABLED": "true", "TF_USE_LEGACY_KERAS": "1",
                      "KERAS_FLOATX": "float16"},
            "lightning": {"TORCH_HOME": "nowhere", "LOCAL_RANK": "3", "WORLD_SIZE": "4"}}
 FIRST_WORDS = {"keras": "Keras 3", "lightning": "PyTorch 2"}
