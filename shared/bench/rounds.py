@@ -33,8 +33,7 @@ def parse_arguments(arguments: list[str] | None, name: str, description: str | N
     parser.add_argument("--out", metavar="FILE", type=Path, default=Path(f"runs/bench-{name}.json"),
                         help=f"measurements to go on with; default: runs/bench-{name}.json")
     parser.add_argument("--page", metavar="FILE", type=Path,
-                        help=f"a page whose part between <!-- bench-{name} --> and <!-- end of bench-{name} --> is "
-                             "replaced with the table")
+                        help="a page into which the table is written, where it has a place for it")
     return parser.parse_args(arguments)
 
 
@@ -92,7 +91,7 @@ def print_table(options: argparse.Namespace, name: str, kept: dict[str, Any], ta
     """Print the table, and write it into the page that the options name."""
     print(f"{describe_measurements(kept)}\n\n{table.to_text()}", flush=True)
     if options.page:
-        write_section(expand_home(options.page), name, format_section(kept, table))
+        write_section(expand_home(options.page), f"make {name}", format_section(kept, table))
 
 
 def format_section(kept: dict[str, Any], table: Table) -> str:

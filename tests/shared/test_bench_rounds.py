@@ -8,7 +8,7 @@ import pytest
 from shared.bench import article, precision, rounds
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY
-from shared.machine.pages import write_section
+from shared.machine.pages import place_section
 
 RESULTS = REPOSITORY / "docs" / "results.md"
 
@@ -98,18 +98,8 @@ def test_the_share_of_bf16_is_of_the_same_round():
         ["resnet18", "32", "128", "keras", "20.0", "20.0", "1.25 (0.50 to 2.00)"]]
 
 
-def test_a_section_of_a_page_is_replaced(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# Title\n<!-- table -->\nold \\1\n<!-- end of table -->\nend\n")
-    for text in ("first", "second \\1"):
-        write_section(page, "table", text)
-    assert page.read_text() == "# Title\n<!-- table -->\n\nsecond \\1\n\n<!-- end of table -->\nend\n"
-    with pytest.raises(UserError, match="has no lines <!-- other --> and <!-- end of other -->"):
-        write_section(page, "other", "text")
-
-
 @pytest.mark.parametrize(("name", "module"), [("bench-article", article), ("bench-precision", precision)])
 def test_the_page_agrees_with_its_measurements(name, module):
     kept = rounds.read_measurements(REPOSITORY / "docs" / f"{name}.json")
     section = rounds.format_section(kept, module.tabulate(kept["measurements"]))
-    assert f"<!-- {name} -->\n\n{section}\n\n<!-- end of {name} -->\n" in RESULTS.read_text(encoding="utf-8")
+    assert place_section(RESULTS, f"make {name}", section) == RESULTS.read_text(encoding="utf-8")

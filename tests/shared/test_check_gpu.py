@@ -20,6 +20,7 @@ from shared.bench.gpu import runner as runners
 from shared.bench.gpu.parts import FAILS, MEASURED, PASSES, Finding, Part
 from shared.bench.gpu.runner import ProgramError, Runner, find_reason
 from shared.errors import UserError
+from shared.machine.pages import place_section
 
 CPU_ONLY = {"versions": {"torch": "2.11"}}
 H100 = {"versions": {"torch": "2.11"}, "gpu": "NVIDIA H100 80GB", "cuda": "13.0"}
@@ -260,13 +261,8 @@ def test_the_table_has_the_outcomes_of_gpus_alone(tmp_path):
 
 
 def test_the_page_agrees_with_the_records_that_are_kept():
-    text = records.PAGE.read_text(encoding="utf-8")
-    assert records.fill_page(text, records.tabulate_support()) == text, "python -m shared.bench.gpu --table mends it"
-
-
-def test_a_page_without_its_marks_is_not_written():
-    with pytest.raises(UserError, match="has lost its marks"):
-        records.fill_page("# Scaling", "| |")
+    page = place_section(records.PAGE, records.COMMAND, records.tabulate_support())
+    assert page == records.PAGE.read_text(encoding="utf-8"), "python -m shared.bench.gpu --table mends it"
 
 
 def test_a_damaged_record_is_named(tmp_path):

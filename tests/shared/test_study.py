@@ -8,8 +8,9 @@ import pytest
 from shared.errors import UserError
 from shared.machine.files import REPOSITORY, write_json
 from shared.machine.interpreters import list_siblings
+from shared.machine.pages import place_section
 from shared.training.study import command
-from shared.training.study.page import BEGIN, END, format_section, place_section
+from shared.training.study.page import COMMAND, format_section
 from shared.training.study.picture import draw_study, find_front
 from shared.training.study.records import collect_study
 from shared.training.sweep.grid import list_points
@@ -68,22 +69,18 @@ def test_seeds_are_rows_of_their_own(tmp_path, monkeypatch):
         ("resnet18 seed=0", 0.98), ("resnet18 seed=1", 0.96)]
 
 
-def test_the_page_has_what_the_record_has_and_keeps_what_is_around(study, tmp_path):
-    (tmp_path / "page.md").write_text(f"# Before\n\n{BEGIN}\nolder\n{END}\n\nafter\n")
-    page = place_section(tmp_path / "page.md", study)
-    assert page == f"# Before\n\n{BEGIN}\n{format_section(study)}\n{END}\n\nafter\n"
+def test_the_page_has_what_the_record_has(study):
+    page = format_section(study)
     for words in ("python -m shared.study train.epochs=2\n", "| `resnet18` | 175,258 | 82.3 M | 98.00 % (89.5 to 99.6)",
                   "`augment.flip=true`", "revision aaaaaaaaaa; ", "Alone.", "![", ": it has not been trained"):
         assert words in page
     assert page.count("- Left out: ") == 1
-    (tmp_path / "page.md").write_text(page)
-    assert place_section(tmp_path / "page.md", study) == page
 
 
 def test_the_page_of_this_repository_agrees_with_its_record():
     page = REPOSITORY / "docs" / "results.md"
     study = json.loads((REPOSITORY / "docs" / "study.json").read_text(encoding="utf-8"))
-    assert place_section(page, study) == page.read_text(encoding="utf-8")
+    assert place_section(page, COMMAND, format_section(study)) == page.read_text(encoding="utf-8")
 
 
 def test_the_front_is_what_nothing_as_cheap_beats():

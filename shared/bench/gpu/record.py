@@ -10,10 +10,11 @@ from shared.bench.gpu.parts import PARTS, list_parts
 from shared.errors import UserError
 from shared.machine.console import Table
 from shared.machine.files import REPOSITORY, write_json, write_whole
+from shared.machine.pages import write_section
 
 KEPT = REPOSITORY / "docs" / "gpu"
 PAGE = REPOSITORY / "docs" / "scaling.md"
-BEGIN, END = "<!-- made by python -m shared.bench.gpu --table -->", "<!-- end of what is made -->"
+COMMAND = "make check-gpu"  # whose table the page has
 NAMES = {"lightning": "PyTorch Lightning", "keras": "Keras"}
 NOT_RUN = "not run on a GPU"
 ADVICE = "make room, or name another folder with --out"
@@ -96,16 +97,6 @@ def to_markdown(table: Table) -> str:
     return table.to_markdown().replace(" ---: ", " --- ")
 
 
-def fill_page(text: str, table: str) -> str:
-    """The page's `text` with the `table` between its two marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise UserError(f"{PAGE} has lost its marks {BEGIN} and {END}; restore them")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
 def update_page() -> None:
     """Write the table into docs/scaling.md."""
-    text = fill_page(PAGE.read_text(encoding="utf-8"), tabulate_support())
-    write_whole(PAGE, lambda file: file.write_text(text, encoding="utf-8"))
+    write_section(PAGE, COMMAND, tabulate_support())

@@ -15,8 +15,9 @@ from shared.config.reading import is_path
 from shared.errors import UserError
 from shared.machine.arguments import Parser
 from shared.machine.files import REPOSITORY, expand_home, write_json, write_whole
+from shared.machine.pages import place_section, write_section
 from shared.models import MODELS
-from shared.training.study.page import find_place, place_section, tabulate_accuracy, tabulate_cost
+from shared.training.study.page import COMMAND, format_section, tabulate_accuracy, tabulate_cost
 from shared.training.study.records import collect_study
 from shared.training.sweep.definition import choose_siblings
 from shared.training.sweep.grid import list_points, train_points
@@ -60,7 +61,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--into: {folder} cannot be made ({error.strerror}); choose another") from None
-    find_place(folder / "results.md")
+    place_section(folder / "results.md", COMMAND, "")
     if not options.report:
         train_points([point for point in points if point.config.model.name in chosen], at_once=1)  # for their speed
     write_study(collect_study(points, options.words, options.note), folder)
@@ -75,10 +76,9 @@ def write_study(study: dict, folder: Path) -> None:
     from shared.training.study.picture import draw_study  # here, since matplotlib takes a second
 
     page = folder / "results.md"
-    text = place_section(page, study)
     write_json(folder / "study.json", study, advice=ADVICE)
     write_whole(folder / "study.png", lambda file: draw_study(study, file), advice=ADVICE)
-    write_whole(page, lambda file: file.write_text(text, encoding="utf-8"), advice=ADVICE)
+    write_section(page, COMMAND, format_section(study), advice=ADVICE)
     print("\n".join([tabulate_accuracy(study).to_text(), "", tabulate_cost(study).to_text(), "",
                      *(f"left out: {one['sibling']} {one['name']}: {one['reason']}" for one in study["left_out"]),
                      f"page: {page}"]))

@@ -1,39 +1,13 @@
-"""The section of docs/results.md that a study fills, between two comments."""
+"""The section of docs/results.md that a study fills."""
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from shared.errors import UserError
 from shared.machine.console import Table, format_percent
 from shared.training.sweep.space import format_value
 
-BEGIN, END = "<!-- Written by make study from study.json; what is changed here is lost. -->", "<!-- Its end. -->"
-
-
-def find_place(page: Path) -> tuple[str, str]:
-    """What is before and after the section; nothing where there is no such page yet.
-
-    Raises:
-        UserError: where the page cannot be read, or has no such comments.
-    """
-    if not page.exists():
-        return "", "\n"
-    try:
-        before, begun, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    except OSError as error:
-        raise UserError(f"{page}: {error.strerror}; choose another folder with --into") from None
-    _, ended, after = rest.partition(END)
-    if not (begun and ended):
-        raise UserError(f"{page} has no place for the study; write these two lines where it belongs: {BEGIN} and {END}")
-    return before, after
-
-
-def place_section(page: Path, study: dict[str, Any]) -> str:
-    """The page with the section of `study` in place of what is between the comments. Raises as `find_place` does."""
-    before, after = find_place(page)
-    return f"{before}{BEGIN}\n{format_section(study)}\n{END}{after}"
+COMMAND = "make study"  # whose section the page has
 
 
 def format_section(study: dict[str, Any]) -> str:
@@ -55,7 +29,7 @@ def format_section(study: dict[str, Any]) -> str:
         "![Test accuracy over multiply-adds and over seconds of training, in both siblings](study.png)",
         tabulate_cost(study).to_markdown(),
         "\n".join(f"- Left out: {', '.join(names)}: {reason}" for reason, names in reasons.items())]
-    return "\n" + "\n\n".join(part.rstrip() for part in parts if part) + "\n"
+    return "\n\n".join(part.rstrip() for part in parts if part)
 
 
 def tabulate_accuracy(study: dict[str, Any]) -> Table:
