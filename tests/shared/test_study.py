@@ -113,7 +113,7 @@ def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(("words", "message"), [
     (["model.name=resnt18"], "model.name='resnt18' is not one of .*did you mean 'resnet18'"),
     (["--only", "resnet34"], "--only: resnet34 is not among the models of this study, which are resnet18, vit_tiny"),
-    (["--into", "."], r"results\.md has no place for the study; write these two lines where it belongs: <!--"),
+    (["--into", "."], r"results\.md has no place for what make study writes; put these two lines"),
     (["--into", "taken/below"], "--into: taken/below cannot be made"),
     (["--report"], "no training of this study has finished; .* resnet18: it has not been trained"),
 ])
