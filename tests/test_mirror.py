@@ -48,8 +48,8 @@ CORE = {
     # What shared.gallery, shared.parity and shared.bench start in each sibling.
     "explain.py": ["explain", "explain_trained"],
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
-    "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds", "measure_training", "measure_stock_training",
-                 "measure_input", "measure_stock_input"],
+    "bench.py": ["measure_bare_speed", "measure_bare", "measure_bare_per_core", "measure_rounds", "measure_training",
+                 "measure_stock_training", "measure_input", "measure_stock_input"],
 }
 # Of the core, what takes other arguments in each sibling, because its framework wants them so.
 OTHER_ARGUMENTS = {
