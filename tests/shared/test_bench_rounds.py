@@ -22,7 +22,8 @@ def asked(monkeypatch):
         calls.append((sibling, what, config.read_text()))
         if len(calls) == 3:
             raise UserError("killed")
-        return {"per_core": 10.0, "steps": 4, "first_seconds": 9.0, "later_seconds": 8.0, "peak_memory_gib": 1.5}
+        return {"per_core": 10.0} if what == "bare_per_core" else {
+            "steps": 4, "first_seconds": 9.0, "later_seconds": 8.0, "peak_memory_gib": 1.5}
     for module in (article, precision):
         monkeypatch.setattr(module, "run_sibling_bench", run)
         monkeypatch.setattr(module, "list_siblings", lambda: ("lightning", "keras"))
