@@ -1,7 +1,7 @@
 """This sibling's half of `shared.bench`: python -m lightning_project.bench CONFIG OUT WHAT COUNT
 
-WHAT is rounds, of that COUNT; bare, COUNT steps; input or stock_input, COUNT seconds; training or stock_training, COUNT
-epochs, which the config says too.
+WHAT is rounds, of that COUNT; bare or bare_per_core, COUNT steps; input or stock_input, COUNT seconds; training or
+stock_training, COUNT epochs, which the config says too.
 """
 
 import json
@@ -16,9 +16,10 @@ from shared.config import Config, load_config
 from shared.machine import hardware
 
 
-def measure_bare_speed(config: Config, steps: int) -> float:
-    """Images per second of training `steps` times on one batch in memory, without Lightning, data or callbacks."""
-    return time_steps(*build_train_step(config), steps)
+def measure_bare_speed(config: Config, steps: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Images per second of training `steps` times on one batch in memory, without Lightning, data or callbacks; the
+    seconds are those of `clock`."""
+    return time_steps(*build_train_step(config), steps, clock)
 
 
 def build_train_step(config: Config, layout: Any = None) -> tuple[Callable[[], None], int]:
@@ -58,13 +59,14 @@ def build_train_step(config: Config, layout: Any = None) -> tuple[Callable[[], N
     return train_step, len(images)
 
 
-def time_steps(train_step: Callable[[], None], images: int, steps: int) -> float:
+def time_steps(train_step: Callable[[], None], images: int, steps: int,
+               clock: Callable[[], float] = time.perf_counter) -> float:
     """Images per second of so many steps, after one for warm-up."""
     train_step()
-    started = time.perf_counter()
+    started = clock()
     for _ in range(steps):
         train_step()
-    return steps * images / (time.perf_counter() - started)
+    return steps * images / (clock() - started)
 
 
 def measure_bare(config: Config, out: Path, steps: int) -> None:
@@ -73,6 +75,11 @@ def measure_bare(config: Config, out: Path, steps: int) -> None:
 
     found = {"bare": measure_bare_speed(config, steps), "peak_memory_gib": measure_peak_memory()}
     out.write_text(json.dumps(found), encoding="utf-8")
+
+
+def measure_bare_per_core(config: Config, out: Path, steps: int) -> None:
+    """Write the speed of bare steps, in images per second of CPU time, to `out`."""
+    out.write_text(json.dumps({"per_core": measure_bare_speed(config, steps, time.process_time)}), encoding="utf-8")
 
 
 def measure_rounds(config: Config, out: Path, rounds: int) -> None:
@@ -203,7 +210,7 @@ def write_rates(out: Path, rates: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    measure = {"rounds": measure_rounds, "bare": measure_bare, "input": measure_input,
-               "stock_input": measure_stock_input, "training": measure_training,
-               "stock_training": measure_stock_training}[sys.argv[3]]
+    measure = {"rounds": measure_rounds, "bare": measure_bare, "bare_per_core": measure_bare_per_core,
+               "training": measure_training, "stock_training": measure_stock_training, "input": measure_input,
+               "stock_input": measure_stock_input}[sys.argv[3]]
     measure(load_config(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[4]))

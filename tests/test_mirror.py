@@ -49,8 +49,8 @@ CORE = {
     "explain.py": ["explain", "explain_trained"],
     "multiply_adds.py": ["count_multiply_adds"],
     "probe.py": ["record_raw", "record_pixels", "record_start", "record_forward", "record_rates", "record_fit"],
-    "bench.py": ["measure_bare_speed", "measure_bare", "measure_rounds", "measure_training", "measure_stock_training",
-                 "measure_input", "measure_stock_input"],
+    "bench.py": ["measure_bare_speed", "measure_bare", "measure_bare_per_core", "measure_rounds", "measure_training",
+                 "measure_stock_training", "measure_input", "measure_stock_input"],
     "gpu_check.py": ["describe_gpu", "train_until_killed", "train_in_little_memory"],
 }
 # Of the core, what takes other arguments in each sibling, because its framework wants them so.

@@ -2,8 +2,9 @@
 
 python -m shared.bench.precision [--rounds N] [--out FILE] [--page FILE]
 
-The models are of every kind that is here, and the siblings those that are installed. Each measurement is of bare steps
-(forward, backward, update) on one batch of random images, in a process of its own; fp32 and bf16 take turns.
+The models are of every kind that is here. Each measurement is of bare steps (forward, backward, update) on one batch of
+random images, in a process of its own; fp32 and bf16 take turns. Images are counted per second of CPU time, in one
+thread, of which other work on the machine takes less than of the clock's.
 """
 
 import statistics
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shared.bench.measure import measure_bare, write_cifar10
+from shared.bench.measure import run_sibling_bench, write_cifar10
 from shared.bench.rounds import (
     Case,
     Measurement,
@@ -27,8 +28,8 @@ from shared.machine.ending import report_errors
 from shared.machine.interpreters import find_interpreter, list_siblings
 
 # Model, pixels, images in a batch, and so many steps that a measurement takes seconds.
-MODELS = (("resnet18", 32, 128, 4), ("resnet50", 224, 8, 4), ("efficientnet_b0", 224, 16, 5),
-          ("efficientnet_b0", 32, 128, 15), ("vit_tiny", 224, 16, 8), ("airbench", 32, 1024, 3))
+MODELS = (("resnet18", 32, 64, 3), ("resnet50", 224, 4, 3), ("efficientnet_b0", 224, 8, 4),
+          ("efficientnet_b0", 32, 64, 6), ("vit_tiny", 224, 8, 4), ("airbench", 32, 256, 3))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,12 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
                 "dataset.name=cifar10", f"dataset.root={data}", f"dataset.image_size={case['pixels']}",
                 f"dataset.limit_train={case['batch'] + 100}", "dataset.val_fraction=0.05", "dataset.limit_test=100",
                 f"train.batch_size={case['batch']}", f"model.name={case['model']}", "hardware.accelerator=cpu",
-                f"hardware.precision={case['precision']}", f"output_dir={place}/runs"],
+                "hardware.threads=1", f"hardware.precision={case['precision']}", f"output_dir={place}/runs"],
                 "python -m shared.bench.precision", __doc__)
             file = Path(place, "config.yaml")
             file.write_text(to_yaml(config), encoding="utf-8")
-            found = measure_bare(case["sibling"], file, Path(place), case["steps"])
-            return {"images_per_second": found["bare"], "peak_memory_gib": found["peak_memory_gib"]}
+            return run_sibling_bench(case["sibling"], file, Path(place), "bare_per_core", case["steps"])
 
         kept = measure_in_rounds(options, cases, measure)
     print_table(options, "bench-precision", kept, tabulate(kept["measurements"]))
@@ -60,11 +60,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def tabulate(measurements: list[Measurement]) -> Table:
     """A row for each model in each sibling, with medians and the spread of bf16's share in rounds."""
-    table = Table(["model", "pixels", "batch", "sibling", "fp32, images/s", "bf16, images/s", "bf16 / fp32"], [])
+    table = Table(["model", "pixels", "batch", "sibling", "fp32, images per CPU second", "bf16", "bf16 / fp32"], [])
     names = ("model", "pixels", "batch", "sibling")
     for values in dict.fromkeys(tuple(one[name] for name in names) for one in measurements):
         case = dict(zip(names, values, strict=True))
-        fp32, bf16 = ([one["images_per_second"] for one in select(measurements, case | {"precision": precision})]
+        fp32, bf16 = ([one["per_core"] for one in select(measurements, case | {"precision": precision})]
                       for precision in ("fp32", "bf16"))
         shares = [half / full for full, half in zip(fp32, bf16, strict=False)]  # of the same round
         table.rows.append([*map(str, values), f"{statistics.median(fp32):.1f}", f"{statistics.median(bf16):.1f}",

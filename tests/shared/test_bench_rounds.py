@@ -22,10 +22,10 @@ def asked(monkeypatch):
         calls.append((sibling, what, config.read_text()))
         if len(calls) == 3:
             raise UserError("killed")
-        return {"bare": 10.0, "steps": 4, "first_seconds": 9.0, "later_seconds": 8.0, "peak_memory_gib": 1.5}
-    monkeypatch.setattr("shared.bench.measure.run_sibling_bench", run)
-    monkeypatch.setattr(article, "run_sibling_bench", run)
+        return {"per_core": 10.0} if what == "bare_per_core" else {
+            "steps": 4, "first_seconds": 9.0, "later_seconds": 8.0, "peak_memory_gib": 1.5}
     for module in (article, precision):
+        monkeypatch.setattr(module, "run_sibling_bench", run)
         monkeypatch.setattr(module, "list_siblings", lambda: ("lightning", "keras"))
         monkeypatch.setattr(module, "find_interpreter", lambda sibling: sys.executable)
     return calls
@@ -51,8 +51,8 @@ def test_cases_take_turns_and_a_second_call_goes_on(asked, tmp_path, capsys, mod
 def test_each_case_has_its_config(asked, tmp_path):
     with pytest.raises(UserError):
         precision.main([f"--out={tmp_path}/found.json"])
-    assert [(sibling, what) for sibling, what, _ in asked] == [("lightning", "bare"), ("lightning", "bare"),
-                                                             ("keras", "bare")]
+    assert [(sibling, what) for sibling, what, _ in asked] == [
+        ("lightning", "bare_per_core"), ("lightning", "bare_per_core"), ("keras", "bare_per_core")]
     assert ["precision: fp32" in config for *_, config in asked] == [True, False, True]
     asked.clear()
     with pytest.raises(UserError):
@@ -92,7 +92,7 @@ def test_an_epoch_is_extrapolated_from_the_later_ones_steps():
 
 def test_the_share_of_bf16_is_of_the_same_round():
     case = {"model": "resnet18", "pixels": 32, "batch": 128, "steps": 4, "sibling": "keras"}
-    found = [case | {"precision": name, "images_per_second": value}
+    found = [case | {"precision": name, "per_core": value}
              for name, value in (("fp32", 10.0), ("bf16", 20.0), ("fp32", 40.0), ("bf16", 20.0), ("fp32", 20.0))]
     assert precision.tabulate(found).rows == [
         ["resnet18", "32", "128", "keras", "20.0", "20.0", "1.25 (0.50 to 2.00)"]]

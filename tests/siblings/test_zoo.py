@@ -156,7 +156,8 @@ def choose_precision(sibling, name):
 
     from shared.config import parse_config
 
-    config = parse_config([f"model.name={name}", "hardware.threads=1", "hardware.accelerator=cpu"], "test", "")
+    words = f"model.name={name}", "hardware.precision=auto", "hardware.threads=1", "hardware.accelerator=cpu"
+    config = parse_config(words, "test", "")
     with mock.patch("shared.machine.hardware.cpu_has_bf16", return_value=True):
         return importlib.import_module(f"{sibling}_project.runtime").build_runtime(config).facts["precision"]
 
