@@ -27,6 +27,10 @@ class ProgramError(Exception):
         self.log = log[-30:]
 
 
+class OutOfTimeError(ProgramError):
+    """A program was killed at the deadline."""
+
+
 @dataclass
 class Runner:
     """Runs the programs of a `sibling`, whose files go to `folder`, until the `deadline` of the monotonic clock."""
@@ -85,9 +89,9 @@ class Runner:
         """The exit status of the sibling's Python with these words, and the lines that it printed.
 
         Raises:
-            TimeoutError: where the deadline comes first; the process and those that it has started are killed then.
+            OutOfTimeError: where the deadline comes first; the process and those that it has started are killed then.
         """
-        file = self.folder / "log.txt"  # and no pipe, which a process that is left over would keep open
+        file, in_time = self.folder / "log.txt", True  # and no pipe, which a process that is left over would keep open
         with file.open("wb") as log:
             process = subprocess.Popen([require_interpreter(self.sibling), *words], cwd=self.folder, stdout=log,
                                        stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
@@ -96,12 +100,15 @@ class Runner:
                 left = self.deadline - time.monotonic()
                 status = process.wait(None if math.isinf(left) else max(0, left))
             except subprocess.TimeoutExpired:
-                raise TimeoutError from None
+                in_time = False
             finally:
                 with contextlib.suppress(ProcessLookupError):  # the usual end: nothing of it is left
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return status, [line for line in file.read_text(errors="replace", encoding="utf-8").splitlines() if line]
+        lines = [line for line in file.read_text(errors="replace", encoding="utf-8").splitlines() if line]
+        if not in_time:
+            raise OutOfTimeError("it was not done in time", lines)
+        return status, lines
 
 
 def find_reason(status: int, log: list[str]) -> str:
