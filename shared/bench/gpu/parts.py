@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.bench.gpu.runner import ProgramError, Runner, find_reason, read_record
+from shared.bench.gpu.runner import ProgramError, Runner, find_reason, read_facts
 from shared.bench.measure import ROUNDS, write_cifar10
 from shared.bench.photographs import write_photographs
 from shared.machine.hardware import count_cores
@@ -61,7 +61,7 @@ def train_digits(runner: Runner, name: str, *words: str, accelerator: str = "",
 def check_learning(runner: Runner, name: str, *words: str, variables: dict[str, str] | None = None) -> Finding:
     """Whether the loss of a training is finite, which train.py sees to, and falls."""
     run = train_digits(runner, name, *words, variables=variables)
-    losses, facts = read_losses(run), read_record(run)
+    losses, facts = read_losses(run), read_facts(run)
     first, last = (statistics.mean(part) for part in (losses[:3], losses[-3:]))
     return Finding(PASSES if last < FALL * first else FAILS,
                    f"loss {first:.3g} → {last:.3g} in {len(losses)} steps ({facts['precision']}, {facts['strategy']})",
@@ -152,7 +152,7 @@ def measure_rounds(runner: Runner, what: str, *words: str) -> Finding:
     train, bare = (statistics.median(one[name] for one in rounds) for name in ("train", "bare"))
     ratio = statistics.median(one["train"] / one["bare"] for one in rounds)
     run = next(runner.folder.glob("rounds/*/*/"))
-    memory, precision = read_peak_memory(run), read_record(run)["precision"]
+    memory, precision = read_peak_memory(run), read_facts(run)["precision"]
     outcome = MEASURED if not runner.on_gpu else PASSES if ratio >= RATIO else FAILS
     return Finding(outcome, f"{what}, {precision}: {train:,.0f} images/s, bare step {bare:,.0f}, ratio {ratio:.3f}, "
                             f"{memory:.1f} GiB",
