@@ -26,10 +26,10 @@ MEMORY = 1024       # MiB of the GPU's for a batch that does not fit into them
 NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 
 DIGITS = ("dataset.name=digits", "augment.crop=none", "schedule.name=constant", "schedule.warmup_epochs=0",
-          "train.epochs=1", "tracking.mode=disabled", "tracking.log_every_steps=1")
+          "optimizer.lr=0.005", "train.epochs=1", "tracking.mode=disabled", "tracking.log_every_steps=1")
 # Twelve steps in fp64, on images so small that a CPU makes them in seconds.
 SMALL = (*DIGITS, "hardware.precision=fp64", "dataset.limit_train=160", "dataset.limit_test=32", "train.batch_size=12",
-         "train.checkpoint_every_steps=4")
+         "train.checkpoint_every_steps=4", "hardware.threads=1")
 KILLED_AFTER = 9  # of these steps, one after a checkpoint
 
 
@@ -54,7 +54,8 @@ class Part:
 def train_digits(runner: Runner, name: str, *words: str, accelerator: str = "",
                  variables: dict[str, str] | None = None) -> Path:
     """The run of some twenty steps on the digits, large enough for a GPU's fast paths, in fp32 or as `words` say."""
-    size = ("dataset.image_size=32",) if runner.on_gpu else ("dataset.limit_train=400", "train.batch_size=32")
+    size = ("dataset.image_size=32",) if runner.on_gpu else ("dataset.limit_train=400", "train.batch_size=32",
+                                                                  "hardware.threads=1")
     return runner.train(name, *DIGITS, *size, *words, accelerator=accelerator, variables=variables)
 
 
