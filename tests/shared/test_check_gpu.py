@@ -18,7 +18,7 @@ from shared.bench.gpu import parts as all_parts
 from shared.bench.gpu import record as records
 from shared.bench.gpu import runner as runners
 from shared.bench.gpu.parts import FAILS, MEASURED, PASSES, Finding, Part
-from shared.bench.gpu.runner import ProgramError, Runner, find_reason
+from shared.bench.gpu.runner import OutOfTimeError, ProgramError, Runner, find_reason
 from shared.errors import UserError
 from shared.machine.pages import place_section
 
@@ -120,13 +120,13 @@ def test_where_the_time_is_up_the_same_command_goes_on(machine, monkeypatch, cap
 def test_of_a_part_that_the_end_of_all_time_cuts_off_nothing_is_recorded(machine, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    machine.add("one", TimeoutError(), seconds=30, only="lightning")
-    machine.add("two", TimeoutError(), seconds=90, only="lightning")
+    machine.add("one", OutOfTimeError("it was not done in time", []), seconds=30, only="lightning")
+    machine.add("two", OutOfTimeError("it was not done in time", []), seconds=90, only="lightning")
     assert not machine.check("--minutes=1")
     assert machine.ran == ["lightning/one", "lightning/two"]
     parts = machine.record()["parts"]
     assert list(parts) == ["lightning/one"]
-    assert parts["lightning/one"]["text"] == "it was not done after 30 s"
+    assert parts["lightning/one"]["text"] == "it was not done in time"
 
 
 def test_what_needs_a_gpu_says_so(machine):
@@ -191,7 +191,7 @@ def test_a_program_that_takes_too_long_is_killed_with_those_that_it_started(runn
             "time.sleep(60)")
     runner.deadline = time.monotonic() + 1.5
     began = time.monotonic()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(OutOfTimeError):
         runner.run(["-c", code])
     assert time.monotonic() - began < 10
     child = Path("/proc", (tmp_path / "log.txt").read_text().strip(), "stat")

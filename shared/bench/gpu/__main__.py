@@ -19,7 +19,7 @@ from typing import Any
 
 from shared.bench.gpu.parts import FAILS, NEEDS_GPU, Finding, Part, list_parts
 from shared.bench.gpu.record import KEPT, Record, update_page
-from shared.bench.gpu.runner import ProgramError, Runner
+from shared.bench.gpu.runner import OutOfTimeError, ProgramError, Runner
 from shared.errors import UserError, summarise_error
 from shared.machine.arguments import Parser
 from shared.machine.console import say
@@ -118,11 +118,9 @@ def run_part(part: Part, runner: Runner, has_gpu: bool, end: float) -> dict[str,
         else:
             finding = part.check(runner)
     except ProgramError as error:
-        finding, log = Finding(FAILS, str(error)), error.log
-    except TimeoutError:
-        if runner.deadline == end:
+        if isinstance(error, OutOfTimeError) and runner.deadline == end:
             return None
-        finding = Finding(FAILS, f"it was not done after {part.seconds} s")
+        finding, log = Finding(FAILS, str(error)), error.log
     except Exception as error:  # whatever a part meets, the others go on
         finding = Finding(FAILS, summarise_error(error))
     found = {"outcome": finding.outcome, "text": finding.text, "figures": finding.figures,
@@ -135,9 +133,9 @@ def describe_sibling(runner: Runner) -> dict[str, Any]:
     try:
         return runner.measure("gpu_check", "describe", 0, "hardware.accelerator="
                               + ("auto" if runner.on_gpu else "cpu"))
-    except (ProgramError, TimeoutError) as error:
-        raise UserError(f"the {runner.sibling} sibling cannot be asked for its GPU ({error or 'it takes too long'}); "
-                        "mend it, or leave it out with --parts") from None
+    except ProgramError as error:
+        raise UserError(f"the {runner.sibling} sibling cannot be asked for its GPU ({error}); mend it, or leave it out "
+                        "with --parts") from None
 
 
 def describe_machine(siblings: dict[str, dict[str, Any]], on_cpu: bool) -> dict[str, Any]:

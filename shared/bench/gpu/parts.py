@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.bench.gpu.runner import ProgramError, Runner, find_reason, read_record
+from shared.bench.gpu.runner import ProgramError, Runner, find_reason, read_facts
 from shared.bench.measure import ROUNDS, write_cifar10
 from shared.bench.photographs import write_photographs
 from shared.machine.hardware import count_cores
@@ -26,10 +26,10 @@ MEMORY = 1024       # MiB of the GPU's for a batch that does not fit into them
 NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 
 DIGITS = ("dataset.name=digits", "augment.crop=none", "schedule.name=constant", "schedule.warmup_epochs=0",
-          "train.epochs=1", "tracking.mode=disabled", "tracking.log_every_steps=1")
+          "optimizer.lr=0.005", "train.epochs=1", "tracking.mode=disabled", "tracking.log_every_steps=1")
 # Twelve steps in fp64, on images so small that a CPU makes them in seconds.
 SMALL = (*DIGITS, "hardware.precision=fp64", "dataset.limit_train=160", "dataset.limit_test=32", "train.batch_size=12",
-         "train.checkpoint_every_steps=4")
+         "train.checkpoint_every_steps=4", "hardware.threads=1")
 KILLED_AFTER = 9  # of these steps, one after a checkpoint
 
 
@@ -54,14 +54,15 @@ class Part:
 def train_digits(runner: Runner, name: str, *words: str, accelerator: str = "",
                  variables: dict[str, str] | None = None) -> Path:
     """The run of some twenty steps on the digits, large enough for a GPU's fast paths, in fp32 or as `words` say."""
-    size = ("dataset.image_size=32",) if runner.on_gpu else ("dataset.limit_train=400", "train.batch_size=32")
+    size = ("dataset.image_size=32",) if runner.on_gpu else ("dataset.limit_train=400", "train.batch_size=32",
+                                                                  "hardware.threads=1")
     return runner.train(name, *DIGITS, *size, *words, accelerator=accelerator, variables=variables)
 
 
 def check_learning(runner: Runner, name: str, *words: str, variables: dict[str, str] | None = None) -> Finding:
     """Whether the loss of a training is finite, which train.py sees to, and falls."""
     run = train_digits(runner, name, *words, variables=variables)
-    losses, facts = read_losses(run), read_record(run)
+    losses, facts = read_losses(run), read_facts(run)
     first, last = (statistics.mean(part) for part in (losses[:3], losses[-3:]))
     return Finding(PASSES if last < FALL * first else FAILS,
                    f"loss {first:.3g} → {last:.3g} in {len(losses)} steps ({facts['precision']}, {facts['strategy']})",
@@ -152,7 +153,7 @@ def measure_rounds(runner: Runner, what: str, *words: str) -> Finding:
     train, bare = (statistics.median(one[name] for one in rounds) for name in ("train", "bare"))
     ratio = statistics.median(one["train"] / one["bare"] for one in rounds)
     run = next(runner.folder.glob("rounds/*/*/"))
-    memory, precision = read_peak_memory(run), read_record(run)["precision"]
+    memory, precision = read_peak_memory(run), read_facts(run)["precision"]
     outcome = MEASURED if not runner.on_gpu else PASSES if ratio >= RATIO else FAILS
     return Finding(outcome, f"{what}, {precision}: {train:,.0f} images/s, bare step {bare:,.0f}, ratio {ratio:.3f}, "
                             f"{memory:.1f} GiB",

@@ -14,7 +14,7 @@ from typing import Any
 from shared.config import parse_config, to_yaml
 from shared.errors import shorten
 from shared.machine.files import REPOSITORY
-from shared.machine.interpreters import list_variables, require_interpreter
+from shared.machine.interpreters import explain_not_runnable, list_variables, require_interpreter
 
 LONGEST = 200  # characters of a reason
 
@@ -25,6 +25,10 @@ class ProgramError(Exception):
     def __init__(self, message: str, log: list[str]):
         super().__init__(shorten(message, LONGEST))
         self.log = log[-30:]
+
+
+class OutOfTimeError(ProgramError):
+    """A program was killed at the deadline."""
 
 
 @dataclass
@@ -58,7 +62,7 @@ class Runner:
             runs = [file.parent for file in folder.glob("*/*/run.json")]
             if len(runs) != 1:  # a run that was to be resumed has been begun anew
                 raise ProgramError(f"there are {len(runs)} runs in place of one", log)
-            device = read_record(runs[0])["device"]
+            device = read_facts(runs[0])["device"]
             if not device.endswith(f"({accelerator})"):
                 raise ProgramError(f"it computed on {device} in place of the {accelerator}", log)
             self.trained[name] = runs[0]
@@ -85,23 +89,29 @@ class Runner:
         """The exit status of the sibling's Python with these words, and the lines that it printed.
 
         Raises:
-            TimeoutError: where the deadline comes first; the process and those that it has started are killed then.
+            OutOfTimeError: where the deadline comes first; the process and those that it has started are killed then.
         """
-        file = self.folder / "log.txt"  # and no pipe, which a process that is left over would keep open
+        file, in_time = self.folder / "log.txt", True  # and no pipe, which a process that is left over would keep open
         with file.open("wb") as log:
-            process = subprocess.Popen([require_interpreter(self.sibling), *words], cwd=self.folder, stdout=log,
-                                       stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-                                       env=list_variables() | (variables or {}))
+            try:
+                process = subprocess.Popen([require_interpreter(self.sibling), *words], cwd=self.folder, stdout=log,
+                                           stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+                                           env=list_variables() | (variables or {}))
+            except OSError as error:
+                raise explain_not_runnable(self.sibling, error) from None
             try:
                 left = self.deadline - time.monotonic()
                 status = process.wait(None if math.isinf(left) else max(0, left))
             except subprocess.TimeoutExpired:
-                raise TimeoutError from None
+                in_time = False
             finally:
                 with contextlib.suppress(ProcessLookupError):  # the usual end: nothing of it is left
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        return status, [line for line in file.read_text(errors="replace", encoding="utf-8").splitlines() if line]
+        lines = [line for line in file.read_text(errors="replace", encoding="utf-8").splitlines() if line]
+        if not in_time:
+            raise OutOfTimeError("it was not done in time", lines)
+        return status, lines
 
 
 def find_reason(status: int, log: list[str]) -> str:
@@ -113,5 +123,5 @@ def find_reason(status: int, log: list[str]) -> str:
     return last.removeprefix("error: ").removeprefix("shared.errors.UserError: ")
 
 
-def read_record(run: Path) -> dict[str, Any]:
+def read_facts(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text(encoding="utf-8"))
