@@ -51,7 +51,7 @@ def test_a_row_for_each_finished_training_and_a_reason_for_the_others(study):
     # Wilson's interval of 49 of 50: (p + z²/2n ± z sqrt(p (1 - p) / n + z²/4n²)) / (1 + z²/n), with z = 1.96.
     assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((0.89504, 0.99646), abs=1e-5)
     assert [(one["name"], one["sibling"], one["reason"]) for one in study["left_out"]] == [
-        ("vit_tiny", name, "it has not been trained") for name in list_siblings()]
+        ("vit_tiny", name, "not trained yet") for name in list_siblings()]
     assert study["command"] == ["train.epochs=2"]  # and not where the data are
     assert study["config"] == {"dataset.name": "fashion_mnist", "dataset.limit_train": 3000, "augment.flip": True,
                                "train.epochs": 2}
@@ -72,7 +72,7 @@ def test_seeds_are_rows_of_their_own(tmp_path, monkeypatch):
 def test_the_page_has_what_the_record_has(study):
     page = format_section(study)
     for words in ("python -m shared.study train.epochs=2\n", "| `resnet18` | 175,258 | 82.3 M | 98.00 % (89.5 to 99.6)",
-                  "`augment.flip=true`", "revision aaaaaaaaaa; ", "Alone.", "![", ": it has not been trained"):
+                  "`augment.flip=true`", "revision aaaaaaaaaa; ", "Alone.", "![", ": not trained yet"):
         assert words in page
     assert page.count("- Left out: ") == 1
 
@@ -107,7 +107,7 @@ def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch, caps
     assert json.loads((tmp_path / "out" / "study.json").read_text())["rows"] == study["rows"]
     assert (tmp_path / "out" / "study.png").stat().st_size > 10_000
     assert "98.00 % (89.5 to 99.6)" in (tmp_path / "out" / "results.md").read_text()
-    assert f"left out: {list_siblings()[0]} vit_tiny: it has not been trained" in capsys.readouterr().out
+    assert f"left out: {list_siblings()[0]} vit_tiny: not trained yet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -115,7 +115,7 @@ def test_the_command_writes_a_page_of_its_own(study, tmp_path, monkeypatch, caps
     (["--only", "resnet34"], "--only: resnet34 is not among the models of this study, which are resnet18, vit_tiny"),
     (["--into", "."], r"results\.md has no place for what make study writes; put these two lines"),
     (["--into", "taken/below"], "--into: taken/below cannot be made"),
-    (["--report"], "no training of this study has finished; .* resnet18: it has not been trained"),
+    (["--report"], "no training of this study has finished; .* resnet18: not trained yet"),
 ])
 def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

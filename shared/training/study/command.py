@@ -2,7 +2,7 @@
 
     python -m shared.study                                       those of configs/study/fashion_mnist.yaml
     python -m shared.study model.name=resnet18,vit_tiny seed=0,1 others; each combination is trained
-    python -m shared.study experiment=study_flowers dataset.name=image_folder dataset.root=FOLDER --into runs/flowers
+    python -m shared.study --into runs/flowers experiment=study_flowers dataset.name=image_folder dataset.root=FOLDER
 
 The same command trains what is missing, and then writes study.json, study.png and a section of results.md.
 """

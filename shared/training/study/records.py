@@ -33,7 +33,7 @@ def collect_study(points: list[Point], words: list[str], note: str) -> dict[str,
         training = Training(point.sibling, point.config, list(point.words))
         try:
             if training.find_result() is None:
-                raise UserError(training.read_last_line() or "it has not been trained")
+                raise UserError(training.read_last_line() or "not trained yet")
             run = read_run(training.find_run())
             rows.append({"name": name, "sibling": point.sibling, **describe_result(run)})
             runs.append(run)
