@@ -11,7 +11,7 @@ SIBLINGS := $(patsubst %_project/train.py,%,$(wildcard lightning_project/train.p
 BOTH := $(word 2,$(SIBLINGS))
 NOT_HERE := $(filter-out $(SIBLINGS),lightning keras) $(if $(BOTH),,parity)
 comma := ,
-EXTRAS ?= $(if $(BOTH),all,$(SIBLINGS)),export,serve,dashboard,sweep,hf,dev$(if $(filter lightning,$(SIBLINGS)),$(comma)timm)
+EXTRAS ?= $(if $(BOTH),all,$(SIBLINGS)),export,serve,dashboard,sweep,hf,dev$(if $(filter lightning,$(SIBLINGS)),$(comma)timm)$(if $(filter keras,$(SIBLINGS)),$(comma)jax)
 
 # One environment for all, unless `make setup-gpu` has made one for each sibling and this one is not there.
 OWN := $(SIBLINGS:%=.venv-%/bin/python)
