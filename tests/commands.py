@@ -201,7 +201,7 @@ KINDS = [
     Kind(r"make train", train_small, "the whole quick start takes a minute: here with few images"),
     Kind(r"make help", run_as_typed),
     Kind(r"make (train|parity) ARGS=.+", print_config, "takes minutes: config files and keys are checked"),
-    Kind(r"make (setup|setup-gpu|demo|test|test-faults|parity|bench|bench-\w+|check-gpu|study)( \w+=\S+)*", make_dry,
+    Kind(r"make (setup|setup-gpu|demo|test|test-faults|parity|bench|bench-\w+|check-gpu|study)( \w+=(\S+|\".*\"))*", make_dry,
          "takes minutes or downloads gigabytes: make says what it would run"),
     Kind(rf"{TRAIN} .*--(help|print-config)", run_as_typed),
     Kind(rf"{TRAIN}( .*)?", print_config, "trains for minutes: config files and keys are checked"),
