@@ -197,6 +197,7 @@ def format_distance(found: dict[str, float]) -> str:
 
 
 FP32 = "hardware.precision=fp32"
+RESNET50 = ("resnet50", 224, 128, 40), ("resnet50", 32, 8, 4)  # on a GPU and on a CPU, see measure_epoch
 PARTS = {
     "fp32": Part("fp32 without TF32", lambda runner: check_learning(runner, "fp32", FP32, variables=NO_TF32)),
     "tf32": Part("fp32 with TF32", lambda runner: check_learning(runner, "tf32", FP32), needs_gpu=True),
@@ -218,10 +219,9 @@ PARTS = {
     "resnet18": Part("epoch over bare step, ResNet-18",
                      lambda runner: measure_epoch(runner, ("resnet18", 32, 128, 300), ("resnet18", 32, 8, 4))),
     "resnet50": Part("epoch over bare step, ResNet-50",
-                     lambda runner: measure_epoch(runner, ("resnet50", 224, 128, 40), ("resnet50", 32, 8, 4)),
-                     seconds=240),
+                     lambda runner: measure_epoch(runner, *RESNET50), seconds=240),
     "resnet50_compile": Part("epoch over bare step, ResNet-50 compiled", lambda runner: measure_epoch(
-        runner, ("resnet50", 224, 128, 40), ("resnet50", 32, 8, 4), "hardware.compile=true"), needs_gpu=True, seconds=240),
+        runner, *RESNET50, "hardware.compile=true"), needs_gpu=True, seconds=240),
     "vit_base": Part("epoch over bare step, ViT-Base", lambda runner: measure_epoch(
         runner, ("vit_base", 224, 64, 40), ("vit_tiny", 32, 8, 4)), seconds=240),
     "files": Part("photographs from files", measure_files, seconds=240),
