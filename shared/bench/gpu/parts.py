@@ -123,8 +123,8 @@ def measure_epoch(runner: Runner, on_gpu: tuple[str, int, int, int], on_cpu: tup
         data.mkdir()
         write_cifar10(data, images=10_000)
     return measure_rounds(runner, f"{model}, {size} pixels, batch {batch}", "dataset.name=cifar10",
-                          f"dataset.root={data}", f"dataset.image_size={size}", "dataset.val_fraction=0.02",
-                          f"dataset.limit_train={(steps + 2) * batch + 100}", "dataset.limit_test=128",
+                          f"dataset.root={data}", f"dataset.image_size={size}", "dataset.val_fraction=0.1",
+                          f"dataset.limit_train={(steps + 1) * batch * 10 // 9}", "dataset.limit_test=128",
                           f"model.name={model}", f"train.batch_size={batch}", *words)
 
 
@@ -196,7 +196,8 @@ def format_distance(found: dict[str, float]) -> str:
     return ", ".join(f"{what} {value:.1g}" for what, value in found.items())
 
 
-FP32, TINY = "hardware.precision=fp32", ("resnet18", 32, 8, 4)
+FP32 = "hardware.precision=fp32"
+RESNET50 = ("resnet50", 224, 128, 40), ("resnet50", 32, 8, 4)  # on a GPU and on a CPU, see measure_epoch
 PARTS = {
     "fp32": Part("fp32 without TF32", lambda runner: check_learning(runner, "fp32", FP32, variables=NO_TF32)),
     "tf32": Part("fp32 with TF32", lambda runner: check_learning(runner, "tf32", FP32), needs_gpu=True),
@@ -216,11 +217,11 @@ PARTS = {
                        needs_gpu=True),
     "memory": Part("out of memory is told in a line", check_memory_line, needs_gpu=True),
     "resnet18": Part("epoch over bare step, ResNet-18",
-                     lambda runner: measure_epoch(runner, ("resnet18", 32, 128, 300), TINY)),
+                     lambda runner: measure_epoch(runner, ("resnet18", 32, 128, 300), ("resnet18", 32, 8, 4))),
     "resnet50": Part("epoch over bare step, ResNet-50",
-                     lambda runner: measure_epoch(runner, ("resnet50", 224, 128, 40), TINY), seconds=240),
+                     lambda runner: measure_epoch(runner, *RESNET50), seconds=240),
     "resnet50_compile": Part("epoch over bare step, ResNet-50 compiled", lambda runner: measure_epoch(
-        runner, ("resnet50", 224, 128, 40), TINY, "hardware.compile=true"), needs_gpu=True, seconds=240),
+        runner, *RESNET50, "hardware.compile=true"), needs_gpu=True, seconds=240),
     "vit_base": Part("epoch over bare step, ViT-Base", lambda runner: measure_epoch(
         runner, ("vit_base", 224, 64, 40), ("vit_tiny", 32, 8, 4)), seconds=240),
     "files": Part("photographs from files", measure_files, seconds=240),

@@ -66,7 +66,7 @@ class Record:
 
 
 def list_facts(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if name != "versions")
+    return "; ".join(f"{name} {value}" for name, value in facts.items() if name != "versions" and value is not None)
 
 
 def read_record(file: Path) -> dict[str, Any]:
