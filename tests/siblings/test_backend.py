@@ -105,7 +105,8 @@ def test_a_killed_training_on_jax_is_resumed_exactly(tmp_path):
 @pytest.mark.slow
 @needs_jax
 def test_weights_of_jax_are_used_by_tensorflow(tmp_path):
-    folder = finish(run("keras", tmp_path, env=ON_JAX), tmp_path)
+    # Not the small ResNet of `run`, which the programs here do not know.
+    folder = finish(run("keras", tmp_path, "model.name=airbench", env=ON_JAX), tmp_path)
     scores = [start(str(folder), program="keras_project/evaluate.py", KERAS_BACKEND=backend).stdout.splitlines()[0]
               for backend in ("tensorflow", "jax")]
     assert scores[0] == scores[1]
