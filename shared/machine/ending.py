@@ -39,14 +39,18 @@ def report_errors(work: Callable[[], object], any_words: bool = False, advice: s
 
 
 def drop_broken_output() -> bool:
-    """Whether stdout or stderr cannot be written to. The one that cannot leads nowhere from now on."""
+    """Whether stdout or stderr cannot be written to. Whichever cannot leads nowhere from now on."""
+    found = False
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
-            print(file=stream, flush=True)  # a line to try, since what failed before is no longer in the buffer
+            if found:  # the other one may be whole; what it could not write is still in its buffer
+                stream.flush()
+            else:
+                print(file=stream, flush=True)  # a line to try, since what failed before may not be in the buffer
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            return True
-    return False
+            found = True
+    return found
 
 
 def require_readable_words() -> None:

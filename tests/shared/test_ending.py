@@ -18,12 +18,18 @@ PRINTING = [["-m", "shared.models"], ["-m", "shared.config"], ["-m", "shared.par
               for file, flag in (("train.py", "--help"), ("train.py", "--print-config"), ("evaluate.py", "-h")))]
 
 
+@pytest.fixture(params=["", "1"], ids=["buffered", "unbuffered"])
+def buffering(request, monkeypatch):
+    """What Python could not write stays in its buffers, or there are none."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", request.param)
+
+
 def start(words, **streams):
     return subprocess.run([sys.executable, *words], cwd=REPOSITORY, text=True, timeout=60, **streams)
 
 
 @pytest.fixture
-def closed():
+def closed(buffering):
     """The end of a pipe that nobody reads any more, as after `| head -1`."""
     read, write = os.pipe()
     os.close(read)
@@ -53,6 +59,7 @@ def test_a_mistake_that_nobody_reads_ends_in_the_same_way(words, closed):
     assert done.stderr.startswith("error: ")
 
 
+@pytest.mark.usefixtures("buffering")
 @pytest.mark.parametrize("prints", ["print('row', flush=True)", "say('row')"])
 def test_a_reader_that_goes_away_meanwhile_ends_a_command(prints):
     code = ("import time\nfrom shared.machine.console import say\nfrom shared.machine.ending import report_errors\n"
@@ -64,6 +71,7 @@ def test_a_reader_that_goes_away_meanwhile_ends_a_command(prints):
         assert process.wait(timeout=30) == 141
 
 
+@pytest.mark.usefixtures("buffering")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 @pytest.mark.parametrize("words", PRINTING[:3], ids=" ".join)
 def test_a_full_disk_is_one_line(words):
