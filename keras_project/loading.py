@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_project.executor import require_tensorflow
 from shared.artifacts.formats import ENCODED, IMAGES, LOGITS, PROBABILITIES, list_keras_modules
 
 
@@ -32,6 +31,8 @@ def load_decoding(file: Path) -> Callable[[list[bytes]], tuple[np.ndarray, np.nd
 
 def load_keras(file: Path, threads: int) -> tuple[Callable, Callable]:
     """See `shared.artifacts.runtimes`."""
+    from keras_project.executor import require_tensorflow  # here, since the other formats need nothing of this package
+
     require_tensorflow("a .keras file that was exported")
     limit_threads(threads)
     for module in list_keras_modules(file):  # which register the classes that the model consists of
