@@ -9,20 +9,16 @@ the first one takes more is told apart. All cases take turns.
 
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 
-from shared.bench.measure import run_sibling_bench, write_cifar10
 from shared.bench.rounds import (
-    Case,
     Measurement,
     format_spread,
     measure_in_rounds,
     parse_arguments,
+    prepare_bench,
     print_table,
     select,
 )
-from shared.config import parse_config, to_yaml
 from shared.machine.console import Table
 from shared.machine.ending import report_errors
 from shared.machine.interpreters import find_interpreter, list_siblings
@@ -41,24 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
     cases = [{"sibling": sibling, "what": what, "precision": precision, "batch": batch}
              for batch in BATCHES for precision in ("fp32", "bf16") for sibling in siblings
              for what in ("stock_training", "training")]
-    with tempfile.TemporaryDirectory() as place:
-        data = Path(place, "cifar-10-batches-bin")
-        data.mkdir()
-        write_cifar10(data, images=10_000)
-
-        def measure(case: Case) -> dict[str, float]:
-            config = parse_config([
-                "dataset.name=cifar10", f"dataset.root={data}", f"dataset.limit_train={IMAGES + 20}",
-                "dataset.val_fraction=0.03", "dataset.limit_test=100", "augment.crop_padding=4", "augment.flip=true",
-                f"train.batch_size={case['batch']}", "train.epochs=2", "optimizer.name=adam", "optimizer.lr=0.001",
-                "optimizer.weight_decay=0", "schedule.name=step", "schedule.warmup_epochs=0",
-                f"hardware.precision={case['precision']}", "tracking.mode=disabled", f"output_dir={place}/runs"],
-                "python -m shared.bench.article", __doc__)
-            file = Path(place, "config.yaml")
-            file.write_text(to_yaml(config), encoding="utf-8")
-            return run_sibling_bench(case["sibling"], file, Path(place), case["what"], config.train.epochs)
-
-        kept = measure_in_rounds(options, cases, measure)
+    with prepare_bench("python -m shared.bench.article") as bench:
+        kept = measure_in_rounds(options, cases, lambda case: bench(case["sibling"], case["what"], 2, [
+            f"dataset.limit_train={IMAGES + 20}", "dataset.val_fraction=0.03", "augment.crop_padding=4",
+            "augment.flip=true", f"train.batch_size={case['batch']}", "train.epochs=2", "optimizer.name=adam",
+            "optimizer.lr=0.001", "optimizer.weight_decay=0", "schedule.name=step", "schedule.warmup_epochs=0",
+            f"hardware.precision={case['precision']}", "tracking.mode=disabled"]))
     print_table(options, "bench-article", kept, tabulate(kept["measurements"]))
 
 

@@ -9,20 +9,16 @@ thread, of which other work on the machine takes less than of the clock's.
 
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 
-from shared.bench.measure import run_sibling_bench, write_cifar10
 from shared.bench.rounds import (
-    Case,
     Measurement,
     format_spread,
     measure_in_rounds,
     parse_arguments,
+    prepare_bench,
     print_table,
     select,
 )
-from shared.config import parse_config, to_yaml
 from shared.machine.console import Table
 from shared.machine.ending import report_errors
 from shared.machine.interpreters import find_interpreter, list_siblings
@@ -38,23 +34,11 @@ def main(arguments: list[str] | None = None) -> None:
     cases = [{"model": model, "pixels": pixels, "batch": batch, "steps": steps, "sibling": sibling,
               "precision": precision}
              for model, pixels, batch, steps in MODELS for sibling in siblings for precision in ("fp32", "bf16")]
-    with tempfile.TemporaryDirectory() as place:
-        data = Path(place, "cifar-10-batches-bin")
-        data.mkdir()
-        write_cifar10(data, images=10_000)
-
-        def measure(case: Case) -> dict[str, float]:
-            config = parse_config([
-                "dataset.name=cifar10", f"dataset.root={data}", f"dataset.image_size={case['pixels']}",
-                f"dataset.limit_train={case['batch'] + 100}", "dataset.val_fraction=0.05", "dataset.limit_test=100",
-                f"train.batch_size={case['batch']}", f"model.name={case['model']}", "hardware.accelerator=cpu",
-                "hardware.threads=1", f"hardware.precision={case['precision']}", f"output_dir={place}/runs"],
-                "python -m shared.bench.precision", __doc__)
-            file = Path(place, "config.yaml")
-            file.write_text(to_yaml(config), encoding="utf-8")
-            return run_sibling_bench(case["sibling"], file, Path(place), "bare_per_core", case["steps"])
-
-        kept = measure_in_rounds(options, cases, measure)
+    with prepare_bench("python -m shared.bench.precision") as bench:
+        kept = measure_in_rounds(options, cases, lambda case: bench(case["sibling"], "bare_per_core", case["steps"], [
+            f"dataset.image_size={case['pixels']}", f"dataset.limit_train={case['batch'] + 100}",
+            "dataset.val_fraction=0.05", f"train.batch_size={case['batch']}", f"model.name={case['model']}",
+            "hardware.accelerator=cpu", "hardware.threads=1", f"hardware.precision={case['precision']}"]))
     print_table(options, "bench-precision", kept, tabulate(kept["measurements"]))
 
 

@@ -7,10 +7,14 @@ comments.
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shared.bench.measure import run_sibling_bench, write_cifar10
+from shared.config import parse_config, to_yaml
 from shared.errors import UserError
 from shared.machine.arguments import Parser
 from shared.machine.console import Table, say
@@ -35,6 +39,23 @@ def parse_arguments(arguments: list[str] | None, name: str, description: str | N
     parser.add_argument("--page", metavar="FILE", type=Path,
                         help="a page into which the table is written, where it has a place for it")
     return parser.parse_args(arguments)
+
+
+@contextmanager
+def prepare_bench(program: str) -> Iterator[Callable[[str, str, int, list[str]], dict[str, float]]]:
+    """A function that lets a sibling's bench.py measure `what`, `count` times, with a config of random images in
+    CIFAR-10's shape and of the `words` of a command line."""
+    with tempfile.TemporaryDirectory() as place:
+        data, file = Path(place, "cifar-10-batches-bin"), Path(place, "config.yaml")
+        data.mkdir()
+        write_cifar10(data, images=10_000)
+
+        def measure(sibling: str, what: str, count: int, words: list[str]) -> dict[str, float]:
+            config = parse_config(["dataset.name=cifar10", f"dataset.root={data}", "dataset.limit_test=100",
+                                   f"output_dir={place}/runs", *words], program, "")
+            file.write_text(to_yaml(config), encoding="utf-8")
+            return run_sibling_bench(sibling, file, Path(place), what, count)
+        yield measure
 
 
 def measure_in_rounds(options: argparse.Namespace, cases: list[Case],

@@ -25,7 +25,7 @@ def asked(monkeypatch):
         return {"per_core": 10.0} if what == "bare_per_core" else {
             "steps": 4, "first_seconds": 9.0, "later_seconds": 8.0, "peak_memory_gib": 1.5}
     for module in (article, precision):
-        monkeypatch.setattr(module, "run_sibling_bench", run)
+        monkeypatch.setattr(rounds, "run_sibling_bench", run)
         monkeypatch.setattr(module, "list_siblings", lambda: ("lightning", "keras"))
         monkeypatch.setattr(module, "find_interpreter", lambda sibling: sys.executable)
     return calls
