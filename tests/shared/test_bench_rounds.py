@@ -24,8 +24,8 @@ def asked(monkeypatch):
             raise UserError("killed")
         return {"per_core": 10.0} if what == "bare_per_core" else {
             "steps": 4, "first_seconds": 9.0, "later_seconds": 8.0, "peak_memory_gib": 1.5}
+    monkeypatch.setattr(rounds, "run_sibling_bench", run)
     for module in (article, precision):
-        monkeypatch.setattr(rounds, "run_sibling_bench", run)
         monkeypatch.setattr(module, "list_siblings", lambda: ("lightning", "keras"))
         monkeypatch.setattr(module, "find_interpreter", lambda sibling: sys.executable)
     return calls
