@@ -126,7 +126,7 @@ bench-article: $(READY)  ## measure an epoch of ResNet-18 beside the frameworks 
 check-gpu: $(READY)  ## try on this machine's GPU what is promised there, in ten minutes at most
 	@$(ANY) -m shared.bench.gpu $(ARGS)
 
-study: $(READY)  ## train all structures with one budget, about half an hour: docs/results.md
+study: $(READY)  ## train all structures with one budget, about 12 minutes: docs/results.md
 	@$(ANY) -m shared.study $(ARGS)
 
 clean:  ## remove the environments and caches; runs stay

@@ -57,7 +57,7 @@ def main() -> None:
         raise UserError(f"--only: {', '.join(sorted(chosen - names))} is not among the models of this study, which are "
                         f"{', '.join(sorted(names))}")
     folder = expand_home(options.into)
-    try:  # before half an hour of training
+    try:  # before minutes of training
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--into: {folder} cannot be made ({error.strerror}); choose another") from None

@@ -19,7 +19,7 @@ def draw_study(study: dict[str, Any], path: Path) -> None:
     draw_costs(left, study["rows"], "multiply_adds", 1e-6, "millions of multiply-adds for an image")
     draw_costs(right, study["rows"], "train_seconds", 1, "seconds of training")
     left.set_ylabel("test accuracy, % (bars: 95 % interval)")
-    right.legend(frameon=False, fontsize=9.5, loc="lower right")
+    right.legend(frameon=False, fontsize=9.5, loc="best")
     figure.savefig(path, format="png")
 
 
