@@ -104,8 +104,9 @@ def select(measurements: Iterable[Measurement], case: Case) -> list[Measurement]
 
 
 def format_spread(values: list[float], digits: int = 0) -> str:
-    """The median of values, with the lowest and the highest."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    """The median of values, with the lowest and the highest of several."""
+    spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):.{digits}f}{spread}"
 
 
 def print_table(options: argparse.Namespace, name: str, kept: dict[str, Any], table: Table) -> None:
