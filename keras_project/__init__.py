@@ -14,15 +14,15 @@ BACKENDS = ("tensorflow", "jax")
 
 
 def choose_backend() -> str:
-    """What Keras computes with: KERAS_BACKEND, or else TensorFlow, whatever keras.json says.
+    """What Keras computes with: KERAS_BACKEND, or else TensorFlow.
 
     Raises:
-        UserError: where Keras was asked for another backend, or computes with one already.
+        UserError: where KERAS_BACKEND or keras.json asks for another backend, or Keras computes with one already.
     """
     wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if wanted not in BACKENDS:
-        raise UserError(f"KERAS_BACKEND={wanted} is not for this repository, whose PyTorch is in lightning_project; "
-                        f"unset it, or set one of {', '.join(BACKENDS)}")
+        raise UserError(f"KERAS_BACKEND={wanted} is not for this repository; unset it, or set one of "
+                        f"{', '.join(BACKENDS)}")
     file = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "keras.json"
     try:
         configured = json.loads(file.read_text(encoding="utf-8")).get("backend", wanted)

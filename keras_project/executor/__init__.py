@@ -1,6 +1,7 @@
 """What Keras leaves to its backend: a module for TensorFlow and one for JAX, with the same names.
 
-All else in this package that trains is written in terms of Keras alone. Images are read by tf.data on either.
+All else in this package that trains is written in terms of Keras alone. Images are read by tf.data on either. Lightning
+has PyTorch alone, so that its sibling needs no such folder.
 """
 
 from importlib import import_module
